@@ -1,0 +1,5 @@
+//! The upstream side: clusters, hosts, load balancing, pools, attempts.
+
+pub mod breaker;
+pub mod host;
+pub mod lb;
