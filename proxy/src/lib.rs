@@ -8,4 +8,6 @@ pub mod http;
 pub mod observe;
 pub mod route;
 pub mod sys;
+pub mod transport;
 pub mod upstream;
+pub mod worker;
