@@ -1,3 +1,4 @@
 //! Access logs, tracing and sinks.
 
 pub mod access_log;
+pub mod catalogue;

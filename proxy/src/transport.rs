@@ -2,4 +2,4 @@
 
 mod io;
 
-pub use io::{Io, SCRATCH, WriteQueue};
+pub use io::{Io, SCRATCH};

@@ -1,3 +1,227 @@
 //! A worker: one OS thread with its own runtime, pools, timers, random numbers and statistics shard.
+//!
+//! Everything here belongs to its thread (`Rc`, `Cell`). What comes from outside comes as immutable snapshots through the
+//! worker's [mailbox](mailbox::Mailbox) and is used by the next request or connection.
 
+pub mod mailbox;
+mod serve;
 pub mod timer;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use filters::matcher::{NoRuntime, Runtime};
+use stats::Store;
+
+use self::mailbox::{Mailbox, Pending};
+use self::serve::Listeners;
+use self::timer::Timers;
+use crate::downstream::accept::ConnectionBudget;
+use crate::http::hygiene::DateCache;
+use crate::http::manager::RouteSlot;
+use crate::transport::SCRATCH;
+use crate::upstream::cluster::{Cluster, ClusterContext};
+
+/// What every worker is given when it starts.
+#[derive(Clone)]
+pub struct Shared {
+    /// Statistics.
+    pub store: Arc<Store>,
+    /// Connections of all listeners, and the process-wide limit.
+    pub connections: Arc<ConnectionBudget>,
+    /// Begun when the whole server drains.
+    pub drain: Arc<crate::downstream::drain::Drain>,
+}
+
+/// The state of one worker thread.
+pub struct Worker {
+    index: usize,
+    workers: usize,
+    shared: Shared,
+    timers: Rc<Timers>,
+    scratch: RefCell<Box<[u8]>>,
+    rng: RefCell<fastrand::Rng>,
+    connections: Cell<u64>,
+    clusters: RefCell<HashMap<Arc<str>, Rc<Cluster>>>,
+    routes: RefCell<HashMap<Arc<str>, Rc<RouteSlot>>>,
+    runtime: RefCell<Rc<dyn Runtime>>,
+    date: Rc<DateCache>,
+}
+
+/// Starts worker `index` of `workers` on a thread of its own. The thread ends when its mailbox says so.
+///
+/// # Errors
+/// When the operating system gives no thread.
+pub fn start(index: usize, workers: usize, mailbox: Arc<Mailbox>, shared: Shared) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("wrk:worker_{index}")).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "a worker cannot start");
+                std::process::exit(1);
+            }
+        };
+        runtime.block_on(run(Worker::new(index, workers, shared), &mailbox));
+    })
+}
+
+async fn run(worker: Rc<Worker>, mailbox: &Arc<Mailbox>) {
+    tokio::task::spawn_local(Rc::clone(&worker.timers).drive());
+    let listeners = Listeners::new(&worker);
+    loop {
+        let pending = mailbox.take().await;
+        if pending.exit {
+            return;
+        }
+        worker.apply(pending, mailbox, &listeners);
+    }
+}
+
+impl Worker {
+    /// The state of worker `index` of `workers`; made on its own thread.
+    #[must_use]
+    pub fn new(index: usize, workers: usize, shared: Shared) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            workers,
+            shared,
+            timers: Timers::new(),
+            scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+            rng: RefCell::new(fastrand::Rng::new()),
+            connections: Cell::new(0),
+            clusters: RefCell::default(),
+            routes: RefCell::default(),
+            runtime: RefCell::new(Rc::new(NoRuntime)),
+            date: Rc::default(),
+        })
+    }
+
+    /// Number of the worker, from 0; also its statistics shard.
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The statistics registry.
+    #[must_use]
+    pub const fn store(&self) -> &Arc<Store> {
+        &self.shared.store
+    }
+
+    /// What this worker shares with the others.
+    #[must_use]
+    pub const fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The worker's clock and alarms.
+    #[must_use]
+    pub const fn timers(&self) -> &Rc<Timers> {
+        &self.timers
+    }
+
+    /// The `date` header, made once a second.
+    #[must_use]
+    pub const fn date(&self) -> &Rc<DateCache> {
+        &self.date
+    }
+
+    /// The runtime layers as of now.
+    #[must_use]
+    pub fn runtime(&self) -> Rc<dyn Runtime> {
+        Rc::clone(&self.runtime.borrow())
+    }
+
+    /// A cluster by name.
+    #[must_use]
+    pub fn cluster(&self, name: &str) -> Option<Rc<Cluster>> {
+        self.clusters.borrow().get(name).cloned()
+    }
+
+    /// The slot of a discovered route configuration, made when it is first asked for.
+    #[must_use]
+    pub fn route_slot(&self, name: &Arc<str>) -> Rc<RouteSlot> {
+        Rc::clone(self.routes.borrow_mut().entry(Arc::clone(name)).or_default())
+    }
+
+    /// Lends the read buffer all connections of this worker share.
+    pub fn with_scratch<T>(&self, read: impl FnOnce(&mut [u8]) -> T) -> T {
+        match self.scratch.try_borrow_mut() {
+            Ok(mut scratch) => read(&mut scratch),
+            // Only a read within a read could get here.
+            Err(_) => read(&mut [0; 1024]),
+        }
+    }
+
+    /// Lends the worker's random numbers.
+    pub fn with_rng<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        draw(&mut self.rng.borrow_mut())
+    }
+
+    /// A connection number no other worker gives out.
+    #[must_use]
+    pub fn next_connection_id(&self) -> u64 {
+        let n = self.connections.get();
+        self.connections.set(n + 1);
+        n * self.workers as u64 + self.index as u64
+    }
+
+    /// Applies what control published, in dependency order: clusters, hosts, routes, listeners, removals.
+    fn apply(self: &Rc<Self>, pending: Pending, mailbox: &Arc<Mailbox>, listeners: &Listeners) {
+        let Pending { clusters, hosts, routes, listeners: changes, runtime, paused, exit: _ } = pending;
+        if let Some(runtime) = runtime {
+            *self.runtime.borrow_mut() = Rc::new(SharedRuntime(runtime));
+        }
+        let mut removed = Vec::new();
+        for (name, version) in clusters {
+            match version {
+                Some((shared, hosts)) => {
+                    let cluster = Cluster::new(ClusterContext::new(self, shared), hosts);
+                    if let Some(old) = self.clusters.borrow_mut().insert(name, cluster) {
+                        old.drain();
+                    }
+                }
+                None => removed.push(name),
+            }
+        }
+        for (name, hosts) in hosts {
+            if let Some(cluster) = self.cluster(&name) {
+                mailbox.retire(cluster.set_hosts(hosts));
+            }
+        }
+        for (name, table) in routes {
+            if let Some(old) = self.route_slot(&name).set(table) {
+                mailbox.retire(old);
+            }
+        }
+        for change in changes {
+            listeners.apply(change);
+        }
+        if let Some(paused) = paused {
+            listeners.pause(paused);
+        }
+        for name in removed {
+            if let Some(old) = self.clusters.borrow_mut().remove(&name) {
+                old.drain();
+            }
+        }
+    }
+}
+
+/// A snapshot all workers share.
+#[derive(Debug)]
+struct SharedRuntime(Arc<dyn Runtime + Send + Sync>);
+
+impl Runtime for SharedRuntime {
+    fn fraction(&self, key: &str) -> Option<filters::matcher::FractionalPercent> {
+        self.0.fraction(key)
+    }
+
+    fn integer(&self, key: &str) -> Option<u64> {
+        self.0.integer(key)
+    }
+}

@@ -9,12 +9,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::http::codec::h1::WriteBuf;
+
 /// How much a read asks for at first; also the size of a worker's scratch buffer.
 pub const SCRATCH: usize = 16 * 1024;
+/// Pieces handed to one vectored write.
+const SLICES: usize = 16;
 /// How much a read asks for once a connection has filled the scratch buffer.
 const BULK: usize = 64 * 1024;
 
@@ -43,6 +47,11 @@ impl Io {
     #[must_use]
     pub const fn unix(stream: UnixStream, prefix: Bytes) -> Self {
         Self { stream: Stream::Unix(stream), prefix, bulk: false }
+    }
+
+    /// Gives bytes back, to be read again first.
+    pub fn unread(&mut self, bytes: Bytes) {
+        self.prefix = if self.prefix.is_empty() { bytes } else { [bytes, std::mem::take(&mut self.prefix)].concat().into() };
     }
 
     /// The local address of a TCP connection.
@@ -120,8 +129,8 @@ impl Io {
     ///
     /// # Errors
     /// What the socket reports.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut WriteQueue) -> Poll<io::Result<usize>> {
-        let mut slices = [IoSlice::new(&[]); WriteQueue::SLICES];
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, out: &mut WriteBuf) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
         let count = out.slices(&mut slices);
         let slices = &slices[..count];
         let polled = match &mut self.stream {
@@ -195,128 +204,5 @@ impl AsyncWrite for Io {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Self::poll_shutdown(self.get_mut(), cx)
-    }
-}
-
-/// Bytes waiting to be written: an encoding buffer for heads and framing, and body chunks that are not copied.
-#[derive(Default)]
-pub struct WriteQueue {
-    chunks: std::collections::VecDeque<Bytes>,
-    /// The end of the queue, still growing: heads, chunk framing, small bodies.
-    tail: BytesMut,
-    len: usize,
-}
-
-impl WriteQueue {
-    const SLICES: usize = 16;
-    /// Body chunks up to this size are copied behind what is being encoded: cheaper than a slice of their own.
-    const COPY: usize = 1024;
-
-    /// The buffer to encode into; what is put there follows all that was queued before.
-    pub fn encode(&mut self, with: impl FnOnce(&mut BytesMut)) {
-        let before = self.tail.len();
-        with(&mut self.tail);
-        self.len += self.tail.len() - before;
-    }
-
-    /// Queues body bytes.
-    pub fn push(&mut self, bytes: Bytes) {
-        self.len += bytes.len();
-        if bytes.len() <= Self::COPY {
-            self.tail.extend_from_slice(&bytes);
-            return;
-        }
-        if !self.tail.is_empty() {
-            self.chunks.push_back(self.tail.split().freeze());
-        }
-        self.chunks.push_back(bytes);
-    }
-
-    /// Bytes waiting.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether nothing waits.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    fn slices<'a>(&'a self, out: &mut [IoSlice<'a>; Self::SLICES]) -> usize {
-        let mut count = 0;
-        for chunk in self.chunks.iter().take(Self::SLICES) {
-            out[count] = IoSlice::new(chunk);
-            count += 1;
-        }
-        if count < Self::SLICES && !self.tail.is_empty() {
-            out[count] = IoSlice::new(&self.tail);
-            count += 1;
-        }
-        count
-    }
-
-    fn advance(&mut self, mut n: usize) {
-        self.len -= n.min(self.len);
-        while n > 0 {
-            let Some(chunk) = self.chunks.front_mut() else {
-                self.tail.advance(n.min(self.tail.len()));
-                break;
-            };
-            if n < chunk.len() {
-                chunk.advance(n);
-                return;
-            }
-            n -= chunk.len();
-            self.chunks.pop_front();
-        }
-        if self.len == 0 && self.tail.capacity() > Self::COPY * 8 {
-            // An idle connection holds no buffer.
-            self.tail = BytesMut::new();
-        }
-    }
-
-    /// Forgets everything, keeping small allocations.
-    pub fn clear(&mut self) {
-        self.chunks.clear();
-        self.tail.clear();
-        self.len = 0;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn drain(queue: &mut WriteQueue, step: usize) -> Vec<u8> {
-        let mut seen = Vec::new();
-        while !queue.is_empty() {
-            let mut slices = [IoSlice::new(&[]); WriteQueue::SLICES];
-            let count = queue.slices(&mut slices);
-            let taken: Vec<u8> = slices[..count].iter().flat_map(|s| s.iter().copied()).take(step).collect();
-            assert!(!taken.is_empty(), "what waits is offered");
-            queue.advance(taken.len());
-            seen.extend(taken);
-        }
-        seen
-    }
-
-    #[test]
-    fn order_is_kept_over_heads_small_and_large_bodies_at_any_write_size() {
-        for step in [1, 7, 4096, 1 << 20] {
-            let mut queue = WriteQueue::default();
-            let mut expected = Vec::new();
-            for i in 0..40_u8 {
-                let head = vec![i; 10];
-                queue.encode(|b| b.extend_from_slice(&head));
-                expected.extend(head);
-                let body = vec![i; if i % 3 == 0 { 5000 } else { 20 }];
-                queue.push(Bytes::from(body.clone()));
-                expected.extend(body);
-            }
-            assert_eq!(queue.len(), expected.len());
-            assert_eq!(drain(&mut queue, step), expected, "step {step}");
-        }
     }
 }

@@ -1,0 +1,470 @@
+//! Every group of statistics the proxy keeps, by the prefix it stands under. Names are Envoy's.
+//!
+//! A group is registered when configuration is built and each worker takes its shard of it then; nothing here is looked up on
+//! the data path. Code counters (`upstream_rq_503`) are families of their own: see [`stats::Codes`].
+
+stats::group! {
+    /// `cluster.<name>.`: connections, requests, membership and load balancing of a cluster.
+    pub struct ClusterStats {
+        counters {
+            assignment_stale,
+            assignment_timeout_received,
+            assignment_use_cached,
+            bind_errors,
+            default_total_match_count = "default.total_match_count",
+            http1_dropped_headers_with_underscores = "http1.dropped_headers_with_underscores",
+            http1_metadata_not_supported_error = "http1.metadata_not_supported_error",
+            http1_requests_rejected_with_underscores_in_headers = "http1.requests_rejected_with_underscores_in_headers",
+            http1_response_flood = "http1.response_flood",
+            lb_healthy_panic,
+            lb_local_cluster_not_ok,
+            lb_recalculate_zone_structures,
+            lb_subsets_created,
+            lb_subsets_fallback,
+            lb_subsets_fallback_panic,
+            lb_subsets_removed,
+            lb_subsets_selected,
+            lb_zone_cluster_too_small,
+            lb_zone_no_capacity_left,
+            lb_zone_routing_all_directly,
+            lb_zone_routing_cross_zone,
+            lb_zone_routing_sampled,
+            membership_change,
+            original_dst_host_invalid,
+            retry_or_shadow_abandoned,
+            update_attempt,
+            update_empty,
+            update_failure,
+            update_no_rebuild,
+            update_success,
+            upstream_cx_close_notify,
+            upstream_cx_connect_attempts_exceeded,
+            upstream_cx_connect_fail,
+            upstream_cx_connect_timeout,
+            upstream_cx_connect_with_0_rtt,
+            upstream_cx_destroy,
+            upstream_cx_destroy_local,
+            upstream_cx_destroy_local_with_active_rq,
+            upstream_cx_destroy_remote,
+            upstream_cx_destroy_remote_with_active_rq,
+            upstream_cx_destroy_with_active_rq,
+            upstream_cx_http1_total,
+            upstream_cx_http2_total,
+            upstream_cx_http3_total,
+            upstream_cx_idle_timeout,
+            upstream_cx_max_duration_reached,
+            upstream_cx_max_requests,
+            upstream_cx_none_healthy,
+            upstream_cx_overflow,
+            upstream_cx_pool_overflow,
+            upstream_cx_preconnect_skipped,
+            upstream_cx_protocol_error,
+            upstream_cx_rx_bytes_total,
+            upstream_cx_total,
+            upstream_cx_tx_bytes_total,
+            upstream_flow_control_backed_up_total,
+            upstream_flow_control_drained_total,
+            upstream_flow_control_paused_reading_total,
+            upstream_flow_control_resumed_reading_total,
+            upstream_http3_broken,
+            upstream_internal_redirect_failed_total,
+            upstream_internal_redirect_succeeded_total,
+            upstream_rq_0rtt,
+            upstream_rq_active_overflow,
+            upstream_rq_cancelled,
+            upstream_rq_maintenance_mode,
+            upstream_rq_max_duration_reached,
+            upstream_rq_pending_failure_eject,
+            upstream_rq_pending_overflow,
+            upstream_rq_pending_total,
+            upstream_rq_per_try_idle_timeout,
+            upstream_rq_per_try_timeout,
+            upstream_rq_retry,
+            upstream_rq_retry_backoff_exponential,
+            upstream_rq_retry_backoff_ratelimited,
+            upstream_rq_retry_limit_exceeded,
+            upstream_rq_retry_overflow,
+            upstream_rq_retry_success,
+            upstream_rq_rx_reset,
+            upstream_rq_rx_reset_no_error,
+            upstream_rq_timeout,
+            upstream_rq_total,
+            upstream_rq_tx_reset,
+        }
+        gauges {
+            lb_subsets_active,
+            max_host_weight,
+            membership_degraded,
+            membership_excluded,
+            membership_healthy,
+            membership_total,
+            upstream_cx_active,
+            upstream_cx_rx_bytes_buffered,
+            upstream_cx_tx_bytes_buffered,
+            upstream_queue_overloaded,
+            upstream_rq_active,
+            upstream_rq_pending_active,
+            version,
+            warming_state,
+        }
+        histograms {
+            upstream_cx_connect_ms: Milliseconds,
+            upstream_cx_length_ms: Milliseconds,
+            upstream_rq_per_cx: Unspecified,
+            upstream_rq_time: Milliseconds,
+        }
+    }
+}
+
+stats::group! {
+    /// `http.<stat_prefix>.`: connections and requests of an HTTP connection manager, and its router's decisions.
+    pub struct HttpStats {
+        counters {
+            downstream_cx_delayed_close_timeout,
+            downstream_cx_destroy,
+            downstream_cx_destroy_active_rq,
+            downstream_cx_destroy_local,
+            downstream_cx_destroy_local_active_rq,
+            downstream_cx_destroy_remote,
+            downstream_cx_destroy_remote_active_rq,
+            downstream_cx_drain_close,
+            downstream_cx_http1_total,
+            downstream_cx_http2_total,
+            downstream_cx_http3_total,
+            downstream_cx_idle_timeout,
+            downstream_cx_max_duration_reached,
+            downstream_cx_max_requests_reached,
+            downstream_cx_overload_disable_keepalive,
+            downstream_cx_protocol_error,
+            downstream_cx_rx_bytes_total,
+            downstream_cx_ssl_total,
+            downstream_cx_total,
+            downstream_cx_tx_bytes_total,
+            downstream_cx_upgrades_total,
+            downstream_flow_control_paused_reading_total,
+            downstream_flow_control_resumed_reading_total,
+            downstream_rq_1xx,
+            downstream_rq_2xx,
+            downstream_rq_3xx,
+            downstream_rq_4xx,
+            downstream_rq_5xx,
+            downstream_rq_completed,
+            downstream_rq_failed_path_normalization,
+            downstream_rq_header_timeout,
+            downstream_rq_http1_total,
+            downstream_rq_http2_total,
+            downstream_rq_http3_total,
+            downstream_rq_idle_timeout,
+            downstream_rq_max_duration_reached,
+            downstream_rq_non_relative_path,
+            downstream_rq_overload_close,
+            downstream_rq_redirected_with_normalized_path,
+            downstream_rq_rejected_via_ip_detection,
+            downstream_rq_response_before_rq_complete,
+            downstream_rq_rx_reset,
+            downstream_rq_timeout,
+            downstream_rq_too_large,
+            downstream_rq_too_many_premature_resets,
+            downstream_rq_total,
+            downstream_rq_tx_reset,
+            downstream_rq_ws_on_non_ws_route,
+            no_cluster,
+            no_route,
+            passthrough_internal_redirect_bad_location,
+            passthrough_internal_redirect_no_route,
+            passthrough_internal_redirect_predicate,
+            passthrough_internal_redirect_too_many_redirects,
+            passthrough_internal_redirect_unsafe_scheme,
+            rq_direct_response,
+            rq_overload_local_reply,
+            rq_redirect,
+            rq_reset_after_downstream_response_started,
+            rq_total,
+            rs_too_large,
+            tracing_client_enabled = "tracing.client_enabled",
+            tracing_health_check = "tracing.health_check",
+            tracing_not_traceable = "tracing.not_traceable",
+            tracing_random_sampling = "tracing.random_sampling",
+            tracing_service_forced = "tracing.service_forced",
+        }
+        gauges {
+            downstream_cx_active,
+            downstream_cx_http1_active,
+            downstream_cx_http1_soft_drain,
+            downstream_cx_http2_active,
+            downstream_cx_http3_active,
+            downstream_cx_rx_bytes_buffered,
+            downstream_cx_ssl_active,
+            downstream_cx_tx_bytes_buffered,
+            downstream_cx_upgrades_active,
+            downstream_rq_active,
+        }
+        histograms {
+            downstream_cx_length_ms: Milliseconds,
+            downstream_rq_time: Milliseconds,
+        }
+    }
+}
+
+stats::group! {
+    /// `listener.<address>.`: what arrives at a listener, before a network filter sees it.
+    pub struct ListenerStats {
+        counters {
+            downstream_cx_destroy,
+            downstream_cx_overflow,
+            downstream_cx_overload_reject,
+            downstream_cx_total,
+            downstream_cx_transport_socket_connect_timeout,
+            downstream_global_cx_overflow,
+            downstream_listener_filter_error,
+            downstream_listener_filter_remote_close,
+            downstream_pre_cx_timeout,
+            extension_config_missing,
+            network_extension_config_missing,
+            no_filter_chain_match,
+        }
+        gauges {
+            downstream_cx_active,
+            downstream_pre_cx_active,
+        }
+        histograms {
+            connections_accepted_per_socket_event: Unspecified,
+            downstream_cx_length_ms: Milliseconds,
+        }
+    }
+}
+
+stats::group! {
+    /// `listener.<address>.http.<stat_prefix>.`: response classes by listener.
+    pub struct ListenerHttpStats {
+        counters {
+            downstream_rq_1xx,
+            downstream_rq_2xx,
+            downstream_rq_3xx,
+            downstream_rq_4xx,
+            downstream_rq_5xx,
+            downstream_rq_completed,
+        }
+    }
+}
+
+stats::group! {
+    /// `listener.<address>.worker_<n>.`: connections by worker.
+    pub struct ListenerWorkerStats {
+        counters { downstream_cx_total }
+        gauges { downstream_cx_active }
+    }
+}
+
+stats::group! {
+    /// `http1.` (downstream, process wide) and `cluster.<name>.http1.`: the HTTP/1 codec.
+    pub struct Http1Stats {
+        counters {
+            dropped_headers_with_underscores,
+            metadata_not_supported_error,
+            requests_rejected_with_underscores_in_headers,
+            response_flood,
+        }
+    }
+}
+
+stats::group! {
+    /// `http2.` (downstream, process wide) and `cluster.<name>.http2.`: the HTTP/2 codec.
+    pub struct Http2Stats {
+        counters {
+            dropped_headers_with_underscores,
+            goaway_sent,
+            header_overflow,
+            headers_cb_no_stream,
+            inbound_empty_frames_flood,
+            inbound_priority_frames_flood,
+            inbound_window_update_frames_flood,
+            keepalive_timeout,
+            metadata_empty_frames,
+            outbound_control_flood,
+            outbound_flood,
+            requests_rejected_with_underscores_in_headers,
+            rx_messaging_error,
+            rx_reset,
+            stream_refused_errors,
+            trailers,
+            tx_flush_timeout,
+            tx_reset,
+        }
+        gauges {
+            deferred_stream_close,
+            outbound_control_frames_active,
+            outbound_frames_active,
+            pending_send_bytes,
+            streams_active,
+        }
+    }
+}
+
+stats::group! {
+    /// `server.`: the process.
+    pub struct ServerStats {
+        counters {
+            debug_assertion_failures,
+            dropped_stat_flushes,
+            dynamic_unknown_fields,
+            envoy_bug_failures,
+            envoy_notifications,
+            static_unknown_fields,
+            wip_protos,
+        }
+        gauges {
+            compilation_settings_fips_mode = "compilation_settings.fips_mode",
+            concurrency,
+            days_until_first_cert_expiring,
+            hot_restart_epoch,
+            live,
+            memory_allocated,
+            memory_heap_size,
+            memory_physical_size,
+            parent_connections,
+            seconds_until_first_ocsp_response_expiring,
+            state,
+            stats_recent_lookups,
+            total_connections,
+            uptime,
+            version,
+        }
+        histograms {
+            initialization_time_ms: Milliseconds,
+        }
+    }
+}
+
+stats::group! {
+    /// `cluster_manager.`: changes to clusters.
+    pub struct ClusterManagerStats {
+        counters {
+            cluster_added,
+            cluster_modified,
+            cluster_removed,
+            cluster_updated,
+            cluster_updated_via_merge,
+            update_merge_cancelled,
+            update_out_of_merge_window,
+        }
+        gauges {
+            active_clusters,
+            warming_clusters,
+        }
+    }
+}
+
+stats::group! {
+    /// `listener_manager.`: changes to listeners.
+    pub struct ListenerManagerStats {
+        counters {
+            listener_added,
+            listener_create_failure,
+            listener_create_success,
+            listener_in_place_updated,
+            listener_modified,
+            listener_removed,
+            listener_stopped,
+        }
+        gauges {
+            total_filter_chains_draining,
+            total_listeners_active,
+            total_listeners_draining,
+            total_listeners_warming,
+            workers_pinned,
+            workers_started,
+        }
+    }
+}
+
+stats::group! {
+    /// `runtime.`: the layered runtime.
+    pub struct RuntimeStats {
+        counters {
+            deprecated_feature_use,
+            load_error,
+            load_success,
+            override_dir_exists,
+            override_dir_not_exists,
+        }
+        gauges {
+            admin_overrides_active,
+            deprecated_feature_seen_since_process_start,
+            num_keys,
+            num_layers,
+        }
+    }
+}
+
+stats::group! {
+    /// `filesystem.`: access-log files.
+    pub struct FilesystemStats {
+        counters {
+            flushed_by_timer,
+            reopen_failed,
+            write_buffered,
+            write_completed,
+            write_failed,
+        }
+        gauges {
+            write_total_buffered,
+        }
+    }
+}
+
+stats::group! {
+    /// `tcp.<stat_prefix>.`: a TCP proxy.
+    pub struct TcpStats {
+        counters {
+            downstream_cx_drain_close,
+            downstream_cx_no_route,
+            downstream_cx_overload_close,
+            downstream_cx_rx_bytes_total,
+            downstream_cx_total,
+            downstream_cx_tx_bytes_total,
+            downstream_flow_control_paused_reading_total,
+            downstream_flow_control_resumed_reading_total,
+            early_data_received_count_total,
+            idle_timeout,
+            max_downstream_connection_duration,
+            on_demand_cluster_attempt,
+            on_demand_cluster_missing,
+            on_demand_cluster_success,
+            on_demand_cluster_timeout,
+            route_delayed_total,
+            upstream_flush_total,
+        }
+        gauges {
+            downstream_cx_rx_bytes_buffered,
+            downstream_cx_tx_bytes_buffered,
+            upstream_flush_active,
+        }
+    }
+}
+
+stats::group! {
+    /// `cluster.<name>.circuit_breakers.<priority>.`: 1 while a limit is reached.
+    pub struct BreakerStats {
+        gauges {
+            cx_open,
+            cx_pool_open,
+            rq_open,
+            rq_pending_open,
+            rq_retry_open,
+        }
+    }
+}
+
+stats::group! {
+    /// `cluster.<name>.circuit_breakers.<priority>.` with `track_remaining`: what is left of each limit.
+    pub struct BreakerRemainingStats {
+        gauges {
+            remaining_cx,
+            remaining_cx_pools,
+            remaining_pending,
+            remaining_retries,
+            remaining_rq,
+        }
+    }
+}

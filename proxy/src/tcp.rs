@@ -1,0 +1,3 @@
+//! Layer-4 proxying.
+
+pub mod proxy;

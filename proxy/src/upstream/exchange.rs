@@ -1,0 +1,135 @@
+//! One request and its response with an upstream, whichever protocol carries them.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use filters::http::{Frame, Headers, RequestHead, ResponseHead};
+
+use super::failure::UpstreamFailure;
+use super::pool::{Http1Lease, Http2Lease, Lease};
+use crate::http::codec::h2::ClientExchange;
+
+/// An attempt in flight. Dropping it gives the attempt up: an HTTP/1 connection closes, an HTTP/2 stream is reset.
+pub enum Exchange {
+    /// Over a connection of its own.
+    Http1(Http1Lease),
+    /// Over a stream of a shared connection. The stream goes before the lease, which lets the next one in.
+    Http2(ClientExchange, Http2Lease),
+}
+
+impl Exchange {
+    /// Sends the request head on a leased connection. With `end` it is the whole request; with `tunnel` it asks for a
+    /// switch of protocols.
+    ///
+    /// # Errors
+    /// When the head cannot be said in the connection's protocol, or the connection takes no request after all.
+    pub fn start(lease: Lease, head: &RequestHead, end: bool, tunnel: bool) -> Result<Self, UpstreamFailure> {
+        match lease {
+            Lease::Http1(mut lease) => {
+                lease.send_head(head, end, tunnel)?;
+                Ok(Self::Http1(lease))
+            }
+            Lease::Http2(lease) => {
+                let exchange = lease.send(head, end)?;
+                Ok(Self::Http2(exchange, lease))
+            }
+        }
+    }
+
+    /// Process-wide number of the connection.
+    #[must_use]
+    pub fn connection_id(&self) -> u64 {
+        match self {
+            Self::Http1(lease) => lease.connection_id(),
+            Self::Http2(_, lease) => lease.connection_id(),
+        }
+    }
+
+    /// The connection's local address.
+    #[must_use]
+    pub fn local_address(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Self::Http1(lease) => lease.local_address(),
+            Self::Http2(_, lease) => lease.local_address(),
+        }
+    }
+
+    /// Ready when request body may be sent.
+    ///
+    /// # Errors
+    /// When the upstream takes no more; a response may still come.
+    pub fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamFailure>> {
+        match self {
+            Self::Http1(lease) => lease.poll_writable(cx),
+            Self::Http2(exchange, _) => exchange.poll_writable(cx),
+        }
+    }
+
+    /// Sends request body; with `end` nothing follows.
+    pub fn send_data(&mut self, data: Bytes, end: bool) {
+        match self {
+            Self::Http1(lease) => lease.send_data(data, end),
+            Self::Http2(exchange, _) => exchange.send_data(data, end),
+        }
+    }
+
+    /// Sends the trailers that end the request.
+    pub fn send_trailers(&mut self, trailers: &Headers) {
+        match self {
+            Self::Http1(lease) => lease.send_trailers(trailers),
+            Self::Http2(exchange, _) => exchange.send_trailers(trailers),
+        }
+    }
+
+    /// Writes what is queued, as far as the socket takes it.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Http1(lease) => lease.poll_flush(cx),
+            Self::Http2(..) => Poll::Ready(()),
+        }
+    }
+
+    /// The next response head: informational ones first, then the final one.
+    ///
+    /// # Errors
+    /// Why no response will come.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, UpstreamFailure>> {
+        match self {
+            Self::Http1(lease) => lease.poll_head(cx),
+            Self::Http2(exchange, _) => exchange.poll_head(cx),
+        }
+    }
+
+    /// Whether the response has been taken whole.
+    #[must_use]
+    pub fn response_complete(&self) -> bool {
+        match self {
+            Self::Http1(lease) => lease.response_complete(),
+            Self::Http2(exchange, _) => exchange.response_complete(),
+        }
+    }
+
+    /// The next piece of the response body; `None` once it is complete.
+    ///
+    /// # Errors
+    /// Why the rest will not come.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, UpstreamFailure>> {
+        match self {
+            Self::Http1(lease) => lease.poll_frame(cx),
+            Self::Http2(exchange, _) => exchange.poll_frame(cx),
+        }
+    }
+
+    /// Request and response are complete: what can be used again is.
+    pub fn finish(self, request_complete: bool) {
+        match self {
+            Self::Http1(lease) if request_complete => lease.release(),
+            Self::Http1(_) => {}
+            Self::Http2(mut exchange, _) => {
+                if !request_complete {
+                    exchange.reset();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! HTTP/1 connections of a pool: one exchange at a time.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use filters::http::{Frame, Headers, Method, RequestHead, ResponseHead};
+
+use super::{ConnectionGuard, Pool, RequestGuard};
+use crate::http::codec::h1::{
+    Eof, Expected, Framing, HeaderFormat, RequestEncoder, RequestOptions, ResponseDecoder, ResponseEvent, WriteBuf,
+};
+use crate::transport::Io;
+use crate::upstream::cluster::ClusterContext;
+use crate::upstream::failure::{FailureKind, UpstreamFailure};
+
+/// One HTTP/1 connection to an upstream host.
+pub struct Http1Connection {
+    pub(super) io: Io,
+    /// Bytes read and not yet understood; empty between exchanges.
+    read: BytesMut,
+    out: WriteBuf,
+    decoder: ResponseDecoder,
+    encoder: RequestEncoder,
+    /// Whether the current exchange lets it carry another.
+    reusable: bool,
+    /// The final head of the current exchange was taken.
+    head_taken: bool,
+    /// Request head and body of the current exchange were queued whole.
+    request_sent: bool,
+    /// Response of the current exchange was taken whole.
+    response_complete: bool,
+    /// Writing failed: what the peer said last is still worth reading.
+    write_failed: bool,
+    pub(super) closed_by_peer: bool,
+    requests: u64,
+    max_requests: u64,
+    active: bool,
+    buffer_limit: usize,
+    guard: ConnectionGuard,
+}
+
+impl Http1Connection {
+    pub(super) fn new(io: Io, guard: ConnectionGuard, context: &ClusterContext) -> Self {
+        Self {
+            io,
+            read: BytesMut::new(),
+            out: WriteBuf::new(),
+            decoder: ResponseDecoder::new(Rc::clone(&context.h1_options)),
+            encoder: RequestEncoder::default(),
+            reusable: false,
+            head_taken: false,
+            request_sent: false,
+            response_complete: false,
+            write_failed: false,
+            closed_by_peer: false,
+            requests: 0,
+            max_requests: context.config.max_requests_per_connection.map_or(u64::MAX, |n| u64::from(n.get())),
+            active: false,
+            buffer_limit: context.config.buffer_limit,
+            guard,
+        }
+    }
+}
+
+impl Drop for Http1Connection {
+    fn drop(&mut self) {
+        self.guard.ended(self.closed_by_peer, self.requests, self.active);
+    }
+}
+
+/// A connection leased for one exchange.
+pub struct Http1Lease {
+    pool: Rc<Pool>,
+    /// Gone once released.
+    connection: Option<Box<Http1Connection>>,
+    _guard: RequestGuard,
+}
+
+impl Http1Lease {
+    pub(super) fn new(pool: Rc<Pool>, mut connection: Box<Http1Connection>, guard: RequestGuard) -> Self {
+        connection.active = true;
+        connection.requests += 1;
+        connection.reusable = false;
+        connection.head_taken = false;
+        connection.request_sent = false;
+        connection.response_complete = false;
+        Self { pool, connection: Some(connection), _guard: guard }
+    }
+
+    /// Process-wide number of the connection.
+    #[must_use]
+    pub fn connection_id(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |connection| connection.guard.id)
+    }
+
+    /// The connection's local address.
+    #[must_use]
+    pub fn local_address(&self) -> Option<std::net::SocketAddr> {
+        self.connection.as_ref().and_then(|connection| connection.io.local_addr())
+    }
+
+    /// Queues the request head. With `end` it is the whole request; with `tunnel` it asks for a switch of protocols.
+    ///
+    /// # Errors
+    /// When the head cannot be said in HTTP/1.
+    pub fn send_head(&mut self, head: &RequestHead, end: bool, tunnel: bool) -> Result<(), UpstreamFailure> {
+        let format = self.pool.context.config.header_format();
+        let Some(c) = &mut self.connection else { return Err(gone()) };
+        let options = RequestOptions {
+            end_stream: end,
+            upgrade: tunnel && head.method != Method::Connect,
+            format,
+            absolute_form: self.pool.context.config.http1.send_fully_qualified_url,
+        };
+        c.encoder
+            .encode_head(head, &options, &mut c.out)
+            .map_err(|error| UpstreamFailure::with(FailureKind::LocalReset, error.to_string()))?;
+        c.request_sent = end;
+        c.decoder.expect(match head.method {
+            Method::Head => Expected::NoBody,
+            Method::Connect => Expected::Connect,
+            _ if tunnel => Expected::Upgrade,
+            _ => Expected::Body,
+        });
+        Ok(())
+    }
+
+    /// Queues request body; with `end` nothing follows.
+    pub fn send_data(&mut self, data: Bytes, end: bool) {
+        let Some(c) = &mut self.connection else { return };
+        if c.encoder.framing() == Framing::Raw {
+            if end {
+                c.request_sent = true;
+            }
+            c.out.push(data);
+            return;
+        }
+        let sent = if data.is_empty() { Ok(()) } else { c.encoder.encode_data(data, &mut c.out) };
+        let sent = if end { sent.and_then(|()| c.encoder.finish(None, HeaderFormat::default(), &mut c.out)) } else { sent };
+        c.request_sent |= end;
+        // A body that belies its length ends the connection; the upstream sees a cut request, not a wrong one.
+        c.write_failed |= sent.is_err();
+    }
+
+    /// Queues the trailers that end the request.
+    pub fn send_trailers(&mut self, trailers: &Headers) {
+        let trailers = self.pool.context.config.http1.enable_trailers.then_some(trailers);
+        let Some(c) = &mut self.connection else { return };
+        c.request_sent = true;
+        c.write_failed |= c.encoder.finish(trailers, HeaderFormat::default(), &mut c.out).is_err();
+    }
+
+    /// Ready when less than the buffer limit waits to be written.
+    pub fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamFailure>> {
+        let limit = self.connection.as_ref().map_or(0, |c| c.buffer_limit);
+        if self.connection.as_ref().is_some_and(|c| c.out.len() >= limit) {
+            let _ = self.poll_flush(cx);
+        }
+        match &self.connection {
+            Some(c) if c.write_failed => Poll::Ready(Err(gone())),
+            Some(c) if c.out.len() < limit => Poll::Ready(Ok(())),
+            Some(_) => Poll::Pending,
+            None => Poll::Ready(Err(gone())),
+        }
+    }
+
+    /// Writes what is queued, as far as the socket takes it.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(c) = &mut self.connection else { return Poll::Ready(()) };
+        while !c.out.is_empty() && !c.write_failed {
+            match c.io.poll_write(cx, &mut c.out) {
+                Poll::Ready(Ok(n)) => self.pool.context.stats.upstream_cx_tx_bytes_total().add(n as u64),
+                Poll::Ready(Err(_)) => c.write_failed = true,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// The next response head: informational ones first, then the final one.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, UpstreamFailure>> {
+        match std::task::ready!(self.poll_event(cx)) {
+            Ok(Some(ResponseEvent::Informational(head))) => Poll::Ready(Ok(*head)),
+            Ok(Some(ResponseEvent::Head(decoded))) => {
+                let Some(c) = &mut self.connection else { return Poll::Ready(Err(gone())) };
+                c.head_taken = true;
+                c.reusable = decoded.keep_alive;
+                c.response_complete = decoded.body.is_empty();
+                Poll::Ready(Ok(decoded.head))
+            }
+            Ok(_) => Poll::Ready(Err(UpstreamFailure::new(FailureKind::ProtocolError))),
+            Err(failure) => Poll::Ready(Err(failure)),
+        }
+    }
+
+    /// Whether the response has been taken whole.
+    #[must_use]
+    pub fn response_complete(&self) -> bool {
+        self.connection.as_ref().is_none_or(|c| c.response_complete)
+    }
+
+    /// The next piece of the response body; `None` once it is complete.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, UpstreamFailure>> {
+        if self.response_complete() {
+            return Poll::Ready(Ok(None));
+        }
+        let frame = match std::task::ready!(self.poll_event(cx)) {
+            Ok(Some(ResponseEvent::Data(data))) => Some(Frame::Data(data)),
+            Ok(Some(ResponseEvent::Trailers(trailers))) => Some(Frame::Trailers(trailers)),
+            Ok(Some(ResponseEvent::End) | None) => None,
+            Ok(Some(ResponseEvent::Head(_) | ResponseEvent::Informational(_))) => {
+                return Poll::Ready(Err(UpstreamFailure::new(FailureKind::ProtocolError)));
+            }
+            Err(failure) => return Poll::Ready(Err(failure)),
+        };
+        let Some(c) = &mut self.connection else { return Poll::Ready(Err(gone())) };
+        c.response_complete = match frame {
+            // The last byte of a known length: the end needs no further look at the socket.
+            Some(Frame::Data(_)) => c.decoder.is_body_complete() && c.decoder.decode(&mut c.read).is_ok(),
+            _ => true,
+        };
+        Poll::Ready(Ok(frame))
+    }
+
+    /// The next event; `None` at an end that is the body's own (it was delimited by the connection).
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ResponseEvent>, UpstreamFailure>> {
+        let context = &self.pool.context;
+        let Some(c) = &mut self.connection else { return Poll::Ready(Err(gone())) };
+        loop {
+            match c.decoder.decode(&mut c.read) {
+                Ok(Some(event)) => return Poll::Ready(Ok(Some(event))),
+                Ok(None) => {}
+                Err(error) => {
+                    return Poll::Ready(Err(UpstreamFailure::with(FailureKind::ProtocolError, error.details)));
+                }
+            }
+            let read = context.worker.with_scratch(|scratch| c.io.poll_read(cx, scratch, &mut c.read));
+            match std::task::ready!(read) {
+                Ok(n) if n > 0 => context.stats.upstream_cx_rx_bytes_total().add(n as u64),
+                ended => {
+                    c.closed_by_peer = true;
+                    c.reusable = false;
+                    return Poll::Ready(match c.decoder.eof(&c.read) {
+                        Eof::End if ended.is_ok() => Ok(None),
+                        Eof::Incomplete if c.head_taken && ended.is_ok() => {
+                            Err(UpstreamFailure::new(FailureKind::ProtocolError))
+                        }
+                        _ => Err(UpstreamFailure::new(FailureKind::ConnectionTermination)),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Ends the lease after a complete exchange: the connection goes back to the pool if it can carry another.
+    pub fn release(mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        let c = &mut connection;
+        c.active = false;
+        let spent = c.requests >= c.max_requests;
+        if spent {
+            self.pool.context.stats.upstream_cx_max_requests().inc();
+        }
+        // Bytes behind the response are nobody's.
+        let clean = c.read.is_empty() && c.out.is_empty() && c.decoder.is_idle() && c.request_sent && !c.write_failed;
+        if c.reusable && clean && !spent && !self.pool.draining.get() {
+            c.out.release();
+            self.pool.offer_http1(connection);
+        } else {
+            self.close(connection);
+        }
+    }
+
+    /// Gives a connection back on which nothing was sent.
+    pub(super) fn release_unused(mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            connection.active = false;
+            connection.requests -= 1;
+            self.pool.offer_http1(connection);
+        }
+    }
+
+    fn close(&self, connection: Box<Http1Connection>) {
+        self.pool.close_http1(connection);
+        self.pool.connect_for_waiters();
+    }
+}
+
+impl Drop for Http1Lease {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.close(connection);
+        }
+    }
+}
+
+fn gone() -> UpstreamFailure {
+    UpstreamFailure::new(FailureKind::ConnectionTermination)
+}
