@@ -1,0 +1,99 @@
+//! Byte classes and whole-buffer checks, written so that the compiler turns them into vector code.
+
+/// Lower case of a token byte; 0 for bytes that may not stand in a header name or method.
+const TOKEN_LOWER: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        if filters::http::is_token_byte(byte as u8) {
+            table[byte] = (byte as u8).to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// Lower-cases a run of token bytes in place; its length, that is, the position of the first byte that is none.
+pub(super) fn lower_token(bytes: &mut [u8]) -> usize {
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        let lower = TOKEN_LOWER[*byte as usize];
+        if lower == 0 {
+            return at;
+        }
+        *byte = lower;
+    }
+    bytes.len()
+}
+
+/// Whether a byte may stand in a token.
+pub(super) const fn is_token(byte: u8) -> bool {
+    TOKEN_LOWER[byte as usize] != 0
+}
+
+/// Whether every byte is a token byte and there is one.
+pub(super) fn is_token_text(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|b| is_token(*b))
+}
+
+/// Whether a head holds a control character other than tab, CR and LF.
+pub(super) fn has_controls(head: &[u8]) -> bool {
+    let control = |byte: &u8| {
+        let byte = *byte;
+        (byte < 0x20) & (byte != b'\t') & (byte != b'\r') & (byte != b'\n') | (byte == 0x7f)
+    };
+    any(head, control)
+}
+
+/// How many bytes are NUL, CR or LF.
+pub(super) fn count_line_breakers(bytes: &[u8]) -> usize {
+    // A u8 sum over at most 255 bytes cannot overflow and stays in vector registers.
+    bytes
+        .chunks(128)
+        .map(|chunk| {
+            let sum = chunk.iter().fold(0_u8, |sum, b| sum + u8::from((*b == b'\n') | (*b == b'\r') | (*b == 0)));
+            usize::from(sum)
+        })
+        .sum()
+}
+
+/// Whether a byte satisfies `test`, in blocks without early exit inside one.
+fn any(bytes: &[u8], test: impl Fn(&u8) -> bool) -> bool {
+    bytes.chunks(64).any(|chunk| chunk.iter().fold(false, |seen, b| seen | test(b)))
+}
+
+/// `bytes` without spaces and tabs around it.
+pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// The members of a comma-separated list, trimmed; empty ones included.
+pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controls_are_found_wherever_they_stand() {
+        for len in [1, 15, 63, 64, 65, 200] {
+            for at in 0..len {
+                let mut text = vec![b'a'; len];
+                for (byte, bad) in [(0, true), (0x0b, true), (0x1f, true), (0x7f, true), (b'\t', false), (0x80, false)]
+                {
+                    text[at] = byte;
+                    assert_eq!(has_controls(&text), bad, "{byte} at {at} of {len}");
+                    assert_eq!(count_line_breakers(&text), usize::from(byte == 0));
+                }
+            }
+        }
+        assert_eq!(count_line_breakers(&[b'\n'; 1000]), 1000);
+    }
+}
