@@ -35,6 +35,11 @@ impl Headers {
         Self { entries: Vec::with_capacity(n) }
     }
 
+    /// Makes room for `n` more headers.
+    pub fn reserve(&mut self, n: usize) {
+        self.entries.reserve(n);
+    }
+
     /// Adds a header at the end, keeping others of the same name.
     pub fn append(&mut self, name: impl Into<HeaderName>, value: impl Into<Bytes>) {
         self.entries.push(Header { name: name.into(), value: value.into() });

@@ -28,6 +28,13 @@ impl HeaderName {
         }
     }
 
+    /// A lower-case name that [`Known::from_lowercase`] has just not found; a known one here would equal no other.
+    #[must_use]
+    pub fn from_unknown_lowercase(bytes: Bytes) -> Self {
+        debug_assert!(Known::from_lowercase(&bytes).is_none(), "a known name");
+        Self(Repr::Other(bytes))
+    }
+
     /// A name from configuration or code: any case, checked to be a token (RFC 9110 section 5.6.2).
     /// `None` when it is empty or holds a byte that may not stand in a name.
     #[must_use]
@@ -139,8 +146,14 @@ macro_rules! known_names {
             /// The known name with this lower-case spelling.
             #[must_use]
             pub fn from_lowercase(bytes: &[u8]) -> Option<Self> {
-                // The compiler turns this into a switch on the length and a few word compares.
-                Some(match std::str::from_utf8(bytes).ok()? { $($text => Self::$variant,)* _ => return None })
+                let mut slot = slot(bytes);
+                loop {
+                    let known = *Self::ALL.get(SLOTS[slot] as usize)?;
+                    if known.as_str().as_bytes() == bytes {
+                        return Some(known);
+                    }
+                    slot = (slot + 1) % SLOTS.len();
+                }
             }
         }
     };
@@ -233,6 +246,34 @@ known_names! {
     XForwardedProto = "x-forwarded-proto",
     XRequestId = "x-request-id",
 }
+
+/// A hash table over the known names, built at compile time: every message looks up each of its names. Entries index
+/// [`Known::ALL`]; free slots hold an index beyond it and end a probe.
+static SLOTS: [u8; 512] = {
+    let mut slots = [u8::MAX; 512];
+    let mut index = 0;
+    while index < Known::ALL.len() {
+        let mut at = slot(Known::ALL[index].as_str().as_bytes());
+        while slots[at] != u8::MAX {
+            at = (at + 1) % slots.len();
+        }
+        slots[at] = index as u8;
+        index += 1;
+    }
+    slots
+};
+
+/// Where the probe for a name starts.
+const fn slot(name: &[u8]) -> usize {
+    let Some(last) = name.len().checked_sub(1) else { return 0 };
+    let mix = name[0] as usize * 7
+        + name[last] as usize * 31
+        + name[last / 2] as usize * 131
+        + name[last * 3 / 4] as usize * 61;
+    (mix + name.len() * 17) % 512
+}
+
+const _: () = assert!(Known::ALL.len() < u8::MAX as usize, "an index of a known name fits a byte");
 
 #[cfg(test)]
 mod tests {

@@ -86,7 +86,8 @@ mod tests {
         for len in [1, 15, 63, 64, 65, 200] {
             for at in 0..len {
                 let mut text = vec![b'a'; len];
-                for (byte, bad) in [(0, true), (0x0b, true), (0x1f, true), (0x7f, true), (b'\t', false), (0x80, false)] {
+                for (byte, bad) in [(0, true), (0x0b, true), (0x1f, true), (0x7f, true), (b'\t', false), (0x80, false)]
+                {
                     text[at] = byte;
                     assert_eq!(has_controls(&text), bad, "{byte} at {at} of {len}");
                     assert_eq!(count_line_breakers(&text), usize::from(byte == 0));

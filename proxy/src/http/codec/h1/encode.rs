@@ -93,7 +93,8 @@ impl RequestEncoder {
             return Err(EncodeError::InvalidHead);
         }
         let prefix = if absolute { [head.scheme.as_str().as_bytes(), b"://", &head.authority] } else { [&[][..]; 3] };
-        let line_len = method.len() + prefix.iter().map(|p| p.len()).sum::<usize>() + target.len() + b"  HTTP/1.1\r\n".len();
+        let line_len =
+            method.len() + prefix.iter().map(|p| p.len()).sum::<usize>() + target.len() + b"  HTTP/1.1\r\n".len();
         let skip = Skip { connection: !options.upgrade, length: connect };
         let size = line_len + field_len(4, head.authority.len()) + skip.size(&head.headers)? + line.text().len() + 2;
 

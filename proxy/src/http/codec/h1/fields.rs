@@ -4,11 +4,11 @@ use bytes::{Bytes, BytesMut};
 use filters::flags::details;
 use filters::http::{HeaderName, Headers, Known};
 
+use super::DecodeError;
 use super::case::HeaderCase;
 use super::chars::{list, lower_token};
 use super::request::UnderscoreAction;
 use super::scan::Line;
-use super::DecodeError;
 
 /// What a section may hold.
 #[derive(Clone, Copy, Debug)]
@@ -163,7 +163,11 @@ impl FieldParser {
             while value.start < value.end && is_blank(text, value.end - 1 - line.start) {
                 value.end -= 1;
             }
-            self.fields.push(Field { known: Known::from_lowercase(name), name: Line { start: line.start, end: name_end }, value });
+            self.fields.push(Field {
+                known: Known::from_lowercase(name),
+                name: Line { start: line.start, end: name_end },
+                value,
+            });
         }
         Ok(dropped)
     }

@@ -332,10 +332,8 @@ fn request_body(
     let chunked = match facts.transfer_encoding {
         None => false,
         Some(coding) => {
-            let chunked_line = matches!(
-                coding,
-                TransferEncoding::Chunked | TransferEncoding::Other { chunked_line: true }
-            );
+            let chunked_line =
+                matches!(coding, TransferEncoding::Chunked | TransferEncoding::Other { chunked_line: true });
             if facts.content_length.is_some() {
                 if !options.allow_chunked_length || !chunked_line {
                     return Err(DecodeError::new(400, details::HTTP1_CONTENT_LENGTH_AND_CHUNKED));
@@ -398,7 +396,30 @@ fn parse_method(text: &[u8], custom: bool) -> Option<Method> {
 
 /// Methods beside [`Method`]'s own that Envoy passes without `allow_custom_methods`.
 const REGISTERED: &[&[u8]] = &[
-    b"ACL", b"BIND", b"CHECKOUT", b"COPY", b"LINK", b"LOCK", b"MERGE", b"MKACTIVITY", b"MKCALENDAR", b"MKCOL", b"MOVE",
-    b"MSEARCH", b"NOTIFY", b"PROPFIND", b"PROPPATCH", b"PURGE", b"QUERY", b"REBIND", b"REPORT", b"SEARCH", b"SOURCE",
-    b"SUBSCRIBE", b"UNBIND", b"UNLINK", b"UNLOCK", b"UNSUBSCRIBE",
+    b"ACL",
+    b"BIND",
+    b"CHECKOUT",
+    b"COPY",
+    b"LINK",
+    b"LOCK",
+    b"MERGE",
+    b"MKACTIVITY",
+    b"MKCALENDAR",
+    b"MKCOL",
+    b"MOVE",
+    b"MSEARCH",
+    b"NOTIFY",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"PURGE",
+    b"QUERY",
+    b"REBIND",
+    b"REPORT",
+    b"SEARCH",
+    b"SOURCE",
+    b"SUBSCRIBE",
+    b"UNBIND",
+    b"UNLINK",
+    b"UNLOCK",
+    b"UNSUBSCRIBE",
 ];

@@ -174,12 +174,20 @@ mod tests {
             let mut head = BytesMut::from(text);
             scanner.scan(&head);
             scanner.regularize(&mut head, 1).map(|()| {
-                scanner.lines()[1..].iter().map(|l| String::from_utf8_lossy(&head[l.range()]).into_owned()).collect::<Vec<_>>()
+                scanner.lines()[1..]
+                    .iter()
+                    .map(|l| String::from_utf8_lossy(&head[l.range()]).into_owned())
+                    .collect::<Vec<_>>()
             })
         };
-        assert_eq!(regular(b"X\r\na: b\r\n \r\n\tc\r\nd: e\r\n\r\n"), Ok(vec!["a: b \tc".to_owned(), "d: e".to_owned()]));
+        assert_eq!(
+            regular(b"X\r\na: b\r\n \r\n\tc\r\nd: e\r\n\r\n"),
+            Ok(vec!["a: b \tc".to_owned(), "d: e".to_owned()])
+        );
         assert_eq!(regular(b"X\r\na: b\rc\r\r\n\r\n"), Ok(vec!["a: bc".to_owned()]));
-        for bad in [&b"X\r\n a: b\r\n\r\n"[..], b"X\rY\r\na: b\r\n\r\n", b"X\r\na\rb: c\r\n\r\n", b"X\r\na: b\r\n\r\r\n\r\n"] {
+        for bad in
+            [&b"X\r\n a: b\r\n\r\n"[..], b"X\rY\r\na: b\r\n\r\n", b"X\r\na\rb: c\r\n\r\n", b"X\r\na: b\r\n\r\r\n\r\n"]
+        {
             assert_eq!(regular(bad), Err(DecodeError::codec()), "{bad:?}");
         }
         assert!(regular(b"X\r\nTransfer-Encoding: chun\rked\r\n\r\n").is_err());
