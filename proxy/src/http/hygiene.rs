@@ -20,7 +20,7 @@ use filters::stream_info::{Address, ConnectionInfo};
 
 use filters::matcher::CidrSet;
 pub use client::{Detection, OriginalIp, Rejection};
-pub use request_id::{TraceReason, set_trace_reason, uuid};
+pub use request_id::{TraceReason, set_trace_reason};
 pub use response::{DateCache, ResponseHygiene, ServerHeader, mutate_response};
 
 /// The connection manager's settings about requests, named after the fields of `HttpConnectionManager`.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use filters::http::{Headers, Known};
+use filters::uuid;
 
 use super::RequestHygiene;
 
@@ -32,15 +33,14 @@ impl TraceReason {
     #[must_use]
     pub fn of(request_id: &[u8]) -> Self {
         match request_id.get(REASON_AT) {
-            Some(b'9') if request_id.len() == UUID_LEN => Self::Sampled,
-            Some(b'a') if request_id.len() == UUID_LEN => Self::ServiceForced,
-            Some(b'b') if request_id.len() == UUID_LEN => Self::ClientForced,
+            Some(b'9') if request_id.len() == uuid::LEN => Self::Sampled,
+            Some(b'a') if request_id.len() == uuid::LEN => Self::ServiceForced,
+            Some(b'b') if request_id.len() == uuid::LEN => Self::ClientForced,
             _ => Self::NotTraced,
         }
     }
 }
 
-const UUID_LEN: usize = 36;
 const REASON_AT: usize = 14;
 
 impl RequestHygiene {
@@ -48,7 +48,7 @@ impl RequestHygiene {
     pub(super) fn request_id(&self, headers: &mut Headers, edge: bool, rng: &mut fastrand::Rng) {
         let absent = headers.value(&Known::XRequestId).is_none_or(Bytes::is_empty);
         if absent || edge && !self.preserve_external_request_id {
-            headers.set(Known::XRequestId, Bytes::copy_from_slice(&uuid(rng)));
+            headers.set(Known::XRequestId, Bytes::copy_from_slice(&uuid::v4(rng)));
         } else if edge && self.pack_trace_reason {
             // A client may not decide what this mesh traces.
             set_trace_reason(headers, TraceReason::NotTraced);
@@ -59,29 +59,10 @@ impl RequestHygiene {
 /// Writes why a request is traced into its id; an id that is no UUID stays as it is.
 pub fn set_trace_reason(headers: &mut Headers, reason: TraceReason) {
     let Some(id) = headers.value(&Known::XRequestId) else { return };
-    if id.len() != UUID_LEN || id[REASON_AT] == reason.digit() {
+    if id.len() != uuid::LEN || id[REASON_AT] == reason.digit() {
         return;
     }
     let mut changed = id.to_vec();
     changed[REASON_AT] = reason.digit();
     headers.set(Known::XRequestId, changed);
-}
-
-/// A random (version 4) UUID in its usual text form.
-pub fn uuid(rng: &mut fastrand::Rng) -> [u8; UUID_LEN] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut bytes = rng.u128(..).to_be_bytes();
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut text = [b'-'; UUID_LEN];
-    let mut at = 0;
-    for byte in bytes {
-        if matches!(at, 8 | 13 | 18 | 23) {
-            at += 1;
-        }
-        text[at] = HEX[usize::from(byte >> 4)];
-        text[at + 1] = HEX[usize::from(byte & 0xf)];
-        at += 2;
-    }
-    text
 }
