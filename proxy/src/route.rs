@@ -1,3 +1,24 @@
 //! Routing: from a request head to what is done with it.
+//!
+//! A [`RouteTable`] is one `RouteConfiguration`, immutable and shared by all workers. [`RouteTable::select`] picks the
+//! virtual host by the request's host and the first of its routes that matches; an index finds that route without
+//! walking the list, and always agrees with the walk. The [`Route`] then says everything about the request's way: its
+//! [`RouteAction`], its header changes in the order they apply, its time limits and its filter settings.
+//!
+//! A stream keeps its table and a [`RouteId`]; nothing here is counted or locked per request.
 
+pub mod action;
+pub mod headers;
+mod hosts;
+mod index;
+pub mod matching;
+pub mod policy;
+pub mod redirect;
+pub mod rewrite;
 pub mod table;
+
+pub use action::{ClusterChoice, ClusterName, ClusterSpecifier, DirectResponse, ForwardAction, RouteAction};
+pub use headers::{FilterOverride, MutationChain};
+pub use matching::{MatchInput, PathMatch, RouteMatch, TlsFacts};
+pub use redirect::RedirectAction;
+pub use table::{Route, RouteId, RouteTable, Selection, VirtualHost};

@@ -1,0 +1,150 @@
+//! Which requests a route is for (`envoy.config.route.v3.RouteMatch`).
+
+use filters::http::RequestHead;
+use filters::matcher::{CookieMatcher, HeaderMatcher, QueryParameterMatcher, Regex, Runtime, RuntimeFraction};
+
+/// What routing knows about a request besides its head.
+#[derive(Debug, Clone, Copy)]
+pub struct MatchInput<'a> {
+    /// A random value that stays the same for all decisions about one stream.
+    pub random: u64,
+    /// The runtime layers.
+    pub runtime: &'a dyn Runtime,
+    /// Facts of the client's TLS session; `None` on a plaintext connection.
+    pub tls: Option<TlsFacts>,
+}
+
+/// What `tls_context` looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TlsFacts {
+    /// The client presented a certificate.
+    pub presented: bool,
+    /// And it was valid.
+    pub validated: bool,
+}
+
+/// The condition of one route: all of its parts have to hold.
+#[derive(Debug)]
+pub struct RouteMatch {
+    /// The path.
+    pub path: PathMatch,
+    pub(crate) headers: Box<[HeaderMatcher]>,
+    pub(crate) query_parameters: Box<[QueryParameterMatcher]>,
+    pub(crate) cookies: Box<[CookieMatcher]>,
+    pub(crate) grpc: bool,
+    pub(crate) tls: Option<TlsMatch>,
+    pub(crate) fraction: Option<RuntimeFraction>,
+    /// Parts that had to be left out on the operator's word never hold.
+    pub(crate) never: bool,
+}
+
+/// The part of a condition that is about the path, without query and fragment.
+#[derive(Debug)]
+pub enum PathMatch {
+    /// Begins with.
+    Prefix {
+        /// The text; lower case when case is ignored.
+        text: Box<[u8]>,
+        /// Whether case is ignored.
+        ignore_case: bool,
+    },
+    /// Is.
+    Exact {
+        /// The text; lower case when case is ignored.
+        text: Box<[u8]>,
+        /// Whether case is ignored.
+        ignore_case: bool,
+    },
+    /// Is, or begins with and goes on with `/`.
+    SeparatedPrefix {
+        /// The text; lower case when case is ignored.
+        text: Box<[u8]>,
+        /// Whether case is ignored.
+        ignore_case: bool,
+    },
+    /// Is matched in full by.
+    Regex(Regex),
+    /// No path: the request is a CONNECT.
+    Connect,
+}
+
+/// `RouteMatch.tls_context`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct TlsMatch {
+    pub(crate) presented: Option<bool>,
+    pub(crate) validated: Option<bool>,
+}
+
+impl RouteMatch {
+    /// The part of the request's path this looks at.
+    pub(crate) fn subject<'h>(&self, head: &'h RequestHead, ignore_parameters: bool) -> &'h [u8] {
+        subject(&head.path, ignore_parameters)
+    }
+
+    /// Whether a request whose path has this [`subject`] matches.
+    pub(crate) fn matches(&self, head: &RequestHead, subject: &[u8], input: &MatchInput<'_>) -> bool {
+        self.path.matches(head, subject)
+            && !self.never
+            && self.headers.iter().all(|matcher| matcher.matches(head))
+            && self.query_parameters.iter().all(|matcher| matcher.matches(&head.path))
+            && self.cookies.iter().all(|matcher| matcher.matches(&head.headers))
+            && (!self.grpc || head.is_grpc())
+            && self.tls.is_none_or(|tls| tls.matches(input.tls))
+            && self.fraction.as_ref().is_none_or(|fraction| fraction.contains(input.random, input.runtime))
+    }
+}
+
+impl PathMatch {
+    fn matches(&self, head: &RequestHead, subject: &[u8]) -> bool {
+        // A request without a path, a plain CONNECT, is for the connect matcher alone.
+        if let Self::Connect = self {
+            return is_connect(head);
+        }
+        if head.path.is_empty() {
+            return false;
+        }
+        let begins = |text: &[u8], ignore_case: bool| {
+            subject
+                .get(..text.len())
+                .is_some_and(|start| if ignore_case { start.eq_ignore_ascii_case(text) } else { start == text })
+        };
+        match self {
+            Self::Prefix { text, ignore_case } => begins(text, *ignore_case),
+            Self::Exact { text, ignore_case } => subject.len() == text.len() && begins(text, *ignore_case),
+            Self::SeparatedPrefix { text, ignore_case } => {
+                begins(text, *ignore_case) && subject.get(text.len()).is_none_or(|&next| next == b'/')
+            }
+            Self::Regex(regex) => regex.is_match(subject),
+            Self::Connect => false,
+        }
+    }
+
+    /// How many bytes at the start of `path` a prefix rewrite replaces: what was matched.
+    pub(crate) fn matched_length(&self, path: &[u8]) -> usize {
+        let length = match self {
+            Self::Prefix { text, .. } | Self::Exact { text, .. } | Self::SeparatedPrefix { text, .. } => text.len(),
+            Self::Regex(_) | Self::Connect => subject(path, false).len(),
+        };
+        length.min(path.len())
+    }
+}
+
+impl TlsMatch {
+    fn matches(self, facts: Option<TlsFacts>) -> bool {
+        let Some(facts) = facts else { return false };
+        self.presented.is_none_or(|wanted| wanted == facts.presented)
+            && self.validated.is_none_or(|wanted| wanted == facts.validated)
+    }
+}
+
+/// A path without query and fragment, and without `;parameters` when those are ignored.
+pub(crate) fn subject(path: &[u8], ignore_parameters: bool) -> &[u8] {
+    let end =
+        if ignore_parameters { memchr::memchr3(b'?', b'#', b';', path) } else { memchr::memchr2(b'?', b'#', path) };
+    end.and_then(|end| path.get(..end)).unwrap_or(path)
+}
+
+/// Whether a request asks for a tunnel: CONNECT, or CONNECT-UDP by extended CONNECT or upgrade.
+pub(crate) fn is_connect(head: &RequestHead) -> bool {
+    head.is_plain_connect() || head.protocol.as_ref().is_some_and(|p| p.eq_ignore_ascii_case(b"connect-udp"))
+}

@@ -1,0 +1,95 @@
+//! `RedirectAction`: the status and the `location` of a redirect.
+
+use bytes::Bytes;
+use filters::http::{RequestHead, Scheme};
+use filters::stream_info::StreamInfo;
+
+use super::hosts::port_start;
+use super::matching::PathMatch;
+use super::rewrite::PathRewrite;
+
+/// Answers with the request's own URL, changed.
+#[derive(Debug)]
+pub struct RedirectAction {
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    pub(crate) scheme: Option<Box<str>>,
+    pub(crate) host: Option<Bytes>,
+    pub(crate) port: Option<u32>,
+    pub(crate) path: Option<RedirectPath>,
+    pub(crate) strip_query: bool,
+}
+
+/// How the path of a redirect is made.
+#[derive(Debug)]
+pub(crate) enum RedirectPath {
+    /// This one; its own query wins over the request's (`path_redirect`).
+    Fixed(Bytes),
+    /// The request's, rewritten.
+    Rewrite(PathRewrite),
+}
+
+impl RedirectAction {
+    /// The value of `location` for a request that `matched` this way.
+    #[must_use]
+    pub fn location(&self, head: &RequestHead, matched: &PathMatch, info: &StreamInfo) -> Bytes {
+        let scheme = self.scheme.as_deref().unwrap_or(head.scheme.as_str());
+        let host = match &self.host {
+            Some(host) => &host[..],
+            None => self.own_host(head, scheme),
+        };
+        let mut out = Vec::with_capacity(scheme.len() + 3 + host.len() + 6 + head.path.len());
+        out.extend_from_slice(scheme.as_bytes());
+        out.extend_from_slice(b"://");
+        out.extend_from_slice(host);
+        if let Some(port) = self.port {
+            out.push(b':');
+            out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+        }
+        self.append_path(&mut out, head, matched, info);
+        out.into()
+    }
+
+    /// The request's host; its port goes when another one is configured, or when it was the default one of a scheme that
+    /// is changed.
+    fn own_host<'h>(&self, head: &'h RequestHead, scheme: &str) -> &'h [u8] {
+        let host = &head.authority[..];
+        let Some(colon) = port_start(host) else { return host };
+        let (name, port) = host.split_at(colon);
+        let default_left_behind = match head.scheme {
+            Scheme::Http => port == b":80" && scheme.eq_ignore_ascii_case("https"),
+            Scheme::Https => port == b":443" && scheme.eq_ignore_ascii_case("http"),
+        };
+        if self.port.is_some() || default_left_behind { name } else { host }
+    }
+
+    fn append_path(&self, out: &mut Vec<u8>, head: &RequestHead, matched: &PathMatch, info: &StreamInfo) {
+        let query = memchr::memchr(b'?', &head.path).and_then(|at| head.path.get(at..)).unwrap_or_default();
+        let rewritten;
+        let path = match &self.path {
+            Some(RedirectPath::Fixed(path)) => {
+                out.extend_from_slice(path);
+                if !path.contains(&b'?') && !self.strip_query {
+                    out.extend_from_slice(query);
+                }
+                return;
+            }
+            Some(RedirectPath::Rewrite(rewrite)) => {
+                rewritten = rewrite.rewrite(head, matched, info);
+                rewritten.as_ref().unwrap_or(&head.path)
+            }
+            None => &head.path,
+        };
+        let path = match memchr::memchr(b'?', path) {
+            Some(at) if self.strip_query => path.get(..at).unwrap_or_default(),
+            _ => path,
+        };
+        out.extend_from_slice(path);
+    }
+}
+
+/// The `location` of the 301 a virtual host's `require_tls` answers with: the same URL with `https`.
+#[must_use]
+pub fn tls_redirect(head: &RequestHead) -> Bytes {
+    [b"https://", &head.authority[..], &head.path[..]].concat().into()
+}

@@ -1,0 +1,141 @@
+//! Path and host rewrites of forwarded requests.
+
+use bytes::Bytes;
+use filters::http::{HeaderKey, Known, RequestHead};
+use filters::matcher::Substitution;
+use filters::mutation::{Template, ValueContext};
+use filters::stream_info::StreamInfo;
+
+use super::action::{ClusterChoice, ForwardAction};
+use super::matching::{PathMatch, subject};
+
+/// How a path changes; its query and fragment stay.
+#[derive(Debug)]
+pub(crate) enum PathRewrite {
+    /// What the route matched is replaced (`prefix_rewrite`).
+    Prefix(Bytes),
+    /// Every match of an expression is (`regex_rewrite`).
+    Regex(Substitution),
+    /// All of it is, unless the text comes out empty (`path_rewrite`).
+    Whole(Template),
+}
+
+/// How the host changes.
+#[derive(Debug)]
+pub(crate) enum HostRewrite {
+    /// `host_rewrite_literal`
+    Literal(Bytes),
+    /// The chosen upstream host's name (`auto_host_rewrite`); known only once there is one.
+    Auto,
+    /// The value of a request header, unless empty (`host_rewrite_header`).
+    Header(HeaderKey),
+    /// The path after a substitution (`host_rewrite_path_regex`).
+    PathRegex(Substitution),
+    /// `host_rewrite`, unless it comes out empty.
+    Template(Template),
+}
+
+impl PathRewrite {
+    /// The new path with the old query; `None` when the path stays as it is.
+    pub(crate) fn rewrite(&self, head: &RequestHead, matched: &PathMatch, info: &StreamInfo) -> Option<Bytes> {
+        let path = &head.path[..];
+        if path.is_empty() {
+            return None;
+        }
+        let bare = subject(path, false);
+        let (new, kept) = match self {
+            Self::Prefix(prefix) => (prefix.clone(), matched.matched_length(path)),
+            Self::Regex(substitution) => (substitution.replace_all(bare).into(), bare.len()),
+            Self::Whole(template) => {
+                let new = template.render(&ValueContext { request: Some(head), response: None, info });
+                if new.is_empty() {
+                    return None;
+                }
+                (new, bare.len())
+            }
+        };
+        let rest = path.get(kept..).unwrap_or_default();
+        if rest.is_empty() {
+            return Some(new);
+        }
+        let mut joined = Vec::with_capacity(new.len() + rest.len());
+        joined.extend_from_slice(&new);
+        joined.extend_from_slice(rest);
+        Some(joined.into())
+    }
+}
+
+impl ForwardAction {
+    /// Whether the host becomes the chosen upstream host's name: see [`Self::rewrite_host_to`].
+    #[must_use]
+    pub fn auto_host_rewrite(&self, choice: Option<&ClusterChoice<'_>>) -> bool {
+        matches!(self.host_rewrite, Some(HostRewrite::Auto))
+            && choice.and_then(|choice| choice.entry).is_none_or(|entry| entry.host_rewrite.is_none())
+    }
+
+    /// Makes `host` the request's host, by the route's rules about keeping the original.
+    pub fn rewrite_host_to(&self, head: &mut RequestHead, host: impl Into<Bytes>, keep_original: bool) {
+        let old = std::mem::replace(&mut head.authority, host.into());
+        if old.is_empty() {
+            return;
+        }
+        if self.append_x_forwarded_host {
+            append_forwarded_host(head, &old);
+        }
+        if keep_original {
+            head.headers.set(Known::XEnvoyOriginalHost, old);
+        }
+    }
+
+    pub(crate) fn rewrite_host(
+        &self,
+        head: &mut RequestHead,
+        choice: Option<&ClusterChoice<'_>>,
+        info: &StreamInfo,
+        keep_original: bool,
+    ) {
+        let weighted = choice.and_then(|choice| choice.entry).and_then(|entry| entry.host_rewrite.clone());
+        let host = weighted.or_else(|| match self.host_rewrite.as_ref()? {
+            HostRewrite::Literal(host) => Some(host.clone()),
+            HostRewrite::Auto => None,
+            HostRewrite::Header(key) => head.value(key).map(Bytes::copy_from_slice),
+            HostRewrite::PathRegex(substitution) => Some(substitution.replace_all(subject(&head.path, false)).into()),
+            HostRewrite::Template(template) => {
+                Some(template.render(&ValueContext { request: Some(head), response: None, info }))
+            }
+        });
+        if let Some(host) = host.filter(|host| !host.is_empty()) {
+            self.rewrite_host_to(head, host, keep_original);
+        }
+    }
+
+    pub(crate) fn rewrite_path(
+        &self,
+        head: &mut RequestHead,
+        matched: &PathMatch,
+        info: &StreamInfo,
+        keep_original: bool,
+    ) {
+        let Some(new) = self.path_rewrite.as_ref().and_then(|rewrite| rewrite.rewrite(head, matched, info)) else {
+            return;
+        };
+        let old = std::mem::replace(&mut head.path, new);
+        if keep_original {
+            head.headers.set(Known::XEnvoyOriginalPath, old);
+        }
+    }
+}
+
+/// Appends the original host to `x-forwarded-host`, unless it is the last one there already.
+fn append_forwarded_host(head: &mut RequestHead, host: &Bytes) {
+    let Some(list) = head.headers.value(&Known::XForwardedHost).filter(|list| !list.is_empty()) else {
+        head.headers.set(Known::XForwardedHost, host.clone());
+        return;
+    };
+    let last = list.rsplit(|&byte| byte == b',').find(|item| !item.is_empty());
+    if last == Some(&host[..]) {
+        return;
+    }
+    let joined = [&list[..], b",", host].concat();
+    head.headers.set(Known::XForwardedHost, joined);
+}
