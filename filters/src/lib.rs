@@ -16,3 +16,4 @@ pub mod http;
 pub mod matcher;
 pub mod mutation;
 pub mod stream_info;
+pub mod uuid;

@@ -6,8 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use smallvec::SmallVec;
+
 use crate::flags::ResponseFlags;
 use crate::http::{Method, Version};
+
+/// Metadata: name space to a structure of values.
+pub type Metadata = serde_json::Map<String, serde_json::Value>;
 
 /// An address of either end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +96,12 @@ pub struct UpstreamInfo {
     pub transport_failure: Option<Cow<'static, str>>,
     /// From asking the pool until a connection was ready.
     pub pool_ready: Option<Duration>,
+    /// Numbers of the upstream connections of all attempts, in order.
+    pub connection_ids_attempted: SmallVec<[u64; 2]>,
+    /// Metadata of the cluster.
+    pub cluster_metadata: Option<Arc<Metadata>>,
+    /// Metadata of the host.
+    pub host_metadata: Option<Arc<Metadata>>,
 }
 
 /// Moments of a stream, for the `*_DURATION` operators.
@@ -169,7 +180,17 @@ pub struct StreamInfo {
     /// The upstream side; `None` until a cluster was chosen.
     pub upstream: Option<Box<UpstreamInfo>>,
     /// Dynamic metadata by filter name space.
-    pub dynamic_metadata: Option<Box<serde_json::Map<String, serde_json::Value>>>,
+    pub dynamic_metadata: Option<Box<Metadata>>,
+    /// Metadata of the route.
+    pub route_metadata: Option<Arc<Metadata>>,
+    /// Whether the request is a load balancer's health check (set by the health-check filter).
+    pub health_check: bool,
+    /// How often a route was looked for (`%ROUTE_RESOLUTION_COUNT%`).
+    pub route_resolutions: u32,
+    /// Flags filters added for logs, joined (`%CUSTOM_FLAGS%`); empty for none.
+    pub custom_flags: Cow<'static, str>,
+    /// Trace and span id in hexadecimal (`%TRACE_ID%`, `%SPAN_ID%`); `None` without a trace.
+    pub trace: Option<Box<(String, String)>>,
 }
 
 impl StreamInfo {
@@ -198,6 +219,11 @@ impl StreamInfo {
             stream_id,
             upstream: None,
             dynamic_metadata: None,
+            route_metadata: None,
+            health_check: false,
+            route_resolutions: 0,
+            custom_flags: Cow::Borrowed(""),
+            trace: None,
         }
     }
 

@@ -1,1 +1,322 @@
 //! `HttpConnectionManager` to runtime types.
+//!
+//! Defaults are Envoy 1.40's. Route tables are not compiled here: an inline one stays a protobuf for the route parser, one
+//! from a control plane is named for the route manager to subscribe to.
+
+mod filters;
+mod local_reply;
+mod options;
+mod parse;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::filters::http::HeaderName;
+use envoy_types::pb::envoy::config::core::v3::ConfigSource;
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+
+use super::access_log::LogContext;
+use crate::http::hygiene::{RequestHygiene, ResponseHygiene};
+use crate::http::path::PathOptions;
+use crate::http::reply::LocalReplyConfig;
+use crate::observe::access_log::AccessLog;
+pub use filters::unsupported_http_filters;
+pub use local_reply::body_format;
+pub use options::{http1, http2};
+pub use parse::parse;
+
+/// Type name of the network filter this configures.
+pub const TYPE: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+
+/// What parsing a connection manager needs to know of the process.
+#[derive(Debug, Clone, Copy)]
+pub struct HcmContext<'a> {
+    /// For the access logs, and everything they need.
+    pub log: LogContext<'a>,
+    /// `node.id`
+    pub node_id: &'a str,
+    /// `node.cluster`
+    pub node_cluster: &'a str,
+    /// This node's own address; appended to `x-forwarded-for` for loopback peers.
+    pub local_address: Option<IpAddr>,
+    /// Runtime guard `http_reject_path_with_fragment` is set to false.
+    pub strip_fragment: bool,
+}
+
+/// A connection manager, ready to serve.
+#[derive(Debug)]
+pub struct HcmConfig {
+    /// `stat_prefix`, without trailing dot
+    pub stat_prefix: Arc<str>,
+    /// `codec_type`
+    pub codec: CodecType,
+    /// `route_specifier`
+    pub routes: RouteSource,
+    /// `http_filters`, in order; the last one is terminal.
+    pub filters: Vec<HttpFilter>,
+    /// `http_protocol_options`
+    pub http1: Http1Options,
+    /// `http2_protocol_options`
+    pub http2: Http2Options,
+    /// `common_http_protocol_options` and other limits
+    pub limits: Limits,
+    /// All timeouts
+    pub timeouts: Timeouts,
+    /// What happens to request heads
+    pub request: RequestHygiene,
+    /// What happens to response heads
+    pub response: ResponseHygiene,
+    /// What happens to paths and hosts
+    pub path: PathOptions,
+    /// `scheme_header_transformation.match_upstream`
+    pub match_upstream_scheme: bool,
+    /// `local_reply_config`
+    pub local_reply: Option<LocalReplyConfig>,
+    /// `access_log`
+    pub access_logs: Vec<AccessLog>,
+    /// `access_log_options`
+    pub access_log_options: AccessLogOptions,
+    /// `upgrade_configs`
+    pub upgrades: Vec<Upgrade>,
+    /// `proxy_100_continue`
+    pub proxy_100_continue: bool,
+    /// `append_local_overload`
+    pub append_local_overload: bool,
+}
+
+/// `codec_type`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CodecType {
+    /// By ALPN, else by the first bytes.
+    #[default]
+    Auto,
+    /// HTTP/1 only.
+    Http1,
+    /// HTTP/2 only.
+    Http2,
+}
+
+/// Where the routes come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RouteSource {
+    /// `route_config`, for the route parser.
+    Inline(Box<RouteConfiguration>),
+    /// `rds`
+    Rds {
+        /// `config_source`
+        source: Box<ConfigSource>,
+        /// `route_config_name`
+        name: String,
+    },
+}
+
+/// One of `http_filters`.
+#[derive(Debug)]
+pub struct HttpFilter {
+    /// `name`: the key of per-route configuration.
+    pub name: Arc<str>,
+    /// `disabled`: off unless a route turns it on.
+    pub disabled: bool,
+    /// What it is.
+    pub kind: HttpFilterKind,
+}
+
+/// The filters there are.
+#[derive(Debug)]
+pub enum HttpFilterKind {
+    /// `envoy.filters.http.router`
+    Router(RouterConfig),
+}
+
+/// `envoy.extensions.filters.http.router.v3.Router`
+#[derive(Debug)]
+pub struct RouterConfig {
+    /// `dynamic_stats` (default true)
+    pub dynamic_stats: bool,
+    /// `upstream_log`
+    pub upstream_logs: Vec<AccessLog>,
+    /// `upstream_log_options.flush_upstream_log_on_upstream_stream`
+    pub flush_log_on_upstream_stream: bool,
+    /// `upstream_log_options.upstream_log_flush_interval`
+    pub upstream_log_flush_interval: Option<Duration>,
+    /// `suppress_envoy_headers`
+    pub suppress_envoy_headers: bool,
+    /// `strict_check_headers`: answered with 400 when they do not parse.
+    pub strict_check_headers: Vec<HeaderName>,
+    /// `respect_expected_rq_timeout`
+    pub respect_expected_rq_timeout: bool,
+    /// `suppress_grpc_request_failure_code_stats`
+    pub suppress_grpc_failure_stats: bool,
+    /// `reject_connect_request_early_data`
+    pub reject_connect_early_data: bool,
+}
+
+/// One of `upgrade_configs`.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// `upgrade_type`, compared without case: `websocket`, `CONNECT`, …
+    pub upgrade_type: String,
+    /// `enabled` (default true); a route may say otherwise.
+    pub enabled: bool,
+    /// `filters`: the chain of upgraded streams where it is not the usual one.
+    pub filters: Option<Vec<HttpFilter>>,
+}
+
+/// `access_log_options`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AccessLogOptions {
+    /// `access_log_flush_interval`: a line every so often while a stream lives.
+    pub flush_interval: Option<Duration>,
+    /// `flush_access_log_on_new_request`
+    pub on_new_request: bool,
+    /// `flush_log_on_tunnel_successfully_established`
+    pub on_tunnel_established: bool,
+}
+
+/// Limits of connections and heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `max_request_headers_kb`, in bytes (default 60 KiB)
+    pub max_request_headers_bytes: usize,
+    /// `max_headers_count` (default 100)
+    pub max_headers_count: usize,
+    /// `max_requests_per_connection`; `None` for no limit
+    pub max_requests_per_connection: Option<u32>,
+    /// `headers_with_underscores_action`
+    pub underscores: Underscores,
+    /// `http1_safe_max_connection_duration`
+    pub http1_safe_max_connection_duration: bool,
+}
+
+/// `headers_with_underscores_action`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Underscores {
+    /// `ALLOW`
+    #[default]
+    Allow,
+    /// `REJECT_REQUEST`
+    Reject,
+    /// `DROP_HEADER`
+    Drop,
+}
+
+/// How long things may take; `None` for as long as they like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Timeouts {
+    /// `common_http_protocol_options.idle_timeout` (default 1 h)
+    pub idle: Option<Duration>,
+    /// `common_http_protocol_options.max_connection_duration`
+    pub max_connection_duration: Option<Duration>,
+    /// `common_http_protocol_options.max_connection_duration_jitter`, percent
+    pub max_connection_duration_jitter: f64,
+    /// `common_http_protocol_options.max_stream_duration`
+    pub max_stream_duration: Option<Duration>,
+    /// `stream_idle_timeout` (default 5 min)
+    pub stream_idle: Option<Duration>,
+    /// `stream_flush_timeout` (default `stream_idle_timeout`)
+    pub stream_flush: Option<Duration>,
+    /// `request_timeout`
+    pub request: Option<Duration>,
+    /// `request_headers_timeout`
+    pub request_headers: Option<Duration>,
+    /// `drain_timeout` (default 5 s)
+    pub drain: Duration,
+    /// `drain_timeout_jitter`, percent
+    pub drain_jitter: f64,
+    /// `delayed_close_timeout` (default 1 s)
+    pub delayed_close: Option<Duration>,
+}
+
+/// `http_protocol_options`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http1Options {
+    /// `allow_absolute_url` (default true)
+    pub allow_absolute_url: bool,
+    /// `accept_http_10`
+    pub accept_http_10: bool,
+    /// `default_host_for_http_10`; empty for none
+    pub default_host_for_http_10: String,
+    /// `header_key_format`
+    pub header_case: HeaderCase,
+    /// `enable_trailers`
+    pub enable_trailers: bool,
+    /// `allow_chunked_length`
+    pub allow_chunked_length: bool,
+    /// Reset the stream instead of closing the connection on an invalid message.
+    pub stream_error_on_invalid_message: bool,
+    /// `send_fully_qualified_url` (upstream)
+    pub send_fully_qualified_url: bool,
+    /// `allow_custom_methods`
+    pub allow_custom_methods: bool,
+}
+
+/// `header_key_format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeaderCase {
+    /// Lower case.
+    #[default]
+    Lower,
+    /// `proper_case_words`
+    Proper,
+    /// `stateful_formatter` with `preserve_case`
+    Preserve {
+        /// `forward_reason_phrase`
+        forward_reason_phrase: bool,
+        /// `formatter_type_on_envoy_headers`: Envoy's own headers in proper case.
+        proper_case_for_own: bool,
+    },
+}
+
+/// `http2_protocol_options`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http2Options {
+    /// `hpack_table_size` (default 4096)
+    pub hpack_table_size: u32,
+    /// `max_concurrent_streams` (default 1024)
+    pub max_concurrent_streams: u32,
+    /// `initial_stream_window_size` (default 16 MiB)
+    pub initial_stream_window_size: u32,
+    /// `initial_connection_window_size` (default 24 MiB)
+    pub initial_connection_window_size: u32,
+    /// `allow_connect`
+    pub allow_connect: bool,
+    /// `max_outbound_frames` (default 10000)
+    pub max_outbound_frames: u32,
+    /// `max_outbound_control_frames` (default 1000)
+    pub max_outbound_control_frames: u32,
+    /// `max_consecutive_inbound_frames_with_empty_payload` (default 1)
+    pub max_consecutive_inbound_empty_frames: u32,
+    /// `max_inbound_priority_frames_per_stream` (default 100)
+    pub max_inbound_priority_frames_per_stream: u32,
+    /// `max_inbound_window_update_frames_per_data_frame_sent` (default 10)
+    pub max_inbound_window_updates_per_data_frame: u32,
+    /// Reset the stream instead of closing the connection on an invalid message.
+    pub stream_error_on_invalid_message: bool,
+    /// `connection_keepalive`
+    pub keepalive: Option<Keepalive>,
+    /// `max_header_field_size_kb`, in bytes (default 64 KiB)
+    pub max_header_field_size: usize,
+    /// `enable_huffman_encoding` (default true)
+    pub huffman: bool,
+    /// `stream_reset_burst` (default 1000)
+    pub stream_reset_burst: u64,
+    /// `stream_reset_rate`, per second (default 33)
+    pub stream_reset_rate: u64,
+}
+
+/// `connection_keepalive`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Keepalive {
+    /// `interval`; `None` for none on a busy connection
+    pub interval: Option<Duration>,
+    /// `timeout`
+    pub timeout: Duration,
+    /// `interval_jitter`, percent (default 15)
+    pub jitter: f64,
+    /// `connection_idle_interval`: also before a request on a connection that was idle this long.
+    pub idle_interval: Option<Duration>,
+}

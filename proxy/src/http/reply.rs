@@ -1,0 +1,238 @@
+//! Replies the proxy makes itself: a status and a text become a head and a body, in the form the client can read.
+//!
+//! A gRPC request gets a trailers-only response whose `grpc-status` follows from the HTTP status and whose `grpc-message`
+//! is the text; a HEAD request gets the headers of the body it does not get. `local_reply_config` may change status,
+//! headers and body first ([`LocalReplyConfig`]).
+
+mod grpc;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use filters::format::{Format, FormatContext, JsonFormat};
+use filters::http::{HeaderName, Headers, Known, Method, RequestHead, ResponseHead};
+use filters::stream_info::StreamInfo;
+
+use crate::observe::access_log::LogFilter;
+pub use grpc::{GrpcStatus, encode_message, status_from_http};
+
+/// What the proxy wants to answer.
+#[derive(Debug, Clone, Default)]
+pub struct LocalReply {
+    /// HTTP status.
+    pub status: u16,
+    /// Body text; empty for none.
+    pub body: Bytes,
+    /// Content type of the body; `text/plain` when empty.
+    pub content_type: Bytes,
+    /// More headers, behind the standard ones (`x-envoy-overloaded`, `location`, …).
+    pub headers: Headers,
+    /// `grpc-status` for a gRPC client, where the one that follows from the status will not do.
+    pub grpc_status: Option<GrpcStatus>,
+}
+
+impl LocalReply {
+    /// A reply of a status and a text.
+    #[must_use]
+    pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
+        Self { status, body: body.into(), ..Self::default() }
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<HeaderName>, value: impl Into<Bytes>) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+}
+
+/// A local reply as it goes to the client.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The head, without `date` and `server`.
+    pub head: ResponseHead,
+    /// The body; empty for none, for HEAD and for gRPC. The stream ends behind it.
+    pub body: Bytes,
+}
+
+/// `local_reply_config`
+#[derive(Debug, Default)]
+pub struct LocalReplyConfig {
+    /// `mappers`: the first whose filter matches applies.
+    pub mappers: Vec<ReplyMapper>,
+    /// `body_format`, where the mapper has none of its own.
+    pub body_format: Option<BodyFormat>,
+}
+
+/// One of `local_reply_config.mappers`.
+#[derive(Debug)]
+pub struct ReplyMapper {
+    /// `filter`
+    pub filter: LogFilter,
+    /// `status_code`
+    pub status: Option<u16>,
+    /// `body`
+    pub body: Option<Bytes>,
+    /// `body_format_override`
+    pub body_format: Option<BodyFormat>,
+    /// `headers_to_add`
+    pub headers: Vec<HeaderToAdd>,
+}
+
+/// One of `headers_to_add`.
+#[derive(Debug)]
+pub struct HeaderToAdd {
+    /// Name.
+    pub name: HeaderName,
+    /// Value.
+    pub value: Format,
+    /// What to do when the header exists.
+    pub action: AppendAction,
+    /// Add it even when its value is empty.
+    pub keep_empty: bool,
+}
+
+/// `HeaderValueOption.append_action`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendAction {
+    /// `APPEND_IF_EXISTS_OR_ADD`
+    Append,
+    /// `ADD_IF_ABSENT`
+    AddIfAbsent,
+    /// `OVERWRITE_IF_EXISTS_OR_ADD`
+    OverwriteOrAdd,
+    /// `OVERWRITE_IF_EXISTS`
+    Overwrite,
+}
+
+/// `SubstitutionFormatString` for a body.
+#[derive(Debug)]
+pub struct BodyFormat {
+    /// Text or JSON.
+    pub body: BodyText,
+    /// `content_type`, or what the format implies.
+    pub content_type: Bytes,
+}
+
+/// How a body is written.
+#[derive(Debug)]
+pub enum BodyText {
+    /// `text_format_source`
+    Text(Format),
+    /// `json_format`
+    Json(JsonFormat),
+}
+
+/// Builds the reply to `request`, which is `None` when no head was understood. Sets `info.response_code`.
+#[must_use]
+pub fn build(
+    reply: LocalReply,
+    request: Option<&RequestHead>,
+    info: &mut StreamInfo,
+    config: Option<&LocalReplyConfig>,
+    runtime: &dyn filters::matcher::Runtime,
+) -> Built {
+    let LocalReply { mut status, mut body, mut content_type, headers: extra, grpc_status } = reply;
+    info.response_code = status;
+    let grpc = request.is_some_and(RequestHead::is_grpc);
+    let mut head = ResponseHead { status, ..ResponseHead::default() };
+    for header in extra {
+        head.headers.append(header.name, header.value);
+    }
+    if let Some(config) = config {
+        config.apply(&mut head, &mut body, &mut content_type, request, info, runtime);
+        status = head.status;
+        info.response_code = status;
+    }
+    if grpc {
+        return Built { head: grpc::trailers_only(head, &body, grpc_status), body: Bytes::new() };
+    }
+    if body.is_empty() {
+        head.headers.remove(&Known::ContentLength);
+        head.headers.remove(&Known::ContentType);
+        return Built { head, body };
+    }
+    if content_type.is_empty() {
+        content_type = Bytes::from_static(b"text/plain");
+    }
+    prepend(&mut head.headers, body.len(), content_type);
+    if request.is_some_and(|request| request.method == Method::Head) {
+        body = Bytes::new();
+    }
+    Built { head, body }
+}
+
+/// Puts the body's length and type before the reply's other headers, or in the place of those it brought itself.
+fn prepend(headers: &mut Headers, length: usize, content_type: Bytes) {
+    let content_type = match headers.value(&Known::ContentType) {
+        Some(own) => own.clone(),
+        None => content_type,
+    };
+    headers.remove(&Known::ContentLength);
+    headers.remove(&Known::ContentType);
+    let mut all = Headers::with_capacity(headers.len() + 4);
+    all.append(Known::ContentLength, Bytes::copy_from_slice(itoa::Buffer::new().format(length).as_bytes()));
+    all.append(Known::ContentType, content_type);
+    for header in std::mem::take(headers) {
+        all.append(header.name, header.value);
+    }
+    *headers = all;
+}
+
+impl LocalReplyConfig {
+    fn apply(
+        &self,
+        head: &mut ResponseHead,
+        body: &mut Bytes,
+        content_type: &mut Bytes,
+        request: Option<&RequestHead>,
+        info: &mut StreamInfo,
+        runtime: &dyn filters::matcher::Runtime,
+    ) {
+        let context = FormatContext { request, response: Some(head), ..FormatContext::new(info) };
+        let mapper = self.mappers.iter().find(|mapper| mapper.filter.matches(&context, runtime));
+        let mut format = self.body_format.as_ref();
+        if let Some(mapper) = mapper {
+            if let Some(new) = &mapper.body {
+                *body = new.clone();
+            }
+            let values = mapper.headers.iter().map(|header| (header, header.value.text(&context))).collect::<Vec<_>>();
+            for (header, value) in values {
+                header.apply(&mut head.headers, value);
+            }
+            if let Some(status) = mapper.status {
+                head.status = status;
+                info.response_code = status;
+            }
+            format = mapper.body_format.as_ref().or(format);
+        }
+        if let Some(format) = format {
+            let context =
+                FormatContext { request, response: Some(head), local_reply_body: body, ..FormatContext::new(info) };
+            let mut text = Vec::new();
+            match &format.body {
+                BodyText::Text(format) => format.append_to(&mut text, &context),
+                BodyText::Json(format) => format.append_to(&mut text, &context),
+            }
+            *body = text.into();
+            *content_type = format.content_type.clone();
+        }
+    }
+}
+
+impl HeaderToAdd {
+    fn apply(&self, headers: &mut Headers, value: Vec<u8>) {
+        if value.is_empty() && !self.keep_empty {
+            return;
+        }
+        let exists = headers.contains(&self.name);
+        match self.action {
+            AppendAction::Append => headers.append(self.name.clone(), value),
+            AppendAction::AddIfAbsent if !exists => headers.append(self.name.clone(), value),
+            AppendAction::OverwriteOrAdd => headers.set(self.name.clone(), value),
+            AppendAction::Overwrite if exists => headers.set(self.name.clone(), value),
+            AppendAction::AddIfAbsent | AppendAction::Overwrite => {}
+        }
+    }
+}
