@@ -52,19 +52,24 @@ macro_rules! group {
         $vis struct $name(::std::sync::Arc<$crate::Cells<{ $name::CELLS }, { $name::HISTOGRAMS }>>);
 
         impl $name {
-            const COUNTERS: usize = <Self as $crate::Group>::SCHEMA.counters.len();
-            const GAUGES: usize = <Self as $crate::Group>::SCHEMA.gauges.len();
+            const COUNTER_NAMES: &'static [&'static str] =
+                &[ $($( $crate::stat_name!($counter $($counter_name)?), )*)? ];
+            const GAUGE_NAMES: &'static [&'static str] =
+                &[ $($( $crate::stat_name!($gauge $($gauge_name)?), )*)? ];
+            const HISTOGRAM_NAMES: &'static [(&'static str, $crate::Unit)] = &[ $($(
+                ($crate::stat_name!($histogram $($histogram_name)?), $crate::Unit::$unit),
+            )*)? ];
+            const COUNTERS: usize = Self::COUNTER_NAMES.len();
+            const GAUGES: usize = Self::GAUGE_NAMES.len();
             const CELLS: usize = $crate::cell_count(Self::COUNTERS, Self::GAUGES);
-            const HISTOGRAMS: usize = <Self as $crate::Group>::SCHEMA.histograms.len();
+            const HISTOGRAMS: usize = Self::HISTOGRAM_NAMES.len();
         }
 
         impl $crate::Group for $name {
             const SCHEMA: $crate::Schema = $crate::Schema {
-                counters: &[ $($( $crate::stat_name!($counter $($counter_name)?), )*)? ],
-                gauges: &[ $($( $crate::stat_name!($gauge $($gauge_name)?), )*)? ],
-                histograms: &[ $($(
-                    ($crate::stat_name!($histogram $($histogram_name)?), $crate::Unit::$unit),
-                )*)? ],
+                counters: Self::COUNTER_NAMES,
+                gauges: Self::GAUGE_NAMES,
+                histograms: Self::HISTOGRAM_NAMES,
             };
             type Cells = $crate::Cells<{ $name::CELLS }, { $name::HISTOGRAMS }>;
 

@@ -163,13 +163,13 @@ pub(super) const DEFAULTS: &[Default] = &[
     of("mongo", "envoy.mongo_prefix", Find::Tokens("mongo.$.**")),
     of(
         "proxy_proto",
-        "envoy.proxy_protocol_version",
-        Find::With(proxy_protocol_version),
+        "envoy.proxy_protocol_prefix",
+        Find::With(proxy_protocol_prefix),
     ),
     of(
         "proxy_proto",
-        "envoy.proxy_protocol_prefix",
-        Find::With(proxy_protocol_prefix),
+        "envoy.proxy_protocol_version",
+        Find::With(proxy_protocol_version),
     ),
     of("tcp", "envoy.tcp_prefix", Find::Tokens("tcp.$.**")),
     of("udp", "envoy.udp_prefix", Find::Tokens("udp.$.**")),

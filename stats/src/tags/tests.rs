@@ -60,6 +60,14 @@ fn default_tags_at_the_end_of_names() {
             r#"envoy_http_rbac_policy_shadow_denied{envoy_rbac_http_prefix="pfx",envoy_rbac_policy_name="pol",envoy_http_conn_manager_prefix="p"}"#,
         ),
         (
+            "proxy_proto.pfx.versions.v1.found",
+            r#"envoy_proxy_proto_found{envoy_proxy_protocol_prefix="pfx",envoy_proxy_protocol_version="1"}"#,
+        ),
+        (
+            "cluster.c.ssl.ciphers.ECDHE-RSA-AES128-GCM-SHA256",
+            r#"envoy_cluster_ssl_ciphers{cipher_suite="ECDHE-RSA-AES128-GCM-SHA256",envoy_cluster_name="c"}"#,
+        ),
+        (
             "http.p.rbac.allowed",
             r#"envoy_http_rbac_allowed{envoy_http_conn_manager_prefix="p"}"#,
         ),
