@@ -78,23 +78,17 @@ impl FamilyCold {
         }
     }
 
-    /// Remembers the counters' sums as their zero, by key.
+    /// Remembers the counters' sums as their zero, by key. What sinks are still to be told of is not lost.
     pub(crate) fn reset_counters(&self, sums: impl Iterator<Item = u64>) {
         let mut cold = lock(&self.0);
         cold.base.clear();
         cold.base.extend(sums);
-        if !cold.latched.is_empty() {
-            cold.latched = cold.base.clone();
-        }
     }
 
-    fn base(&self, key: usize) -> u64 {
-        lock(&self.0).base.get(key).copied().unwrap_or(0)
-    }
-
-    /// Counts since the last latch, latching the sum if asked to.
-    fn delta(&self, key: usize, sum: u64, latch: bool) -> u64 {
+    /// A counter's value and its growth since it was last latched, from its sum; latches that if asked to.
+    fn counter(&self, key: usize, sum: u64, latch: bool) -> (u64, u64) {
         let mut cold = lock(&self.0);
+        let base = cold.base.get(key).copied().unwrap_or(0);
         let delta = sum.wrapping_sub(cold.latched.get(key).copied().unwrap_or(0));
         if latch && delta > 0 {
             if cold.latched.len() <= key {
@@ -104,7 +98,7 @@ impl FamilyCold {
                 *latched = sum;
             }
         }
-        delta
+        (sum.wrapping_sub(base), delta)
     }
 
     fn histogram(&self, index: usize) -> Merged {
@@ -235,8 +229,7 @@ impl<'a> Collector<'a> {
         let Some(name) = self.admit(name, used) else {
             return;
         };
-        let value = sum.wrapping_sub(cold.base(key));
-        let delta = cold.delta(key, sum, self.selection.latch);
+        let (value, delta) = cold.counter(key, sum, self.selection.latch);
         let tags = self.tags(cold, key, name);
         self.snapshot.numbers.push(NumberRecord {
             name,

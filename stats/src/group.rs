@@ -462,3 +462,40 @@ impl<G: Group> fmt::Debug for GroupHandle<G> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_costs_what_its_counters_cost() {
+        assert!(size_of::<Cells<{ cell_count(120, 0) }, 6>>() <= 1088);
+        assert_eq!(size_of::<Cells<{ cell_count(7, 0) }, 0>>(), 64);
+        assert_eq!(
+            (
+                cell_count(3, 0),
+                cell_count(3, 1),
+                cell_count(3, 64),
+                cell_count(3, 65)
+            ),
+            (3, 5, 68, 70)
+        );
+    }
+
+    #[test]
+    fn the_sixty_fifth_gauge_has_its_own_bit() {
+        let cells = Cells::<{ cell_count(1, 65) }, 0>::new();
+        cells.gauge(1, 65, 64).inc();
+        cells.gauge(1, 65, 0).set(4);
+        cells.counter(0).inc();
+        let values: Vec<_> = cells
+            .cells()
+            .iter()
+            .map(|cell| cell.load(Relaxed))
+            .collect();
+        assert_eq!(
+            (values[0], values[1], values[65], values[66], values[67]),
+            (1, 4, 1, 1, 1)
+        );
+    }
+}

@@ -1,7 +1,7 @@
 //! What Envoy prints for `/stats` and `/stats/prometheus`, byte for byte.
 
 use crate::collect::Selection;
-use crate::query::{Format, Hidden, Query};
+use crate::query::{Format, Hidden, Query, StatsType};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -45,17 +45,23 @@ pub fn render(store: &Store, query: &Query) -> Rendered {
 
 /// `format=text`: text readouts, then counters and gauges, then histograms, each by name.
 pub fn render_text(store: &Store, query: &Query) -> String {
-    text::render(store, query, &collect(store, query, false))
+    text::render(store, query, &collect(store, query, Selection::from(query)))
 }
 
 /// `format=json`.
 pub fn render_json(store: &Store, query: &Query) -> String {
-    json::render(store, query, &collect(store, query, false))
+    json::render(store, query, &collect(store, query, Selection::from(query)))
 }
 
-/// `/stats/prometheus`: counters, gauges, text readouts if asked for, then histograms, each by name without tags.
+/// `/stats/prometheus`: counters, gauges, text readouts if asked for, then histograms, each by name without tags. As in Envoy,
+/// `type` means nothing here.
 pub fn render_prometheus(store: &Store, query: &Query) -> String {
-    prometheus::render(store, query, &collect(store, query, true))
+    let selection = Selection {
+        kind: StatsType::All,
+        tags: true,
+        ..Selection::from(query)
+    };
+    prometheus::render(store, query, &collect(store, query, selection))
 }
 
 /// `format=html` and `active-html`: the text in a page with a form for the parameters. The second reloads itself.
@@ -63,14 +69,12 @@ pub fn render_html(store: &Store, query: &Query) -> String {
     html::render(query, &render_text(store, query))
 }
 
-fn collect(store: &Store, query: &Query, tags: bool) -> Snapshot {
+fn collect(store: &Store, query: &Query, selection: Selection<'_>) -> Snapshot {
     if query.hidden == Hidden::Only {
-        return Snapshot::default();
+        Snapshot::default()
+    } else {
+        store.collect(selection)
     }
-    store.collect(Selection {
-        tags,
-        ..Selection::from(query)
-    })
 }
 
 #[cfg(test)]

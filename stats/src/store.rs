@@ -29,11 +29,14 @@ pub struct StoreOptions {
     pub histogram_buckets: Vec<HistogramBuckets>,
 }
 
+/// By type and prefix.
+type Families = HashMap<(TypeId, Box<str>), Weak<dyn Family>>;
+
 /// All statistics of the process.
 pub struct Store {
     shards: usize,
     options: StoreOptions,
-    families: Mutex<HashMap<(TypeId, Box<str>), Weak<dyn Family>>>,
+    families: Mutex<Families>,
 }
 
 impl Store {

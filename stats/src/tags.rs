@@ -40,7 +40,7 @@ impl TagSet {
         &self.tags
     }
 
-    /// The name without its tags; `name` is the statistic's full name.
+    /// The name without its tags, and without dots that this leaves at its end; `name` is the statistic's full name.
     pub fn extracted_name(&self, name: &str) -> String {
         let mut extracted = String::with_capacity(name.len());
         self.append_extracted_name(name, &mut extracted);
@@ -54,6 +54,9 @@ impl TagSet {
             start = range.end;
         }
         to.push_str(name.get(start..).unwrap_or_default());
+        while to.ends_with('.') {
+            to.pop();
+        }
     }
 
     /// `name="value",...` with the names made fit and the values escaped.
@@ -76,7 +79,8 @@ pub struct TagSpecifier {
 pub enum TagValue {
     /// Neither `regex` nor `fixed_value`: the default extractors of that name, for `use_all_default_tags: false`.
     Default,
-    /// `regex`: the first group is removed from the name; the second one, or else the first, is the value.
+    /// `regex`: the first group is removed from the name; the second one, or the first if it is the only one, is the value,
+    /// empty if it took no part in the match.
     Regex(String),
     /// `fixed_value`, for all statistics. Also `--stats-tag`.
     Fixed(String),
@@ -112,8 +116,8 @@ pub enum TagError {
     /// Without a regular expression, the tag must be one of the defaults.
     #[error("No regex specified for tag specifier and no default regex for name: '{0}'")]
     NoDefault(String),
-    /// The regular expression cannot be compiled: look-around and back-references are not supported, by Envoy neither.
-    #[error("tag '{name}': invalid regex '{regex}': {reason}")]
+    /// The regular expression cannot be compiled. Look-around and back-references, which Envoy takes here, are not supported.
+    #[error("Invalid regex '{regex}': {reason} (tag '{name}')")]
     InvalidRegex {
         /// The tag.
         name: String,

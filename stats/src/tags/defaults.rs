@@ -236,12 +236,14 @@ impl Find {
             Self::With(find) => find(name),
             Self::Regex(regex) => {
                 let captures = regex.captures(name)?;
-                let removed = captures.get(1)?;
-                let value = captures.get(2).unwrap_or(removed);
-                Some(Found {
-                    removed: removed.range(),
-                    value: value.as_str(),
-                })
+                if captures.len() < 2 {
+                    return None;
+                }
+                let removed = captures.get(1).map_or(0..0, |removed| removed.range());
+                let value = captures
+                    .get(captures.len().min(3) - 1)
+                    .map_or("", |value| value.as_str());
+                Some(Found { removed, value })
             }
             Self::Fixed(value) => Some(Found {
                 removed: 0..0,

@@ -95,6 +95,44 @@ fn values_are_escaped_and_names_made_fit() {
     );
 }
 
+/// Configured tags among the defaults, in their place, and instead of them; with what Envoy 1.40 printed.
+#[test]
+fn configured_tags_are_those_of_envoy() {
+    let regex = |regex: &str| TagValue::Regex(regex.into());
+    let mixed = [
+        ("fixed1", TagValue::Fixed("x y".into())),
+        ("my.prefix", regex(r"^cluster\.((c1)\.)")),
+        ("envoy.cluster_name", regex(r"^cluster\.((.+?)\.canary\.)")),
+        ("dup", regex("(pfx)")),
+        ("dup", regex("(ing)")),
+        ("onegroup", regex(r"\.(ssl)")),
+        ("nogroup", regex("redis")),
+        ("optional", regex("(zz)?mongo")),
+        ("empty", regex("()vhost")),
+    ];
+    let few = [
+        ("envoy.cluster_name", TagValue::Default),
+        ("envoy.http_conn_manager_prefix", TagValue::Default),
+        ("late", regex(r"^cluster\.(?:.*)\.(ok)$")),
+    ];
+    let configurations = [
+        producer(true, false, &mixed).unwrap(),
+        producer(true, true, &mixed).unwrap(),
+        producer(false, false, &few).unwrap(),
+    ];
+    let table = include_str!("../../tests/data/envoy-1.40-configured-tags.tsv");
+    for line in table.lines() {
+        let [configuration, name, expected] =
+            line.splitn(3, '\t').collect::<Vec<_>>().try_into().unwrap();
+        let configuration = configuration.parse::<usize>().unwrap() - 1;
+        assert_eq!(
+            prometheus(&configurations[configuration], name),
+            expected,
+            "{line}"
+        );
+    }
+}
+
 fn producer(
     use_all_default_tags: bool,
     overrides: bool,
