@@ -1,1 +1,13 @@
-//! placeholder
+//! Legate: a data-plane proxy that takes Envoy's place. `docs/architecture.md` is the map; modules stand in the order
+//! a request meets them.
+
+pub mod config;
+pub mod control;
+pub mod downstream;
+pub mod http;
+pub mod observe;
+pub mod route;
+pub mod sys;
+pub mod transport;
+pub mod upstream;
+pub mod worker;

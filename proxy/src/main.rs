@@ -1,1 +1,3 @@
+//! The `legate` binary.
+
 fn main() {}

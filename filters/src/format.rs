@@ -1,0 +1,1 @@
+//! `%COMMAND%` format strings, compiled once.

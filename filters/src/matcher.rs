@@ -1,0 +1,1 @@
+//! String, header, query-parameter and address matchers, compiled once.

@@ -1,0 +1,208 @@
+//! What is known about a stream while it lives: the access log, header formats, filters and traces read it.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::flags::ResponseFlags;
+use crate::http::{Method, Version};
+
+/// An address of either end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// IP address and port.
+    Ip(SocketAddr),
+    /// A Unix socket's path (`@name` for the abstract name space); empty for an unnamed peer.
+    Pipe(Arc<str>),
+    /// An internal listener by name.
+    Internal(Arc<str>),
+}
+
+impl Address {
+    /// The IP address and port, if it is one.
+    #[must_use]
+    pub const fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Pipe(path) => f.write_str(path),
+            Self::Internal(name) => write!(f, "envoy://{name}/"),
+        }
+    }
+}
+
+/// What is known about a downstream connection; the same for all its streams.
+#[derive(Debug)]
+pub struct ConnectionInfo {
+    /// Process-wide number of the connection (`%CONNECTION_ID%`).
+    pub id: u64,
+    /// The peer as configuration sees it: after PROXY protocol or original-source recovery.
+    pub remote: Address,
+    /// The socket's own peer.
+    pub direct_remote: Address,
+    /// The local address as configuration sees it: after original-destination recovery or PROXY protocol.
+    pub local: Address,
+    /// The socket's own local address.
+    pub direct_local: Address,
+    /// Whether [`Self::local`] was recovered rather than the socket's own.
+    pub local_restored: bool,
+    /// Server name of the TLS client hello, lower case; empty when none was seen.
+    pub requested_server_name: String,
+    /// Whether the connection is TLS.
+    pub tls: bool,
+    /// Name of the filter chain that was matched (`%FILTER_CHAIN_NAME%`).
+    pub filter_chain_name: Arc<str>,
+    /// Name of the listener.
+    pub listener_name: Arc<str>,
+    /// When it was accepted.
+    pub accepted: Instant,
+}
+
+/// What is known about the upstream side of a stream.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamInfo {
+    /// The chosen host's address (`%UPSTREAM_HOST%`).
+    pub host: Option<Arc<Address>>,
+    /// The chosen host's hostname.
+    pub host_name: Option<Arc<str>>,
+    /// Name of the cluster, or its alternative stat name (`%UPSTREAM_CLUSTER%`).
+    pub cluster: Option<Arc<str>>,
+    /// Local address of the upstream connection.
+    pub local: Option<SocketAddr>,
+    /// Process-wide number of the upstream connection.
+    pub connection_id: Option<u64>,
+    /// Version spoken upstream.
+    pub protocol: Option<Version>,
+    /// Attempts made so far (`%UPSTREAM_REQUEST_ATTEMPT_COUNT%`).
+    pub attempts: u32,
+    /// Every host tried, in order.
+    pub hosts_attempted: Vec<Arc<Address>>,
+    /// Why the transport failed, Envoy's wording (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
+    pub transport_failure: Option<Cow<'static, str>>,
+    /// From asking the pool until a connection was ready.
+    pub pool_ready: Option<Duration>,
+}
+
+/// Moments of a stream, for the `*_DURATION` operators.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timing {
+    /// Last byte of the request received.
+    pub last_downstream_rx: Option<Instant>,
+    /// First byte of the request sent upstream.
+    pub first_upstream_tx: Option<Instant>,
+    /// Last byte of the request sent upstream.
+    pub last_upstream_tx: Option<Instant>,
+    /// First byte of the response received.
+    pub first_upstream_rx: Option<Instant>,
+    /// Last byte of the response received.
+    pub last_upstream_rx: Option<Instant>,
+    /// First byte of the response sent downstream.
+    pub first_downstream_tx: Option<Instant>,
+    /// Last byte of the response sent downstream.
+    pub last_downstream_tx: Option<Instant>,
+}
+
+/// Byte counts beyond the bodies, for the `*_BYTES_*` operators.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ByteMeter {
+    /// Bytes of headers received (as decoded).
+    pub header_rx: u64,
+    /// Bytes of headers sent (as encoded or, in HTTP/2, before compression).
+    pub header_tx: u64,
+    /// All bytes received.
+    pub wire_rx: u64,
+    /// All bytes sent.
+    pub wire_tx: u64,
+}
+
+/// What is known about one stream.
+#[derive(Debug)]
+pub struct StreamInfo {
+    /// The connection it came on.
+    pub connection: Rc<ConnectionInfo>,
+    /// When its first byte arrived, by the monotonic clock.
+    pub start: Instant,
+    /// The same moment by the wall clock (`%START_TIME%`).
+    pub start_time: SystemTime,
+    /// When it ended (`%DURATION%`); `None` while it runs.
+    pub end: Option<Instant>,
+    /// The client address the proxy trusts (`%DOWNSTREAM_REMOTE_ADDRESS%`).
+    pub remote: Address,
+    /// Version spoken downstream; `None` before a request head was understood.
+    pub protocol: Option<Version>,
+    /// Method of the request as received, for logs of requests whose head was dropped.
+    pub method: Option<Method>,
+    /// Status sent downstream; 0 when none was.
+    pub response_code: u16,
+    /// Why that status (`%RESPONSE_CODE_DETAILS%`).
+    pub details: Option<Cow<'static, str>>,
+    /// Why the connection ended with it (`%CONNECTION_TERMINATION_DETAILS%`).
+    pub termination_details: Option<Cow<'static, str>>,
+    /// Envoy's response flags.
+    pub flags: ResponseFlags,
+    /// Body bytes received.
+    pub bytes_received: u64,
+    /// Body bytes sent.
+    pub bytes_sent: u64,
+    /// Moments.
+    pub timing: Timing,
+    /// Downstream bytes beyond the bodies.
+    pub downstream_bytes: ByteMeter,
+    /// Upstream bytes beyond the bodies.
+    pub upstream_bytes: ByteMeter,
+    /// Name of the route (`%ROUTE_NAME%`).
+    pub route_name: Option<Arc<str>>,
+    /// Name of the virtual cluster matched (`%VIRTUAL_CLUSTER_NAME%`).
+    pub virtual_cluster: Option<Arc<str>>,
+    /// Number of the stream on this worker, random start (`%STREAM_ID%`).
+    pub stream_id: u64,
+    /// The upstream side; `None` until a cluster was chosen.
+    pub upstream: Option<Box<UpstreamInfo>>,
+    /// Dynamic metadata by filter name space.
+    pub dynamic_metadata: Option<Box<serde_json::Map<String, serde_json::Value>>>,
+}
+
+impl StreamInfo {
+    /// A stream that begins now on `connection`.
+    #[must_use]
+    pub fn new(connection: Rc<ConnectionInfo>, start: Instant, start_time: SystemTime, stream_id: u64) -> Self {
+        Self {
+            remote: connection.remote.clone(),
+            connection,
+            start,
+            start_time,
+            end: None,
+            protocol: None,
+            method: None,
+            response_code: 0,
+            details: None,
+            termination_details: None,
+            flags: ResponseFlags::NONE,
+            bytes_received: 0,
+            bytes_sent: 0,
+            timing: Timing::default(),
+            downstream_bytes: ByteMeter::default(),
+            upstream_bytes: ByteMeter::default(),
+            route_name: None,
+            virtual_cluster: None,
+            stream_id,
+            upstream: None,
+            dynamic_metadata: None,
+        }
+    }
+
+    /// The upstream side, made on first use.
+    pub fn upstream_mut(&mut self) -> &mut UpstreamInfo {
+        self.upstream.get_or_insert_with(Box::default)
+    }
+}

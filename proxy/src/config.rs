@@ -1,0 +1,14 @@
+//! Protobuf to runtime types, one file per resource. Runtime types cannot hold an invalid configuration; the data
+//! path never sees a protobuf.
+
+pub mod access_log;
+pub mod address;
+pub mod any;
+pub mod bootstrap;
+pub mod cluster;
+pub mod endpoint;
+pub mod filter_chain;
+pub mod hcm;
+pub mod listener;
+pub mod route;
+pub mod tcp_proxy;

@@ -1,0 +1,1 @@
+//! `AccessLog` to runtime types.

@@ -1,0 +1,1 @@
+//! `envoy.config.core.v3.Address` and socket options.

@@ -1,0 +1,1 @@
+//! Typed extension configuration: unwrapping `Any` and `TypedStruct`.

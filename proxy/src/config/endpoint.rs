@@ -1,0 +1,1 @@
+//! `ClusterLoadAssignment` to runtime types.

@@ -1,0 +1,1 @@
+//! `FilterChain` and its match to runtime types.

@@ -1,0 +1,1 @@
+//! `HttpConnectionManager` to runtime types.

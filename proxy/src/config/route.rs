@@ -1,0 +1,1 @@
+//! `RouteConfiguration` to a route table.

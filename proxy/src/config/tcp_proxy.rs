@@ -1,0 +1,1 @@
+//! `TcpProxy` to runtime types.

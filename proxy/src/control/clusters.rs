@@ -1,0 +1,1 @@
+//! Cluster manager: CDS, warming, host sets, publication.

@@ -1,0 +1,1 @@
+//! DNS for STRICT_DNS and LOGICAL_DNS clusters.

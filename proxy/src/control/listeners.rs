@@ -1,0 +1,1 @@
+//! Listener manager: LDS, warming, sockets, drain, publication.

@@ -1,0 +1,1 @@
+//! Route manager: RDS subscriptions and publication.

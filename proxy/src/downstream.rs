@@ -1,0 +1,5 @@
+//! Sockets, accepting, listener filters and the choice of a filter chain.
+
+pub mod accept;
+pub mod chain_match;
+pub mod listener_filters;

@@ -1,0 +1,1 @@
+//! Filter-chain match in Envoy's order.

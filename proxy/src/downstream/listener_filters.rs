@@ -1,0 +1,1 @@
+//! Listener filters: what peeks at a connection before its chain is chosen.

@@ -1,0 +1,75 @@
+//! Codecs: bytes to heads, bodies and trailers, and back; and the interface a stream sees of the two sides.
+//!
+//! A stream owns one [`Downstream`] and, per attempt, one upstream exchange. Both are polled from the same task, so a
+//! response may begin before the request ends and nothing is handed between tasks. Backpressure is by not asking: the
+//! stream takes a frame from one side only when the other says it is writable, and an unread side stops its peer (HTTP/1 by
+//! not reading the socket, HTTP/2 by not returning window).
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use filters::http::{Frame, Headers, ResponseHead};
+
+pub mod h1;
+pub mod h2;
+
+/// The downstream half of one exchange.
+pub trait Downstream {
+    /// The next piece of the request body; `None` once the request is complete.
+    ///
+    /// # Errors
+    /// Why no more will come.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, Interrupt>>;
+
+    /// Whether the whole request has been taken.
+    fn request_complete(&self) -> bool;
+
+    /// Queues an informational (1xx) head.
+    fn send_informational(&mut self, head: &ResponseHead);
+
+    /// Queues the response head; with `end` nothing follows.
+    fn send_head(&mut self, head: ResponseHead, end: bool);
+
+    /// Queues body bytes; with `end` nothing follows.
+    fn send_data(&mut self, data: Bytes, end: bool);
+
+    /// Queues the trailers that end the response.
+    fn send_trailers(&mut self, trailers: Headers);
+
+    /// Ready when less than the buffer limit waits to be written; writes what it can.
+    ///
+    /// # Errors
+    /// When the client cannot be written to any more.
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Interrupt>>;
+
+    /// Ready when all that was queued has left this side.
+    ///
+    /// # Errors
+    /// When the client cannot be written to any more.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Interrupt>>;
+
+    /// Ready only when the client is gone or gave the stream up. Asked while nothing else is wanted of it.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt>;
+
+    /// Gives the exchange up: what was queued may be lost, the client sees a reset or a closed connection.
+    fn abort(&mut self);
+
+    /// Body and head bytes that crossed the wire for this stream so far: received, sent.
+    fn wire_bytes(&self) -> (u64, u64);
+}
+
+/// Why the downstream side ended an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupt {
+    /// The client closed the connection.
+    Disconnect,
+    /// The client reset the stream; the details name how.
+    Reset(&'static str),
+    /// What the client sent is not what it may send: answer with this, if no response has begun.
+    Malformed {
+        /// Status to answer with.
+        status: u16,
+        /// `%RESPONSE_CODE_DETAILS%`.
+        details: &'static str,
+    },
+}

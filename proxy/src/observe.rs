@@ -1,0 +1,3 @@
+//! Access logs, tracing and sinks.
+
+pub mod access_log;

@@ -1,0 +1,1 @@
+//! Access logs: formatted on the worker, written by one writer per file.

@@ -1,0 +1,3 @@
+//! Routing: from a request head to what is done with it.
+
+pub mod table;

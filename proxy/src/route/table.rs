@@ -1,0 +1,1 @@
+//! Virtual hosts and their routes, first match wins.

@@ -1,0 +1,6 @@
+//! The upstream side: clusters, hosts, load balancing, pools, attempts.
+
+pub mod breaker;
+pub mod failure;
+pub mod host;
+pub mod lb;

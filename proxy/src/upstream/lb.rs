@@ -1,0 +1,1 @@
+//! Load balancers: pure picks over a host set.
