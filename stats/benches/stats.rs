@@ -1,8 +1,5 @@
 //! What counting and scraping cost. Counting is on the path of every request: a counter should cost about a nanosecond.
-#![allow(
-    missing_docs,
-    reason = "the macros of the benchmark harness make public functions"
-)]
+#![allow(missing_docs, reason = "the macros of the benchmark harness make public functions")]
 
 use std::hint::black_box;
 
@@ -32,18 +29,14 @@ fn counting(criterion: &mut Criterion) {
     let handle = store.group::<ClusterLike>("cluster.foo.");
     let codes = store.codes("cluster.foo.upstream_rq");
     let (local, codes) = (handle.shard(0), codes.shard(0));
-    criterion.bench_function("counter inc", |bench| {
-        bench.iter(|| black_box(&local).c50().inc())
-    });
+    criterion.bench_function("counter inc", |bench| bench.iter(|| black_box(&local).c50().inc()));
     criterion.bench_function("gauge inc and dec", |bench| {
         bench.iter(|| {
             black_box(&local).g10().inc();
             black_box(&local).g10().dec();
         });
     });
-    criterion.bench_function("code record", |bench| {
-        bench.iter(|| codes.record(black_box(200)))
-    });
+    criterion.bench_function("code record", |bench| bench.iter(|| codes.record(black_box(200))));
     for value in [3u64, 42, 12_345] {
         criterion.bench_function(&format!("histogram record {value}"), |bench| {
             bench.iter(|| local.upstream_rq_time().record(black_box(value)));
@@ -53,13 +46,8 @@ fn counting(criterion: &mut Criterion) {
 
 fn scraping(criterion: &mut Criterion) {
     let store = Store::new(4, StoreOptions::default());
-    let prefixes: Vec<_> = (0..1000)
-        .map(|number| format!("cluster.cluster-{number}."))
-        .collect();
-    let handles: Vec<_> = prefixes
-        .iter()
-        .map(|prefix| store.group::<ClusterLike>(prefix))
-        .collect();
+    let prefixes: Vec<_> = (0..1000).map(|number| format!("cluster.cluster-{number}.")).collect();
+    let handles: Vec<_> = prefixes.iter().map(|prefix| store.group::<ClusterLike>(prefix)).collect();
     for handle in &handles {
         handle.shard(0).c50().inc();
         handle.shard(1).upstream_rq_time().record(17);
@@ -68,33 +56,18 @@ fn scraping(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("1000 groups");
     group.sample_size(10);
     group.bench_function("flush", |bench| bench.iter(|| store.flush()));
-    group.bench_function("text", |bench| {
-        bench.iter(|| render_text(&store, &Query::default()))
-    });
-    let used = Query {
-        used_only: true,
-        ..Query::default()
-    };
-    group.bench_function("text, used only", |bench| {
-        bench.iter(|| render_text(&store, &used))
-    });
-    group.bench_function("prometheus", |bench| {
-        bench.iter(|| render_prometheus(&store, &Query::default()))
-    });
+    group.bench_function("text", |bench| bench.iter(|| render_text(&store, &Query::default())));
+    let used = Query { used_only: true, ..Query::default() };
+    group.bench_function("text, used only", |bench| bench.iter(|| render_text(&store, &used)));
+    group.bench_function("prometheus", |bench| bench.iter(|| render_prometheus(&store, &Query::default())));
     group.bench_function("sinks", |bench| bench.iter(|| store.flush_to_sinks()));
     group.finish();
 
-    let all: Vec<_> = (0..10_000)
-        .map(|number| format!("cluster.new-{number}."))
-        .collect();
+    let all: Vec<_> = (0..10_000).map(|number| format!("cluster.new-{number}.")).collect();
     let mut group = criterion.benchmark_group("registry");
     group.sample_size(10);
     group.bench_function("make and drop 10000 groups", |bench| {
-        bench.iter(|| {
-            all.iter()
-                .map(|prefix| store.group::<ClusterLike>(prefix))
-                .collect::<Vec<_>>()
-        });
+        bench.iter(|| all.iter().map(|prefix| store.group::<ClusterLike>(prefix)).collect::<Vec<_>>());
     });
     group.finish();
 }

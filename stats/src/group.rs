@@ -202,10 +202,7 @@ impl<const N: usize, const H: usize> Cells<N, H> {
 
 impl<const N: usize, const H: usize> CellStore for Cells<N, H> {
     fn new() -> Self {
-        Self {
-            cells: [const { AtomicU64::new(0) }; N],
-            histograms: [const { HistogramSlot::new() }; H],
-        }
+        Self { cells: [const { AtomicU64::new(0) }; N], histograms: [const { HistogramSlot::new() }; H] }
     }
 
     fn cells(&self) -> &[AtomicU64] {
@@ -219,10 +216,7 @@ impl<const N: usize, const H: usize> CellStore for Cells<N, H> {
 
 impl<const N: usize, const H: usize> fmt::Debug for Cells<N, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cells")
-            .field("cells", &N)
-            .field("histograms", &H)
-            .finish_non_exhaustive()
+        f.debug_struct("Cells").field("cells", &N).field("histograms", &H).finish_non_exhaustive()
     }
 }
 
@@ -337,11 +331,7 @@ impl<G: Group> GroupHandle<G> {
     ///
     /// `shard` must be below [`Store::shards`]; a larger number counts on the last one.
     pub fn shard(&self, shard: usize) -> G {
-        debug_assert!(
-            shard < self.shards.len(),
-            "shard {shard} of {}",
-            self.shards.len()
-        );
+        debug_assert!(shard < self.shards.len(), "shard {shard} of {}", self.shards.len());
         let index = shard.min(self.shards.len().saturating_sub(1));
         match self.shards.get(index) {
             Some(slot) => G::from_cells(Arc::clone(slot.get_or_init(|| Arc::new(G::Cells::new())))),
@@ -357,9 +347,7 @@ impl<G: Group> GroupHandle<G> {
     /// Sums a value over the shards in use, with wrapping (so gauges come out right):
     /// `handle.total(|shard| shard.upstream_cx_active().value())`.
     pub fn total(&self, value: impl Fn(&G) -> u64) -> u64 {
-        self.used_shards()
-            .map(|cells| value(&G::from_cells(Arc::clone(cells))))
-            .fold(0, u64::wrapping_add)
+        self.used_shards().map(|cells| value(&G::from_cells(Arc::clone(cells)))).fold(0, u64::wrapping_add)
     }
 
     fn used_shards(&self) -> impl Iterator<Item = &Arc<G::Cells>> {
@@ -386,33 +374,18 @@ impl<G: Group> Family for GroupHandle<G> {
     }
 
     fn collect(&self, into: &mut Collector<'_>) {
-        let Schema {
-            counters,
-            gauges,
-            histograms,
-        } = G::SCHEMA;
+        let Schema { counters, gauges, histograms } = G::SCHEMA;
         let mut key = 0;
         if into.wants(NumberKind::Counter) {
             for (index, name) in counters.iter().enumerate() {
-                into.counter(
-                    &self.cold,
-                    key + index,
-                    &[&self.prefix, name],
-                    self.sum_cell(index),
-                );
+                into.counter(&self.cold, key + index, &[&self.prefix, name], self.sum_cell(index));
             }
         }
         key += counters.len();
         if into.wants(NumberKind::Gauge) {
             for (index, name) in gauges.iter().enumerate() {
                 let value = self.sum_cell(counters.len() + index);
-                into.gauge(
-                    &self.cold,
-                    key + index,
-                    &[&self.prefix, name],
-                    value,
-                    self.gauge_is_used(index),
-                );
+                into.gauge(&self.cold, key + index, &[&self.prefix, name], value, self.gauge_is_used(index));
             }
         }
         key += gauges.len();
@@ -424,22 +397,17 @@ impl<G: Group> Family for GroupHandle<G> {
     }
 
     fn merge_histograms(&self) {
-        self.cold
-            .merge_histograms(G::SCHEMA.histograms.len(), |index| {
-                let mut total = Bins::default();
-                for slot in self
-                    .used_shards()
-                    .filter_map(|cells| cells.histograms().get(index))
-                {
-                    slot.add_to(&mut total);
-                }
-                total
-            });
+        self.cold.merge_histograms(G::SCHEMA.histograms.len(), |index| {
+            let mut total = Bins::default();
+            for slot in self.used_shards().filter_map(|cells| cells.histograms().get(index)) {
+                slot.add_to(&mut total);
+            }
+            total
+        });
     }
 
     fn reset_counters(&self) {
-        self.cold
-            .reset_counters((0..G::SCHEMA.counters.len()).map(|index| self.sum_cell(index)));
+        self.cold.reset_counters((0..G::SCHEMA.counters.len()).map(|index| self.sum_cell(index)));
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -457,9 +425,7 @@ impl<G: Group> Drop for GroupHandle<G> {
 
 impl<G: Group> fmt::Debug for GroupHandle<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GroupHandle")
-            .field("prefix", &self.prefix)
-            .finish_non_exhaustive()
+        f.debug_struct("GroupHandle").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 
@@ -471,15 +437,7 @@ mod tests {
     fn a_shard_costs_what_its_counters_cost() {
         assert!(size_of::<Cells<{ cell_count(120, 0) }, 6>>() <= 1088);
         assert_eq!(size_of::<Cells<{ cell_count(7, 0) }, 0>>(), 64);
-        assert_eq!(
-            (
-                cell_count(3, 0),
-                cell_count(3, 1),
-                cell_count(3, 64),
-                cell_count(3, 65)
-            ),
-            (3, 5, 68, 70)
-        );
+        assert_eq!((cell_count(3, 0), cell_count(3, 1), cell_count(3, 64), cell_count(3, 65)), (3, 5, 68, 70));
     }
 
     #[test]
@@ -488,14 +446,7 @@ mod tests {
         cells.gauge(1, 65, 64).inc();
         cells.gauge(1, 65, 0).set(4);
         cells.counter(0).inc();
-        let values: Vec<_> = cells
-            .cells()
-            .iter()
-            .map(|cell| cell.load(Relaxed))
-            .collect();
-        assert_eq!(
-            (values[0], values[1], values[65], values[66], values[67]),
-            (1, 4, 1, 1, 1)
-        );
+        let values: Vec<_> = cells.cells().iter().map(|cell| cell.load(Relaxed)).collect();
+        assert_eq!((values[0], values[1], values[65], values[66], values[67]), (1, 4, 1, 1, 1));
     }
 }

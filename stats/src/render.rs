@@ -24,22 +24,12 @@ pub struct Rendered {
 pub fn render(store: &Store, query: &Query) -> Rendered {
     const PLAIN: &str = "text/plain; charset=UTF-8";
     match query.format {
-        Format::Text => Rendered {
-            content_type: PLAIN,
-            body: render_text(store, query),
-        },
-        Format::Json => Rendered {
-            content_type: "application/json",
-            body: render_json(store, query),
-        },
-        Format::Prometheus => Rendered {
-            content_type: PLAIN,
-            body: render_prometheus(store, query),
-        },
-        Format::Html | Format::ActiveHtml => Rendered {
-            content_type: "text/html; charset=UTF-8",
-            body: render_html(store, query),
-        },
+        Format::Text => Rendered { content_type: PLAIN, body: render_text(store, query) },
+        Format::Json => Rendered { content_type: "application/json", body: render_json(store, query) },
+        Format::Prometheus => Rendered { content_type: PLAIN, body: render_prometheus(store, query) },
+        Format::Html | Format::ActiveHtml => {
+            Rendered { content_type: "text/html; charset=UTF-8", body: render_html(store, query) }
+        }
     }
 }
 
@@ -56,11 +46,7 @@ pub fn render_json(store: &Store, query: &Query) -> String {
 /// `/stats/prometheus`: counters, gauges, text readouts if asked for, then histograms, each by name without tags. As in Envoy,
 /// `type` means nothing here.
 pub fn render_prometheus(store: &Store, query: &Query) -> String {
-    let selection = Selection {
-        kind: StatsType::All,
-        tags: true,
-        ..Selection::from(query)
-    };
+    let selection = Selection { kind: StatsType::All, tags: true, ..Selection::from(query) };
     prometheus::render(store, query, &collect(store, query, selection))
 }
 
@@ -70,11 +56,7 @@ pub fn render_html(store: &Store, query: &Query) -> String {
 }
 
 fn collect(store: &Store, query: &Query, selection: Selection<'_>) -> Snapshot {
-    if query.hidden == Hidden::Only {
-        Snapshot::default()
-    } else {
-        store.collect(selection)
-    }
+    if query.hidden == Hidden::Only { Snapshot::default() } else { store.collect(selection) }
 }
 
 #[cfg(test)]

@@ -99,11 +99,7 @@ pub struct TagOptions {
 
 impl Default for TagOptions {
     fn default() -> Self {
-        Self {
-            use_all_default_tags: true,
-            allow_default_tag_overrides: false,
-            tags: Vec::new(),
-        }
+        Self { use_all_default_tags: true, allow_default_tag_overrides: false, tags: Vec::new() }
     }
 }
 
@@ -142,14 +138,9 @@ pub struct TagProducer {
 impl TagProducer {
     /// Compiles the configuration.
     pub fn new(options: &TagOptions) -> Result<Self, TagError> {
-        let mut producer = Self {
-            general: Vec::new(),
-            by_first_token: Vec::new(),
-            ambiguous: HashSet::new(),
-        };
-        let overridden = |name: &str| {
-            options.allow_default_tag_overrides && options.tags.iter().any(|tag| tag.name == name)
-        };
+        let mut producer = Self { general: Vec::new(), by_first_token: Vec::new(), ambiguous: HashSet::new() };
+        let overridden =
+            |name: &str| options.allow_default_tag_overrides && options.tags.iter().any(|tag| tag.name == name);
         if options.use_all_default_tags {
             DEFAULTS
                 .iter()
@@ -163,17 +154,10 @@ impl TagProducer {
             match value {
                 TagValue::Fixed(value) => producer.add("", name, Find::Fixed(value.clone())),
                 TagValue::Regex(regex) if !regex.is_empty() => {
-                    producer.add(
-                        first_token_of_regex(regex),
-                        name,
-                        Find::Regex(compile(name, regex)?),
-                    );
+                    producer.add(first_token_of_regex(regex), name, Find::Regex(compile(name, regex)?));
                 }
                 TagValue::Regex(_) | TagValue::Default => {
-                    let mut defaults = DEFAULTS
-                        .iter()
-                        .filter(|default| default.tag == name)
-                        .peekable();
+                    let mut defaults = DEFAULTS.iter().filter(|default| default.tag == name).peekable();
                     if defaults.peek().is_none() {
                         return Err(TagError::NoDefault(name.clone()));
                     }
@@ -187,25 +171,15 @@ impl TagProducer {
     /// The tags of the statistic of that name.
     pub fn produce(&self, name: &str) -> TagSet {
         let first = name.split_once('.').map(|(first, _)| first);
-        let special = self
-            .by_first_token
-            .iter()
-            .find(|(token, _)| Some(token.as_str()) == first);
-        let special = special
-            .map(|(_, extractors)| extractors.as_slice())
-            .unwrap_or_default();
+        let special = self.by_first_token.iter().find(|(token, _)| Some(token.as_str()) == first);
+        let special = special.map(|(_, extractors)| extractors.as_slice()).unwrap_or_default();
         let mut set = TagSet::default();
         for extractor in self.general.iter().chain(special) {
-            if self.ambiguous.contains(&extractor.tag)
-                && set.tags.iter().any(|tag| tag.name == extractor.tag)
-            {
+            if self.ambiguous.contains(&extractor.tag) && set.tags.iter().any(|tag| tag.name == extractor.tag) {
                 continue;
             }
             if let Some(found) = extractor.find.find(name) {
-                set.tags.push(Tag {
-                    name: Arc::clone(&extractor.tag),
-                    value: found.value.to_owned(),
-                });
+                set.tags.push(Tag { name: Arc::clone(&extractor.tag), value: found.value.to_owned() });
                 set.removed.push(found.removed);
             }
         }
@@ -226,26 +200,17 @@ impl TagProducer {
 
     fn add(&mut self, first_token: &str, tag: &str, find: Find) {
         let tag: Arc<str> = tag.into();
-        let all = self
-            .by_first_token
-            .iter()
-            .flat_map(|(_, extractors)| extractors)
-            .chain(&self.general);
+        let all = self.by_first_token.iter().flat_map(|(_, extractors)| extractors).chain(&self.general);
         if all.into_iter().any(|other| other.tag == tag) {
             self.ambiguous.insert(Arc::clone(&tag));
         }
         let extractor = Extractor { tag, find };
         if first_token.is_empty() {
             self.general.push(extractor);
-        } else if let Some((_, list)) = self
-            .by_first_token
-            .iter_mut()
-            .find(|(token, _)| token == first_token)
-        {
+        } else if let Some((_, list)) = self.by_first_token.iter_mut().find(|(token, _)| token == first_token) {
             list.push(extractor);
         } else {
-            self.by_first_token
-                .push((first_token.to_owned(), vec![extractor]));
+            self.by_first_token.push((first_token.to_owned(), vec![extractor]));
         }
     }
 }
@@ -253,14 +218,8 @@ impl TagProducer {
 impl Default for TagProducer {
     /// All of Envoy's default tags.
     fn default() -> Self {
-        let mut producer = Self {
-            general: Vec::new(),
-            by_first_token: Vec::new(),
-            ambiguous: HashSet::new(),
-        };
-        DEFAULTS
-            .iter()
-            .for_each(|default| producer.add_default(default));
+        let mut producer = Self { general: Vec::new(), by_first_token: Vec::new(), ambiguous: HashSet::new() };
+        DEFAULTS.iter().for_each(|default| producer.add_default(default));
         producer
     }
 }
@@ -282,13 +241,7 @@ fn compile(name: &str, regex: &str) -> Result<Regex, TagError> {
     Regex::new(regex).map_err(|error| TagError::InvalidRegex {
         name: name.to_owned(),
         regex: regex.to_owned(),
-        reason: error
-            .to_string()
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim()
-            .to_owned(),
+        reason: error.to_string().lines().last().unwrap_or_default().trim().to_owned(),
     })
 }
 
@@ -297,9 +250,7 @@ fn first_token_of_regex(regex: &str) -> &str {
     let Some(rest) = regex.strip_prefix('^') else {
         return "";
     };
-    let end = rest
-        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .unwrap_or(rest.len());
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
     match rest.split_at_checked(end) {
         Some((token, after)) if after.starts_with("\\.") => token,
         _ => "",
@@ -336,13 +287,7 @@ fn labels(tags: &[Tag]) -> String {
 
 /// Appends a name as Prometheus allows it: every other character becomes `_`, by byte as Envoy does it.
 pub(crate) fn append_metric_name(name: &str, to: &mut String) {
-    to.extend(name.bytes().map(|byte| {
-        if byte.is_ascii_alphanumeric() {
-            char::from(byte)
-        } else {
-            '_'
-        }
-    }));
+    to.extend(name.bytes().map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte) } else { '_' }));
 }
 
 /// Appends a label's value with backslash, quote and newline escaped.

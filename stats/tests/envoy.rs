@@ -1,19 +1,11 @@
 //! Envoy 1.40 was given some requests and asked for its statistics in every format, in one flush interval. The same values put
 //! into a store must give the same bytes. `tests/data/capture` has what it printed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    missing_docs,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test")]
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use stats::{
-    GroupHandle, Query, SharedCounter, SharedGauge, Store, StoreOptions, TagProducer, TextReadout,
-    render,
-};
+use stats::{GroupHandle, Query, SharedCounter, SharedGauge, Store, StoreOptions, TagProducer, TextReadout, render};
 
 stats::group! {
     /// A histogram whose whole name is the prefix.
@@ -40,53 +32,24 @@ struct Captured {
 fn every_rendering_is_that_of_envoy() {
     let store = Store::new(3, StoreOptions::default());
     let captured = fill(&store);
-    let Captured {
-        counters,
-        gauges,
-        texts,
-        histograms,
-    } = &captured;
-    assert_eq!(
-        [counters.len(), gauges.len(), texts.len(), histograms.len()],
-        [85, 10, 1, 12]
-    );
+    let Captured { counters, gauges, texts, histograms } = &captured;
+    assert_eq!([counters.len(), gauges.len(), texts.len(), histograms.len()], [85, 10, 1, 12]);
     let cases = [
         ("", STATS),
         ("usedonly", USED),
-        (
-            "type=Histograms&histogram_buckets=cumulative",
-            include_str!("data/capture/cumulative.txt"),
-        ),
-        (
-            "type=Histograms&histogram_buckets=disjoint",
-            include_str!("data/capture/disjoint.txt"),
-        ),
+        ("type=Histograms&histogram_buckets=cumulative", include_str!("data/capture/cumulative.txt")),
+        ("type=Histograms&histogram_buckets=disjoint", include_str!("data/capture/disjoint.txt")),
         ("type=Histograms&histogram_buckets=detailed", DETAILED),
         ("format=json", include_str!("data/capture/stats.json")),
-        (
-            "format=json&type=Histograms&histogram_buckets=cumulative",
-            include_str!("data/capture/cumulative.json"),
-        ),
-        (
-            "format=json&type=Histograms&histogram_buckets=disjoint",
-            include_str!("data/capture/disjoint.json"),
-        ),
-        (
-            "format=json&type=Histograms&histogram_buckets=detailed",
-            include_str!("data/capture/detailed.json"),
-        ),
+        ("format=json&type=Histograms&histogram_buckets=cumulative", include_str!("data/capture/cumulative.json")),
+        ("format=json&type=Histograms&histogram_buckets=disjoint", include_str!("data/capture/disjoint.json")),
+        ("format=json&type=Histograms&histogram_buckets=detailed", include_str!("data/capture/detailed.json")),
         ("format=prometheus&text_readouts", PROMETHEUS),
-        (
-            "format=prometheus&type=Histograms&histogram_buckets=summary",
-            include_str!("data/capture/summary.txt"),
-        ),
+        ("format=prometheus&type=Histograms&histogram_buckets=summary", include_str!("data/capture/summary.txt")),
     ];
     for (query, expected) in cases {
         let body = render(&store, &Query::parse(query).unwrap()).body;
-        let difference = body
-            .lines()
-            .zip(expected.lines())
-            .find(|(ours, theirs)| ours != theirs);
+        let difference = body.lines().zip(expected.lines()).find(|(ours, theirs)| ours != theirs);
         assert_eq!(difference, None, "{query}");
         assert_eq!(body, expected, "{query}");
     }
@@ -95,15 +58,10 @@ fn every_rendering_is_that_of_envoy() {
 fn fill(store: &Arc<Store>) -> Captured {
     let mut captured = Captured::default();
     let used: HashSet<&str> = USED.lines().map(name_of).collect();
-    let kinds: HashMap<&str, &str> = PROMETHEUS
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-        .collect();
+    let kinds: HashMap<&str, &str> =
+        PROMETHEUS.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     let producer = TagProducer::default();
-    for line in STATS
-        .lines()
-        .filter(|line| !line.contains(": P0(") && !line.ends_with(": No recorded values"))
-    {
+    for line in STATS.lines().filter(|line| !line.contains(": P0(") && !line.ends_with(": No recorded values")) {
         let (name, value) = line.rsplit_once(": ").unwrap();
         if let Some(text) = value.strip_prefix('"') {
             let readout = store.text(name);
@@ -113,10 +71,7 @@ fn fill(store: &Arc<Store>) -> Captured {
         }
         let value: u64 = value.parse().unwrap();
         let metric = producer.produce(name).extracted_name(name);
-        let metric: String = metric
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-            .collect();
+        let metric: String = metric.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         match *kinds.get(format!("envoy_{metric}").as_str()).unwrap() {
             "counter" => {
                 let counter = store.counter(name);
@@ -177,10 +132,7 @@ fn bins(text: &str) -> HashMap<u64, u64> {
     let bins = text.split(", ").filter(|bin| !bin.is_empty());
     bins.map(|bin| {
         let (bounds, count) = bin.split_once(':').unwrap();
-        (
-            bounds.split_once(',').unwrap().0.parse().unwrap(),
-            count.parse().unwrap(),
-        )
+        (bounds.split_once(',').unwrap().0.parse().unwrap(), count.parse().unwrap())
     })
     .collect()
 }

@@ -1,17 +1,12 @@
 //! The registry: what is counted where, what is shown, and for how long.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    missing_docs,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test")]
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use stats::{
-    HistogramBuckets, NameMatcher, Query, StatsMatcher, Store, StoreOptions, TagOptions,
-    TagProducer, TagSpecifier, TagValue, render_prometheus, render_text,
+    HistogramBuckets, NameMatcher, Query, StatsMatcher, Store, StoreOptions, TagOptions, TagProducer, TagSpecifier,
+    TagValue, render_prometheus, render_text,
 };
 
 stats::group! {
@@ -53,10 +48,7 @@ fn shards_are_summed() {
     first.upstream_cx_active().inc();
     first.upstream_cx_active().inc();
     second.upstream_cx_active().dec();
-    handle
-        .shard(store.control_shard())
-        .upstream_rq_active()
-        .set(7);
+    handle.shard(store.control_shard()).upstream_rq_active().set(7);
     first.dotted().inc();
     assert_eq!(
         text(&store, "type=All"),
@@ -79,10 +71,7 @@ fn a_gauge_below_zero_is_zero_but_a_hash_is_itself() {
     handle.shard(1).b().set(u64::MAX - (1 << 40));
     let hash = store.gauge("g.version");
     hash.set(0xfedc_ba98_7654_3210);
-    assert_eq!(
-        text(&store, ""),
-        "g.a: 0\ng.b: 18446742974197923839\ng.c: 0\ng.version: 18364758544493064720\n"
-    );
+    assert_eq!(text(&store, ""), "g.a: 0\ng.b: 18446742974197923839\ng.c: 0\ng.version: 18364758544493064720\n");
 }
 
 #[test]
@@ -110,10 +99,7 @@ fn the_same_prefix_is_the_same_group_while_a_handle_lives() {
     assert!(Arc::ptr_eq(&first, &second));
     drop(first);
     second.shard(0).upstream_cx_total().inc();
-    assert_eq!(
-        text(&store, "filter=cx_total|other"),
-        "cluster.foo.other_total: 0\ncluster.foo.upstream_cx_total: 2\n"
-    );
+    assert_eq!(text(&store, "filter=cx_total|other"), "cluster.foo.other_total: 0\ncluster.foo.upstream_cx_total: 2\n");
     drop((second, other));
     assert_eq!(text(&store, ""), "");
     local.upstream_cx_total().inc();
@@ -131,10 +117,7 @@ fn singles_are_shared_and_disappear() {
     assert_eq!(text(&store, ""), "a.version_text: \"\"\na.total: 3\n");
     assert_eq!(text(&store, "usedonly"), "a.total: 3\n");
     version.set("v1");
-    assert_eq!(
-        text(&store, "type=TextReadouts&usedonly"),
-        "a.version_text: \"v1\"\n"
-    );
+    assert_eq!(text(&store, "type=TextReadouts&usedonly"), "a.version_text: \"v1\"\n");
     drop((counter, version));
     assert_eq!(text(&store, ""), "a.total: 3\n");
     drop(again);
@@ -147,10 +130,7 @@ fn codes_appear_on_use() {
     let cluster = store.group::<ClusterStats>("cluster.foo.");
     let codes = store.codes("cluster.foo.upstream_rq");
     let external = store.codes("cluster.foo.external.upstream_rq");
-    assert_eq!(
-        text(&store, "filter=upstream_rq_[0-9ec]|external"),
-        "cluster.foo.upstream_rq_completed: 0\n"
-    );
+    assert_eq!(text(&store, "filter=upstream_rq_[0-9ec]|external"), "cluster.foo.upstream_rq_completed: 0\n");
     for status in [200, 200, 204, 503, 99, 777] {
         codes.shard(0).record(status);
     }
@@ -206,20 +186,8 @@ fn reset_is_for_counters_and_leaves_them_used() {
 fn histograms_change_with_a_flush() {
     let store = store();
     let handle = store.group::<ClusterStats>("c.");
-    let detailed = || {
-        text(
-            &store,
-            "type=Histograms&usedonly&histogram_buckets=detailed&filter=rq_time$",
-        )
-    };
-    let totals = || {
-        detailed()
-            .lines()
-            .skip(1)
-            .take(2)
-            .collect::<Vec<_>>()
-            .join("")
-    };
+    let detailed = || text(&store, "type=Histograms&usedonly&histogram_buckets=detailed&filter=rq_time$");
+    let totals = || detailed().lines().skip(1).take(2).collect::<Vec<_>>().join("");
     handle.shard(0).upstream_rq_time().record(3);
     handle.shard(1).upstream_rq_time().record(3);
     assert_eq!(detailed(), "");
@@ -240,10 +208,7 @@ fn percentages_are_recorded_in_millionths() {
     handle.shard(0).budget().record(250_000);
     store.flush();
     let body = render_prometheus(&store, &Query::parse_prometheus("usedonly").unwrap());
-    assert!(
-        body.contains("_percent_used_bucket{le=\"0.5\"} 1\n"),
-        "{body}"
-    );
+    assert!(body.contains("_percent_used_bucket{le=\"0.5\"} 1\n"), "{body}");
     assert!(body.contains("_percent_used_sum{} 0.2549"), "{body}");
 }
 
@@ -253,24 +218,12 @@ fn sinks_get_what_was_counted_since_the_last_time() {
     let handle = store.group::<ClusterStats>("c.");
     let codes = store.codes("c.upstream_rq");
     let delta = |name: &str| {
-        store
-            .flush_to_sinks()
-            .numbers()
-            .find(|sample| sample.name == name)
-            .map(|sample| (sample.value, sample.delta))
+        store.flush_to_sinks().numbers().find(|sample| sample.name == name).map(|sample| (sample.value, sample.delta))
     };
     handle.shard(0).upstream_cx_total().add(3);
     assert_eq!(delta("c.upstream_cx_total"), Some((3, 3)));
     handle.shard(1).upstream_cx_total().add(2);
-    assert_eq!(
-        store
-            .snapshot()
-            .numbers()
-            .find(|sample| sample.name == "c.upstream_cx_total")
-            .unwrap()
-            .delta,
-        2
-    );
+    assert_eq!(store.snapshot().numbers().find(|sample| sample.name == "c.upstream_cx_total").unwrap().delta, 2);
     assert_eq!(delta("c.upstream_cx_total"), Some((5, 2)));
     assert_eq!(delta("c.upstream_cx_total"), Some((5, 0)));
     codes.shard(0).record(200);
@@ -284,66 +237,29 @@ fn sinks_get_what_was_counted_since_the_last_time() {
 #[test]
 fn the_matcher_decides_what_exists() {
     let names = |matcher| {
-        let store = Store::new(
-            3,
-            StoreOptions {
-                matcher,
-                ..StoreOptions::default()
-            },
-        );
+        let store = Store::new(3, StoreOptions { matcher, ..StoreOptions::default() });
         let _handle = store.group::<OnlyGauges>("g.");
         let _single = store.counter("g.x");
         text(&store, "")
     };
-    let matchers = || {
-        vec![
-            NameMatcher::new(|name| name == "g.a"),
-            NameMatcher::new(|name| name.ends_with('x')),
-        ]
-    };
-    assert_eq!(
-        names(StatsMatcher::AcceptAll),
-        "g.a: 0\ng.b: 0\ng.c: 0\ng.x: 0\n"
-    );
+    let matchers = || vec![NameMatcher::new(|name| name == "g.a"), NameMatcher::new(|name| name.ends_with('x'))];
+    assert_eq!(names(StatsMatcher::AcceptAll), "g.a: 0\ng.b: 0\ng.c: 0\ng.x: 0\n");
     assert_eq!(names(StatsMatcher::RejectAll), "");
-    assert_eq!(
-        names(StatsMatcher::Inclusion(matchers())),
-        "g.a: 0\ng.x: 0\n"
-    );
-    assert_eq!(
-        names(StatsMatcher::Exclusion(matchers())),
-        "g.b: 0\ng.c: 0\n"
-    );
+    assert_eq!(names(StatsMatcher::Inclusion(matchers())), "g.a: 0\ng.x: 0\n");
+    assert_eq!(names(StatsMatcher::Exclusion(matchers())), "g.b: 0\ng.c: 0\n");
 }
 
 #[test]
 fn configured_tags_and_buckets_are_used() {
-    let tags = vec![TagSpecifier {
-        name: "where".into(),
-        value: TagValue::Fixed("here".into()),
-    }];
-    let tags = TagProducer::new(&TagOptions {
-        tags,
-        ..TagOptions::default()
-    })
-    .unwrap();
+    let tags = vec![TagSpecifier { name: "where".into(), value: TagValue::Fixed("here".into()) }];
+    let tags = TagProducer::new(&TagOptions { tags, ..TagOptions::default() }).unwrap();
     let bucket = |prefix: &'static str, buckets: &[f64]| HistogramBuckets {
         matcher: NameMatcher::new(move |name| name.starts_with(prefix)),
         buckets: buckets.into(),
     };
     let histogram_buckets = vec![bucket("cluster.a", &[0.1, 2.5]), bucket("cluster", &[7.0])];
-    let store = Store::new(
-        3,
-        StoreOptions {
-            tags,
-            histogram_buckets,
-            ..StoreOptions::default()
-        },
-    );
-    let (a, b) = (
-        store.group::<ClusterStats>("cluster.a."),
-        store.group::<ClusterStats>("cluster.b."),
-    );
+    let store = Store::new(3, StoreOptions { tags, histogram_buckets, ..StoreOptions::default() });
+    let (a, b) = (store.group::<ClusterStats>("cluster.a."), store.group::<ClusterStats>("cluster.b."));
     for handle in [&a, &b] {
         handle.shard(0).upstream_rq_time().record(2);
     }
@@ -355,10 +271,7 @@ fn configured_tags_and_buckets_are_used() {
         envoy_cluster_upstream_rq_time_bucket{where=\"here\",envoy_cluster_name=\"a\",le=\"+Inf\"} 1\n\
         envoy_cluster_upstream_rq_time_sum{where=\"here\",envoy_cluster_name=\"a\"} 2.0487804878048780921062643756159\n";
     assert!(body.starts_with(expected), "{body}");
-    assert!(
-        body.contains("envoy_cluster_name=\"b\",le=\"7\"} 1\n"),
-        "{body}"
-    );
+    assert!(body.contains("envoy_cluster_name=\"b\",le=\"7\"} 1\n"), "{body}");
 }
 
 #[test]
@@ -386,64 +299,31 @@ fn threads_count_at_once_and_nothing_is_lost() {
         let mut last = 0;
         for _ in 0..50 {
             let snapshot = store.flush_to_sinks();
-            let total = snapshot
-                .numbers()
-                .find(|sample| sample.name == "c.upstream_cx_total")
-                .unwrap()
-                .value;
-            let active = snapshot
-                .numbers()
-                .find(|sample| sample.name == "c.upstream_cx_active")
-                .unwrap()
-                .value;
+            let total = snapshot.numbers().find(|sample| sample.name == "c.upstream_cx_total").unwrap().value;
+            let active = snapshot.numbers().find(|sample| sample.name == "c.upstream_cx_active").unwrap().value;
             assert!(total >= last && active <= 4 * COUNTS, "{total} {active}");
             last = total;
         }
     });
     store.flush();
     let snapshot = store.snapshot();
-    let value = |name: &str| {
-        snapshot
-            .numbers()
-            .find(|sample| sample.name == name)
-            .unwrap()
-            .value
-    };
+    let value = |name: &str| snapshot.numbers().find(|sample| sample.name == name).unwrap().value;
+    assert_eq!((value("c.upstream_cx_total"), value("c.upstream_cx_active")), (4 * COUNTS, 0));
     assert_eq!(
-        (value("c.upstream_cx_total"), value("c.upstream_cx_active")),
-        (4 * COUNTS, 0)
-    );
-    assert_eq!(
-        (
-            value("c.upstream_rq_completed"),
-            value("c.upstream_rq_207"),
-            value("c.single")
-        ),
+        (value("c.upstream_rq_completed"), value("c.upstream_rq_207"), value("c.single")),
         (4 * COUNTS, 4 * COUNTS / 10, 4 * COUNTS)
     );
-    let times = snapshot
-        .histograms()
-        .find(|sample| sample.name == "c.upstream_rq_time")
-        .unwrap();
+    let times = snapshot.histograms().find(|sample| sample.name == "c.upstream_rq_time").unwrap();
     assert_eq!(times.cumulative.count(), 4 * COUNTS);
 }
 
 #[test]
 fn ten_thousand_groups_are_quick_to_make() {
     let store = store();
-    let prefixes: Vec<_> = (0..10_000)
-        .map(|number| format!("cluster.number-{number}."))
-        .collect();
+    let prefixes: Vec<_> = (0..10_000).map(|number| format!("cluster.number-{number}.")).collect();
     let start = Instant::now();
-    let handles: Vec<_> = prefixes
-        .iter()
-        .map(|prefix| store.group::<ClusterStats>(prefix))
-        .collect();
-    assert!(
-        start.elapsed().as_millis() < 1000,
-        "{:?} in a debug build",
-        start.elapsed()
-    );
+    let handles: Vec<_> = prefixes.iter().map(|prefix| store.group::<ClusterStats>(prefix)).collect();
+    assert!(start.elapsed().as_millis() < 1000, "{:?} in a debug build", start.elapsed());
     assert_eq!(store.snapshot().numbers().count(), 10_000 * 5);
     drop(handles);
     assert_eq!(store.snapshot().numbers().count(), 0);

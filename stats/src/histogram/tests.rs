@@ -25,11 +25,7 @@ fn bins_have_two_leading_digits() {
         (u64::MAX, 1.8e19, 1e18),
     ];
     for (value, lower, width) in cases {
-        assert_eq!(
-            (Bin::of(value).lower_bound(), Bin::of(value).width()),
-            (lower, width),
-            "{value}"
-        );
+        assert_eq!((Bin::of(value).lower_bound(), Bin::of(value).width()), (lower, width), "{value}");
     }
 }
 
@@ -37,40 +33,19 @@ fn bins_have_two_leading_digits() {
 #[test]
 fn quantiles_and_sums_are_those_of_envoy() {
     let values = bins([0, 0, 1, 1, 1, 2, 2, 2, 4]);
-    assert_eq!(
-        values.quantiles(&QUANTILES),
-        [0.0, 1.025, 1.075, 2.05, 4.05, 4.05, 4.05, 4.05, 4.05, 4.05]
-    );
+    assert_eq!(values.quantiles(&QUANTILES), [0.0, 1.025, 1.075, 2.05, 4.05, 4.05, 4.05, 4.05, 4.05, 4.05]);
     let codes = bins([200, 200, 200, 99, 600, 777, 999]);
-    assert_eq!(
-        codes.quantiles(&[0.0, 0.25, 0.5, 0.75, 1.0]),
-        [99.5, 202.5, 207.5, 775.0, 995.0]
-    );
+    assert_eq!(codes.quantiles(&[0.0, 0.25, 0.5, 0.75, 1.0]), [99.5, 202.5, 207.5, 775.0, 995.0]);
     assert_eq!(codes.sum(), 3_089.032_927_771_943);
     assert_eq!(bins([0, 0, 1]).sum(), 1.047_619_047_619_047_7);
-    assert!(
-        bins([])
-            .quantiles(&QUANTILES)
-            .iter()
-            .all(|value| value.is_nan())
-    );
+    assert!(bins([]).quantiles(&QUANTILES).iter().all(|value| value.is_nan()));
 }
 
 #[test]
 fn buckets_take_in_the_bin_of_their_bound() {
     let values = bins([0, 0, 1, 1, 1, 2, 2, 2, 4, 1_800_000, 1_899_999, 1_900_000]);
-    let cases = [
-        (0.0, 2),
-        (0.1, 2),
-        (0.5, 2),
-        (1.0, 5),
-        (1.9, 5),
-        (2.0, 8),
-        (5.0, 9),
-        (1.7e6, 9),
-        (1.8e6, 11),
-        (3.6e6, 12),
-    ];
+    let cases =
+        [(0.0, 2), (0.1, 2), (0.5, 2), (1.0, 5), (1.9, 5), (2.0, 8), (5.0, 9), (1.7e6, 9), (1.8e6, 11), (3.6e6, 12)];
     for (bound, count) in cases {
         assert_eq!(values.count_up_to(bound), count, "{bound}");
     }
@@ -86,23 +61,11 @@ fn an_unused_power_of_ten_costs_nothing() {
     assert!(cells.decades.iter().all(|decade| decade.get().is_none()));
     cells.record(5);
     cells.record(7);
-    assert_eq!(
-        cells
-            .decades
-            .iter()
-            .filter(|decade| decade.get().is_some())
-            .count(),
-        1
-    );
+    assert_eq!(cells.decades.iter().filter(|decade| decade.get().is_some()).count(), 1);
 }
 
 fn values() -> impl Strategy<Value = Vec<u64>> {
-    let value = prop_oneof![
-        0..20u64,
-        0..3000u64,
-        any::<u32>().prop_map(u64::from),
-        any::<u64>()
-    ];
+    let value = prop_oneof![0..20u64, 0..3000u64, any::<u32>().prop_map(u64::from), any::<u64>()];
     prop::collection::vec(value, 1..200)
 }
 

@@ -13,24 +13,12 @@ pub(super) fn render(store: &Store, query: &Query, snapshot: &Snapshot) -> Strin
     let mut stats = List::new();
     for text in snapshot.texts() {
         stats.next(&mut out);
-        out.extend([
-            "{\"name\":",
-            &*quoted(text.name),
-            ",\"value\":",
-            &*quoted(text.value),
-            "}",
-        ]);
+        out.extend(["{\"name\":", &*quoted(text.name), ",\"value\":", &*quoted(text.value), "}"]);
     }
     let mut digits = itoa::Buffer::new();
     for number in snapshot.numbers() {
         stats.next(&mut out);
-        out.extend([
-            "{\"name\":",
-            &*quoted(number.name),
-            ",\"value\":",
-            digits.format(number.value),
-            "}",
-        ]);
+        out.extend(["{\"name\":", &*quoted(number.name), ",\"value\":", digits.format(number.value), "}"]);
     }
     if !snapshot.histograms.is_empty() {
         stats.next(&mut out);
@@ -44,19 +32,11 @@ fn histograms(store: &Store, query: &Query, snapshot: &Snapshot, out: &mut Strin
     let percents = PERCENTS.join(",");
     let end = match query.histogram_buckets {
         BucketMode::Default | BucketMode::Summary | BucketMode::PrometheusNative => {
-            out.extend([
-                "{\"histograms\":{\"supported_quantiles\":[",
-                &percents,
-                "],\"computed_quantiles\":[",
-            ]);
+            out.extend(["{\"histograms\":{\"supported_quantiles\":[", &percents, "],\"computed_quantiles\":["]);
             "]}}"
         }
         BucketMode::Detailed => {
-            out.extend([
-                "{\"histograms\":{\"supported_percentiles\":[",
-                &percents,
-                "],\"details\":[",
-            ]);
+            out.extend(["{\"histograms\":{\"supported_percentiles\":[", &percents, "],\"details\":["]);
             "]}}"
         }
         BucketMode::Cumulative | BucketMode::Disjoint => {
@@ -96,11 +76,7 @@ fn quantiles(histogram: &HistogramSample<'_>, out: &mut String) {
     out.push('[');
     for (total, interval) in totals.into_iter().zip(intervals) {
         list.next(out);
-        out.push_str(&format!(
-            "{{\"cumulative\":{},\"interval\":{}}}",
-            number(total),
-            number(interval)
-        ));
+        out.push_str(&format!("{{\"cumulative\":{},\"interval\":{}}}", number(total), number(interval)));
     }
     out.push(']');
 }
@@ -114,9 +90,7 @@ fn buckets(store: &Store, histogram: &HistogramSample<'_>, disjoint: bool, out: 
     for ((&bound, interval), total) in bounds.iter().zip(intervals).zip(totals) {
         list.next(out);
         let bound = number(bound);
-        out.push_str(&format!(
-            "{{\"upper_bound\":{bound},\"interval\":{interval},\"cumulative\":{total}}}"
-        ));
+        out.push_str(&format!("{{\"upper_bound\":{bound},\"interval\":{interval},\"cumulative\":{total}}}"));
     }
     out.push(']');
 }
@@ -126,24 +100,15 @@ fn bins(bins: &Bins, unit: Unit, out: &mut String) {
     out.push('[');
     for (bin, count) in bins.iter() {
         list.next(out);
-        let (lower, width) = (
-            number(bin.lower_bound() / unit.scale()),
-            number(bin.width() / unit.scale()),
-        );
-        out.push_str(&format!(
-            "{{\"lower_bound\":{lower},\"width\":{width},\"count\":{count}}}"
-        ));
+        let (lower, width) = (number(bin.lower_bound() / unit.scale()), number(bin.width() / unit.scale()));
+        out.push_str(&format!("{{\"lower_bound\":{lower},\"width\":{width},\"count\":{count}}}"));
     }
     out.push(']');
 }
 
 /// JSON has no word for what is not a number.
 fn number(value: f64) -> String {
-    if value.is_finite() {
-        compact(value)
-    } else {
-        "null".to_owned()
-    }
+    if value.is_finite() { compact(value) } else { "null".to_owned() }
 }
 
 fn quoted(text: &str) -> String {

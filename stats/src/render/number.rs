@@ -7,11 +7,7 @@ pub(super) fn plain(value: f64) -> String {
     let Some(decimal) = Decimal::shortest(value) else {
         return not_finite(value);
     };
-    if (-4..16).contains(&decimal.exponent) {
-        decimal.fixed()
-    } else {
-        decimal.scientific()
-    }
+    if (-4..16).contains(&decimal.exponent) { decimal.fixed() } else { decimal.scientific() }
 }
 
 /// As few digits as tell the number from its neighbours, with an exponent if that is shorter (as `std::to_chars` does).
@@ -20,11 +16,7 @@ pub(super) fn compact(value: f64) -> String {
         return not_finite(value);
     };
     let (fixed, scientific) = (decimal.fixed(), decimal.scientific());
-    if fixed.len() <= scientific.len() {
-        fixed
-    } else {
-        scientific
-    }
+    if fixed.len() <= scientific.len() { fixed } else { scientific }
 }
 
 /// At most `precision` significant digits (as `printf` does for `%g`).
@@ -33,11 +25,7 @@ pub(super) fn general(value: f64, precision: usize) -> String {
         return not_finite(value);
     };
     let below = i32::try_from(precision).unwrap_or(i32::MAX);
-    if (-4..below).contains(&decimal.exponent) {
-        decimal.fixed()
-    } else {
-        decimal.scientific()
-    }
+    if (-4..below).contains(&decimal.exponent) { decimal.fixed() } else { decimal.scientific() }
 }
 
 /// `0.d1d2d3... * 10^(exponent + 1)`, without trailing zeros.
@@ -53,10 +41,7 @@ impl Decimal {
     }
 
     fn rounded(value: f64, precision: usize) -> Option<Self> {
-        Self::parse(
-            value,
-            &format!("{:.*e}", precision.saturating_sub(1), value.abs()),
-        )
+        Self::parse(value, &format!("{:.*e}", precision.saturating_sub(1), value.abs()))
     }
 
     fn parse(value: f64, text: &str) -> Option<Self> {
@@ -64,11 +49,7 @@ impl Decimal {
         let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
         let kept = digits.trim_end_matches('0');
         let digits = if kept.is_empty() { "0" } else { kept }.to_owned();
-        Some(Self {
-            negative: value < 0.0,
-            digits,
-            exponent: exponent.parse().ok()?,
-        })
+        Some(Self { negative: value < 0.0, digits, exponent: exponent.parse().ok()? })
     }
 
     fn fixed(&self) -> String {
@@ -87,10 +68,7 @@ impl Decimal {
             }
             Err(_) => {
                 text.push_str("0.");
-                text.extend(std::iter::repeat_n(
-                    '0',
-                    self.exponent.unsigned_abs() as usize - 1,
-                ));
+                text.extend(std::iter::repeat_n('0', self.exponent.unsigned_abs() as usize - 1));
                 text.push_str(&self.digits);
             }
         }
@@ -110,11 +88,7 @@ impl Decimal {
     }
 
     fn sign(&self) -> String {
-        if self.negative {
-            "-".to_owned()
-        } else {
-            String::new()
-        }
+        if self.negative { "-".to_owned() } else { String::new() }
     }
 }
 
@@ -135,12 +109,7 @@ mod tests {
         let cases = [
             (0.0, "0", "0", "0"),
             (0.5, "0.5", "0.5", "0.5"),
-            (
-                1.0666666666666667,
-                "1.0666666666666667",
-                "1.0666666666666667",
-                "1.06667",
-            ),
+            (1.0666666666666667, "1.0666666666666667", "1.0666666666666667", "1.06667"),
             (60000.0, "60000", "60000", "60000"),
             (300000.0, "300000", "3e+05", "300000"),
             (1800000.0, "1800000", "1800000", "1.8e+06"),
@@ -155,10 +124,7 @@ mod tests {
             (f64::NEG_INFINITY, "-inf", "-inf", "-inf"),
         ];
         for (value, as_plain, as_compact, as_general) in cases {
-            assert_eq!(
-                (&*plain(value), &*compact(value), &*general(value, 6)),
-                (as_plain, as_compact, as_general)
-            );
+            assert_eq!((&*plain(value), &*compact(value), &*general(value, 6)), (as_plain, as_compact, as_general));
         }
     }
 
@@ -166,10 +132,7 @@ mod tests {
     fn thirty_two_digits_are_exact() {
         assert_eq!(general(1.05, 32), "1.0500000000000000444089209850063");
         assert_eq!(general(0.1, 32), "0.10000000000000000555111512312578");
-        assert_eq!(
-            general(1.0 + 1.0 / 21.0, 32),
-            "1.0476190476190476719153821250075"
-        );
+        assert_eq!(general(1.0 + 1.0 / 21.0, 32), "1.0476190476190476719153821250075");
         assert_eq!(general(3600000.0, 32), "3600000");
     }
 }

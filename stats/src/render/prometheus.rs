@@ -11,9 +11,7 @@ use crate::store::Store;
 use crate::tags::{TagSet, append_label_value, append_metric_name};
 
 /// The values of the label `quantile`.
-const QUANTILES: [&str; 10] = [
-    "0", "0.25", "0.5", "0.75", "0.9", "0.95", "0.99", "0.995", "0.999", "1",
-];
+const QUANTILES: [&str; 10] = ["0", "0.25", "0.5", "0.75", "0.9", "0.95", "0.99", "0.995", "0.999", "1"];
 
 /// More digits than this a double rarely has.
 const DIGITS: usize = 32;
@@ -23,29 +21,10 @@ pub(super) fn render(store: &Store, query: &Query, snapshot: &Snapshot) -> Strin
     let numbers = |kind| snapshot.numbers().filter(move |number| number.kind == kind);
     let mut digits = itoa::Buffer::new();
     let mut number = |metric: &str, number: NumberSample<'_>, out: &mut String| {
-        out.extend([
-            metric,
-            "{",
-            number.tags.labels(),
-            "} ",
-            digits.format(number.value),
-            "\n",
-        ]);
+        out.extend([metric, "{", number.tags.labels(), "} ", digits.format(number.value), "\n"]);
     };
-    section(
-        &mut out,
-        "counter",
-        numbers(NumberKind::Counter),
-        |it| (it.name, it.tags),
-        &mut number,
-    );
-    section(
-        &mut out,
-        "gauge",
-        numbers(NumberKind::Gauge),
-        |it| (it.name, it.tags),
-        &mut number,
-    );
+    section(&mut out, "counter", numbers(NumberKind::Counter), |it| (it.name, it.tags), &mut number);
+    section(&mut out, "gauge", numbers(NumberKind::Gauge), |it| (it.name, it.tags), &mut number);
     if query.text_readouts {
         section(
             &mut out,
@@ -53,26 +32,14 @@ pub(super) fn render(store: &Store, query: &Query, snapshot: &Snapshot) -> Strin
             snapshot.texts(),
             |it| (it.name, it.tags),
             |metric, text, out| {
-                out.extend([
-                    metric,
-                    "{",
-                    text.tags.labels(),
-                    comma_after(text.tags),
-                    "text_value=\"",
-                ]);
+                out.extend([metric, "{", text.tags.labels(), comma_after(text.tags), "text_value=\""]);
                 append_label_value(text.value, out);
                 out.push_str("\"} 0\n");
             },
         );
     }
     if query.histogram_buckets == BucketMode::Summary {
-        section(
-            &mut out,
-            "summary",
-            snapshot.histograms(),
-            |it| (it.name, it.tags),
-            summary,
-        );
+        section(&mut out, "summary", snapshot.histograms(), |it| (it.name, it.tags), summary);
     } else {
         section(
             &mut out,
@@ -116,20 +83,12 @@ fn section<'a, T: Copy>(
         append_metric_name(&extracted, &mut name);
         out.extend(["# TYPE ", &name, " ", kind, "\n"]);
         statistics.sort_by(|a, b| name_of(a).0.split('.').cmp(name_of(b).0.split('.')));
-        statistics
-            .into_iter()
-            .for_each(|statistic| write(&name, statistic, out));
+        statistics.into_iter().for_each(|statistic| write(&name, statistic, out));
     }
 }
 
 fn buckets(store: &Store, metric: &str, histogram: HistogramSample<'_>, out: &mut String) {
-    let HistogramSample {
-        name,
-        unit,
-        cumulative,
-        interval: _,
-        tags,
-    } = histogram;
+    let HistogramSample { name, unit, cumulative, interval: _, tags } = histogram;
     let bounds = store.buckets(name);
     let mut digits = itoa::Buffer::new();
     let mut bucket = |bound: &str, count: u64| {
@@ -145,10 +104,7 @@ fn buckets(store: &Store, metric: &str, histogram: HistogramSample<'_>, out: &mu
             "\n",
         ]);
     };
-    for (&bound, count) in bounds
-        .iter()
-        .zip(bucket_counts(cumulative, unit, bounds, false))
-    {
+    for (&bound, count) in bounds.iter().zip(bucket_counts(cumulative, unit, bounds, false)) {
         bucket(&general(bound, DIGITS), count);
     }
     let count = cumulative.count();
@@ -158,53 +114,17 @@ fn buckets(store: &Store, metric: &str, histogram: HistogramSample<'_>, out: &mu
 
 /// Quantiles of the last interval.
 fn summary(metric: &str, histogram: HistogramSample<'_>, out: &mut String) {
-    let HistogramSample {
-        name: _,
-        unit,
-        cumulative: _,
-        interval,
-        tags,
-    } = histogram;
+    let HistogramSample { name: _, unit, cumulative: _, interval, tags } = histogram;
     for (quantile, value) in QUANTILES.iter().zip(quantile_values(interval, unit)) {
         let value = general(value, DIGITS);
-        out.extend([
-            metric,
-            "{",
-            tags.labels(),
-            comma_after(tags),
-            "quantile=\"",
-            quantile,
-            "\"} ",
-            &value,
-            "\n",
-        ]);
+        out.extend([metric, "{", tags.labels(), comma_after(tags), "quantile=\"", quantile, "\"} ", &value, "\n"]);
     }
-    sum_and_count(
-        metric,
-        tags,
-        interval.sum() / unit.scale(),
-        interval.count(),
-        out,
-    );
+    sum_and_count(metric, tags, interval.sum() / unit.scale(), interval.count(), out);
 }
 
 fn sum_and_count(metric: &str, tags: &TagSet, sum: f64, count: u64, out: &mut String) {
-    out.extend([
-        metric,
-        "_sum{",
-        tags.labels(),
-        "} ",
-        &general(sum, DIGITS),
-        "\n",
-    ]);
-    out.extend([
-        metric,
-        "_count{",
-        tags.labels(),
-        "} ",
-        itoa::Buffer::new().format(count),
-        "\n",
-    ]);
+    out.extend([metric, "_sum{", tags.labels(), "} ", &general(sum, DIGITS), "\n"]);
+    out.extend([metric, "_count{", tags.labels(), "} ", itoa::Buffer::new().format(count), "\n"]);
 }
 
 fn comma_after(tags: &TagSet) -> &'static str {

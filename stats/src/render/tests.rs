@@ -7,13 +7,7 @@ fn store() -> (Arc<Store>, Vec<crate::TextReadout>, Vec<crate::SharedGauge>) {
     let store = Store::new(3, StoreOptions::default());
     let text = store.text("cluster.a.version_text");
     text.set("<v\"1\\2\n'&>\u{7f}\u{1}");
-    let names = [
-        "cluster.a-b.x",
-        "cluster.a.x",
-        "cluster.a|\"q\\\n.x",
-        "cluster.a.b.x",
-        "cluster.a_b.x",
-    ];
+    let names = ["cluster.a-b.x", "cluster.a.x", "cluster.a|\"q\\\n.x", "cluster.a.b.x", "cluster.a_b.x"];
     let gauges = names.map(|name| store.gauge(name));
     (store, vec![text], gauges.into())
 }
@@ -45,8 +39,7 @@ fn hostile_names_are_escaped_for_prometheus() {
 fn hostile_texts_are_escaped_for_json() {
     let rendered = body("format=json&type=TextReadouts");
     assert_eq!(rendered.content_type, "application/json");
-    let expected =
-        r#"{"stats":[{"name":"cluster.a.version_text","value":"<v\"1\\2\n'&>\u007f\u0001"}]}"#;
+    let expected = r#"{"stats":[{"name":"cluster.a.version_text","value":"<v\"1\\2\n'&>\u007f\u0001"}]}"#;
     assert_eq!(rendered.body, expected);
     assert_eq!(body("format=json&filter=none").body, r#"{"stats":[]}"#);
 }
@@ -57,34 +50,16 @@ fn hostile_texts_are_escaped_for_pages() {
     assert_eq!(rendered.content_type, "text/html; charset=UTF-8");
     assert!(rendered.body.contains("<meta http-equiv='refresh'"));
     assert!(rendered.body.contains("value='version|&#39;&gt;'"));
-    assert!(
-        rendered
-            .body
-            .contains("cluster.a.version_text: &quot;&lt;v&quot;1\\2\n&#39;&amp;&gt;")
-    );
-    assert!(
-        rendered
-            .body
-            .contains("<option value='TextReadouts' selected>")
-    );
+    assert!(rendered.body.contains("cluster.a.version_text: &quot;&lt;v&quot;1\\2\n&#39;&amp;&gt;"));
+    assert!(rendered.body.contains("<option value='TextReadouts' selected>"));
 }
 
 #[test]
 fn filters_find_a_part_of_the_name_and_can_be_inverted() {
     let names = |query| {
-        body(query)
-            .body
-            .lines()
-            .filter_map(|line| Some(line.split_once(": ")?.0.to_owned()))
-            .collect::<Vec<_>>()
+        body(query).body.lines().filter_map(|line| Some(line.split_once(": ")?.0.to_owned())).collect::<Vec<_>>()
     };
-    assert_eq!(
-        names("type=Gauges&filter=a.b"),
-        ["cluster.a-b.x", "cluster.a.b.x", "cluster.a_b.x"]
-    );
-    assert_eq!(
-        names("type=Gauges&filter=a.b|q&invert_filter"),
-        ["cluster.a.x"]
-    );
+    assert_eq!(names("type=Gauges&filter=a.b"), ["cluster.a-b.x", "cluster.a.b.x", "cluster.a_b.x"]);
+    assert_eq!(names("type=Gauges&filter=a.b|q&invert_filter"), ["cluster.a.x"]);
     assert_eq!(names("hidden=only"), [""; 0]);
 }

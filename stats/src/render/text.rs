@@ -7,9 +7,7 @@ use crate::snapshot::{HistogramSample, Snapshot};
 use crate::store::Store;
 
 /// The quantiles, in percent.
-pub(super) const PERCENTS: [&str; QUANTILES.len()] = [
-    "0", "25", "50", "75", "90", "95", "99", "99.5", "99.9", "100",
-];
+pub(super) const PERCENTS: [&str; QUANTILES.len()] = ["0", "25", "50", "75", "90", "95", "99", "99.5", "99.9", "100"];
 
 pub(super) fn render(store: &Store, query: &Query, snapshot: &Snapshot) -> String {
     let mut out = String::with_capacity(snapshot.names.len() * 5 / 4);
@@ -47,12 +45,7 @@ pub(super) fn bucket_counts(bins: &Bins, unit: Unit, bounds: &[f64], disjoint: b
     let mut below = 0;
     let counts = bounds.iter().map(|bound| {
         let count = bins.count_up_to(bound * unit.scale());
-        count
-            - if disjoint {
-                std::mem::replace(&mut below, count)
-            } else {
-                0
-            }
+        count - if disjoint { std::mem::replace(&mut below, count) } else { 0 }
     });
     counts.collect()
 }
@@ -66,9 +59,7 @@ fn quantiles(histogram: &HistogramSample<'_>) -> String {
     let intervals = quantile_values(histogram.interval, histogram.unit);
     let totals = quantile_values(histogram.cumulative, histogram.unit);
     let parts = PERCENTS.iter().zip(intervals).zip(totals);
-    let parts = parts.map(|((percent, interval), total)| {
-        format!("P{percent}({},{})", plain(interval), plain(total))
-    });
+    let parts = parts.map(|((percent, interval), total)| format!("P{percent}({},{})", plain(interval), plain(total)));
     parts.collect::<Vec<_>>().join(" ")
 }
 
@@ -77,8 +68,7 @@ fn buckets(store: &Store, histogram: &HistogramSample<'_>, disjoint: bool) -> St
     let intervals = bucket_counts(histogram.interval, histogram.unit, bounds, disjoint);
     let totals = bucket_counts(histogram.cumulative, histogram.unit, bounds, disjoint);
     let parts = bounds.iter().zip(intervals).zip(totals);
-    let parts = parts
-        .map(|((&bound, interval), total)| format!("B{}({interval},{total})", general(bound, 6)));
+    let parts = parts.map(|((&bound, interval), total)| format!("B{}({interval},{total})", general(bound, 6)));
     parts.collect::<Vec<_>>().join(" ")
 }
 
