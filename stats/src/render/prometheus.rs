@@ -41,13 +41,15 @@ pub(super) fn render(store: &Store, query: &Query, snapshot: &Snapshot) -> Strin
     if query.histogram_buckets == BucketMode::Summary {
         section(&mut out, "summary", snapshot.histograms(), |it| (it.name, it.tags), summary);
     } else {
+        let mut bounds = Bounds::default();
         section(
             &mut out,
             "histogram",
             snapshot.histograms(),
             |it| (it.name, it.tags),
             |metric, histogram, out| {
-                buckets(store, metric, histogram, out);
+                bounds.set(store.buckets(histogram.name));
+                buckets(&bounds, metric, histogram, out);
             },
         );
     }
@@ -87,9 +89,24 @@ fn section<'a, T: Copy>(
     }
 }
 
-fn buckets(store: &Store, metric: &str, histogram: HistogramSample<'_>, out: &mut String) {
-    let HistogramSample { name, unit, cumulative, interval: _, tags } = histogram;
-    let bounds = store.buckets(name);
+/// The upper bounds of the last histogram and how they are written, which nearly always are those of the next one too.
+#[derive(Default)]
+struct Bounds<'a> {
+    values: &'a [f64],
+    texts: Vec<String>,
+}
+
+impl<'a> Bounds<'a> {
+    fn set(&mut self, values: &'a [f64]) {
+        if !std::ptr::eq(self.values, values) {
+            self.values = values;
+            self.texts = values.iter().map(|&bound| general(bound, DIGITS)).collect();
+        }
+    }
+}
+
+fn buckets(bounds: &Bounds<'_>, metric: &str, histogram: HistogramSample<'_>, out: &mut String) {
+    let HistogramSample { name: _, unit, cumulative, interval: _, tags } = histogram;
     let mut digits = itoa::Buffer::new();
     let mut bucket = |bound: &str, count: u64| {
         out.extend([
@@ -104,8 +121,8 @@ fn buckets(store: &Store, metric: &str, histogram: HistogramSample<'_>, out: &mu
             "\n",
         ]);
     };
-    for (&bound, count) in bounds.iter().zip(bucket_counts(cumulative, unit, bounds, false)) {
-        bucket(&general(bound, DIGITS), count);
+    for (bound, count) in bounds.texts.iter().zip(bucket_counts(cumulative, unit, bounds.values, false)) {
+        bucket(bound, count);
     }
     let count = cumulative.count();
     bucket("+Inf", count);
