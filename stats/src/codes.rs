@@ -37,11 +37,7 @@ impl Codes {
     /// Counts a response with that status. A status outside 100 to 599 counts as `<family>_unknown`.
     #[inline]
     pub fn record(&self, status: u16) {
-        self.0.record(if (FIRST..=LAST).contains(&status) {
-            status
-        } else {
-            UNKNOWN
-        });
+        self.0.record(if (FIRST..=LAST).contains(&status) { status } else { UNKNOWN });
     }
 }
 
@@ -66,9 +62,7 @@ impl CodeCells {
                 return cell.store((u64::from(code) << COUNT_BITS) + 1, Relaxed);
             }
         }
-        let table = self
-            .table
-            .get_or_init(|| Box::new([const { AtomicU64::new(0) }; TABLE + 1]));
+        let table = self.table.get_or_init(|| Box::new([const { AtomicU64::new(0) }; TABLE + 1]));
         if let Some(cell) = table.get(usize::from(code - FIRST)) {
             cell.store(cell.load(Relaxed) + 1, Relaxed);
         }
@@ -76,21 +70,9 @@ impl CodeCells {
 
     fn add_to(&self, counts: &mut BTreeMap<u16, u64>) {
         let cells = self.cells.iter().map(|cell| cell.load(Relaxed));
-        let cells = cells.map(|value| {
-            (
-                (value >> COUNT_BITS) as u16,
-                value & ((1 << COUNT_BITS) - 1),
-            )
-        });
-        let table = self
-            .table
-            .get()
-            .into_iter()
-            .flat_map(|table| table.iter().map(|cell| cell.load(Relaxed)));
-        for (code, count) in cells
-            .chain((FIRST..=UNKNOWN).zip(table))
-            .filter(|&(_, count)| count > 0)
-        {
+        let cells = cells.map(|value| ((value >> COUNT_BITS) as u16, value & ((1 << COUNT_BITS) - 1)));
+        let table = self.table.get().into_iter().flat_map(|table| table.iter().map(|cell| cell.load(Relaxed)));
+        for (code, count) in cells.chain((FIRST..=UNKNOWN).zip(table)).filter(|&(_, count)| count > 0) {
             *counts.entry(code).or_default() += count;
         }
     }
@@ -116,23 +98,14 @@ impl CodesHandle {
 
     /// The shard of one thread; see [`GroupHandle::shard`](crate::GroupHandle::shard).
     pub fn shard(&self, shard: usize) -> Codes {
-        debug_assert!(
-            shard < self.shards.len(),
-            "shard {shard} of {}",
-            self.shards.len()
-        );
+        debug_assert!(shard < self.shards.len(), "shard {shard} of {}", self.shards.len());
         let index = shard.min(self.shards.len().saturating_sub(1));
-        Codes(self.shards.get(index).map_or_else(Arc::default, |slot| {
-            Arc::clone(slot.get_or_init(Arc::default))
-        }))
+        Codes(self.shards.get(index).map_or_else(Arc::default, |slot| Arc::clone(slot.get_or_init(Arc::default))))
     }
 
     fn counts(&self) -> BTreeMap<u16, u64> {
         let mut counts = BTreeMap::new();
-        self.shards
-            .iter()
-            .filter_map(OnceLock::get)
-            .for_each(|cells| cells.add_to(&mut counts));
+        self.shards.iter().filter_map(OnceLock::get).for_each(|cells| cells.add_to(&mut counts));
         counts
     }
 }
@@ -152,32 +125,13 @@ impl Family for CodesHandle {
         }
         let sums = Sums::of(&counts);
         let mut text = itoa::Buffer::new();
-        into.counter(
-            &self.cold,
-            KEY_COMPLETED,
-            &[&self.family, "_completed"],
-            sums.completed,
-        );
+        into.counter(&self.cold, KEY_COMPLETED, &[&self.family, "_completed"], sums.completed);
         for (class, &sum) in sums.classes.iter().enumerate().filter(|(_, sum)| **sum > 0) {
-            into.counter(
-                &self.cold,
-                KEY_CLASSES + class,
-                &[&self.family, "_", text.format(class + 1), "xx"],
-                sum,
-            );
+            into.counter(&self.cold, KEY_CLASSES + class, &[&self.family, "_", text.format(class + 1), "xx"], sum);
         }
         for (&code, &count) in &counts {
-            let name = if code == UNKNOWN {
-                "unknown"
-            } else {
-                text.format(code)
-            };
-            into.counter(
-                &self.cold,
-                KEY_CODES + usize::from(code - FIRST),
-                &[&self.family, "_", name],
-                count,
-            );
+            let name = if code == UNKNOWN { "unknown" } else { text.format(code) };
+            into.counter(&self.cold, KEY_CODES + usize::from(code - FIRST), &[&self.family, "_", name], count);
         }
     }
 
@@ -185,18 +139,9 @@ impl Family for CodesHandle {
         let counts = self.counts();
         let sums = Sums::of(&counts);
         let mut by_key = vec![0; KEY_CODES + TABLE + 1];
-        let codes = counts
-            .iter()
-            .map(|(&code, &count)| (KEY_CODES + usize::from(code - FIRST), count));
-        let classes = sums
-            .classes
-            .iter()
-            .enumerate()
-            .map(|(class, &sum)| (KEY_CLASSES + class, sum));
-        for (key, sum) in codes
-            .chain(classes)
-            .chain([(KEY_COMPLETED, sums.completed)])
-        {
+        let codes = counts.iter().map(|(&code, &count)| (KEY_CODES + usize::from(code - FIRST), count));
+        let classes = sums.classes.iter().enumerate().map(|(class, &sum)| (KEY_CLASSES + class, sum));
+        for (key, sum) in codes.chain(classes).chain([(KEY_COMPLETED, sums.completed)]) {
             if let Some(slot) = by_key.get_mut(key) {
                 *slot = sum;
             }
@@ -241,9 +186,7 @@ impl Drop for CodesHandle {
 
 impl fmt::Debug for CodesHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CodesHandle")
-            .field("family", &self.family)
-            .finish_non_exhaustive()
+        f.debug_struct("CodesHandle").field("family", &self.family).finish_non_exhaustive()
     }
 }
 

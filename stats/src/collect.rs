@@ -78,23 +78,17 @@ impl FamilyCold {
         }
     }
 
-    /// Remembers the counters' sums as their zero, by key.
+    /// Remembers the counters' sums as their zero, by key. What sinks are still to be told of is not lost.
     pub(crate) fn reset_counters(&self, sums: impl Iterator<Item = u64>) {
         let mut cold = lock(&self.0);
         cold.base.clear();
         cold.base.extend(sums);
-        if !cold.latched.is_empty() {
-            cold.latched = cold.base.clone();
-        }
     }
 
-    fn base(&self, key: usize) -> u64 {
-        lock(&self.0).base.get(key).copied().unwrap_or(0)
-    }
-
-    /// Counts since the last latch, latching the sum if asked to.
-    fn delta(&self, key: usize, sum: u64, latch: bool) -> u64 {
+    /// A counter's value and its growth since it was last latched, from its sum; latches that if asked to.
+    fn counter(&self, key: usize, sum: u64, latch: bool) -> (u64, u64) {
         let mut cold = lock(&self.0);
+        let base = cold.base.get(key).copied().unwrap_or(0);
         let delta = sum.wrapping_sub(cold.latched.get(key).copied().unwrap_or(0));
         if latch && delta > 0 {
             if cold.latched.len() <= key {
@@ -104,24 +98,17 @@ impl FamilyCold {
                 *latched = sum;
             }
         }
-        delta
+        (sum.wrapping_sub(base), delta)
     }
 
     fn histogram(&self, index: usize) -> Merged {
-        lock(&self.0)
-            .histograms
-            .get(index)
-            .cloned()
-            .unwrap_or_default()
+        lock(&self.0).histograms.get(index).cloned().unwrap_or_default()
     }
 
     /// The tags of the statistic with that key and full name. Most of a family share one set.
     fn tags(&self, key: usize, name: &str, producer: &TagProducer) -> Arc<TagSet> {
         let mut cold = lock(&self.0);
-        let known = cold
-            .tag_index
-            .get(key)
-            .and_then(|&index| cold.tag_sets.get(usize::from(index).checked_sub(1)?));
+        let known = cold.tag_index.get(key).and_then(|&index| cold.tag_sets.get(usize::from(index).checked_sub(1)?));
         if let Some(set) = known {
             return Arc::clone(set);
         }
@@ -138,9 +125,7 @@ impl FamilyCold {
         if let Some(slot) = cold.tag_index.get_mut(key) {
             *slot = entry;
         }
-        cold.tag_sets
-            .get(index)
-            .map_or_else(|| Arc::new(set), Arc::clone)
+        cold.tag_sets.get(index).map_or_else(|| Arc::new(set), Arc::clone)
     }
 }
 
@@ -159,14 +144,8 @@ pub(crate) struct Selection<'a> {
 
 impl Selection<'_> {
     /// Everything.
-    pub(crate) const ALL: Self = Selection {
-        kind: StatsType::All,
-        used_only: false,
-        filter: None,
-        invert: false,
-        tags: true,
-        latch: false,
-    };
+    pub(crate) const ALL: Self =
+        Selection { kind: StatsType::All, used_only: false, filter: None, invert: false, tags: true, latch: false };
 }
 
 impl<'a> From<&'a Query> for Selection<'a> {
@@ -191,17 +170,8 @@ pub(crate) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    pub(crate) fn new(
-        selection: Selection<'a>,
-        matcher: &'a StatsMatcher,
-        producer: &'a TagProducer,
-    ) -> Self {
-        Self {
-            selection,
-            matcher,
-            producer,
-            snapshot: Snapshot::default(),
-        }
+    pub(crate) fn new(selection: Selection<'a>, matcher: &'a StatsMatcher, producer: &'a TagProducer) -> Self {
+        Self { selection, matcher, producer, snapshot: Snapshot::default() }
     }
 
     pub(crate) fn finish(mut self) -> Snapshot {
@@ -223,10 +193,7 @@ impl<'a> Collector<'a> {
     }
 
     pub(crate) fn wants_texts(&self) -> bool {
-        matches!(
-            self.selection.kind,
-            StatsType::All | StatsType::TextReadouts
-        )
+        matches!(self.selection.kind, StatsType::All | StatsType::TextReadouts)
     }
 
     /// A counter, by its sum since it began. The name comes in parts; `key` is its number within the family.
@@ -235,66 +202,28 @@ impl<'a> Collector<'a> {
         let Some(name) = self.admit(name, used) else {
             return;
         };
-        let value = sum.wrapping_sub(cold.base(key));
-        let delta = cold.delta(key, sum, self.selection.latch);
+        let (value, delta) = cold.counter(key, sum, self.selection.latch);
         let tags = self.tags(cold, key, name);
-        self.snapshot.numbers.push(NumberRecord {
-            name,
-            kind: NumberKind::Counter,
-            value,
-            delta,
-            used,
-            tags,
-        });
+        self.snapshot.numbers.push(NumberRecord { name, kind: NumberKind::Counter, value, delta, used, tags });
     }
 
     /// A gauge, by the wrapping sum of its shards.
-    pub(crate) fn gauge(
-        &mut self,
-        cold: &FamilyCold,
-        key: usize,
-        name: &[&str],
-        value: u64,
-        used: bool,
-    ) {
+    pub(crate) fn gauge(&mut self, cold: &FamilyCold, key: usize, name: &[&str], value: u64, used: bool) {
         let Some(name) = self.admit(name, used) else {
             return;
         };
         let tags = self.tags(cold, key, name);
-        self.snapshot.numbers.push(NumberRecord {
-            name,
-            kind: NumberKind::Gauge,
-            value,
-            delta: 0,
-            used,
-            tags,
-        });
+        self.snapshot.numbers.push(NumberRecord { name, kind: NumberKind::Gauge, value, delta: 0, used, tags });
     }
 
     /// A histogram; `index` is its place among the family's histograms.
-    pub(crate) fn histogram(
-        &mut self,
-        cold: &FamilyCold,
-        key: usize,
-        index: usize,
-        name: &[&str],
-        unit: Unit,
-    ) {
-        let Merged {
-            cumulative,
-            interval,
-        } = cold.histogram(index);
+    pub(crate) fn histogram(&mut self, cold: &FamilyCold, key: usize, index: usize, name: &[&str], unit: Unit) {
+        let Merged { cumulative, interval } = cold.histogram(index);
         let Some(name) = self.admit(name, !cumulative.is_empty()) else {
             return;
         };
         let tags = self.tags(cold, key, name);
-        self.snapshot.histograms.push(HistogramRecord {
-            name,
-            unit,
-            cumulative,
-            interval,
-            tags,
-        });
+        self.snapshot.histograms.push(HistogramRecord { name, unit, cumulative, interval, tags });
     }
 
     /// A text readout.
@@ -312,27 +241,17 @@ impl<'a> Collector<'a> {
             return None;
         }
         let start = self.snapshot.names.len();
-        parts
-            .iter()
-            .for_each(|part| self.snapshot.names.push_str(part));
+        parts.iter().for_each(|part| self.snapshot.names.push_str(part));
         let name = self.snapshot.names.get(start..).unwrap_or_default();
-        let selected = self
-            .selection
-            .filter
-            .is_none_or(|filter| filter.is_match(name) != self.selection.invert);
+        let selected = self.selection.filter.is_none_or(|filter| filter.is_match(name) != self.selection.invert);
         if selected && !self.matcher.rejects(name) {
-            return Some(Name {
-                start,
-                end: self.snapshot.names.len(),
-            });
+            return Some(Name { start, end: self.snapshot.names.len() });
         }
         self.snapshot.names.truncate(start);
         None
     }
 
     fn tags(&self, cold: &FamilyCold, key: usize, name: Name) -> Option<Arc<TagSet>> {
-        self.selection
-            .tags
-            .then(|| cold.tags(key, self.snapshot.name(name), self.producer))
+        self.selection.tags.then(|| cold.tags(key, self.snapshot.name(name), self.producer))
     }
 }

@@ -52,19 +52,24 @@ macro_rules! group {
         $vis struct $name(::std::sync::Arc<$crate::Cells<{ $name::CELLS }, { $name::HISTOGRAMS }>>);
 
         impl $name {
-            const COUNTERS: usize = <Self as $crate::Group>::SCHEMA.counters.len();
-            const GAUGES: usize = <Self as $crate::Group>::SCHEMA.gauges.len();
+            const COUNTER_NAMES: &'static [&'static str] =
+                &[ $($( $crate::stat_name!($counter $($counter_name)?), )*)? ];
+            const GAUGE_NAMES: &'static [&'static str] =
+                &[ $($( $crate::stat_name!($gauge $($gauge_name)?), )*)? ];
+            const HISTOGRAM_NAMES: &'static [(&'static str, $crate::Unit)] = &[ $($(
+                ($crate::stat_name!($histogram $($histogram_name)?), $crate::Unit::$unit),
+            )*)? ];
+            const COUNTERS: usize = Self::COUNTER_NAMES.len();
+            const GAUGES: usize = Self::GAUGE_NAMES.len();
             const CELLS: usize = $crate::cell_count(Self::COUNTERS, Self::GAUGES);
-            const HISTOGRAMS: usize = <Self as $crate::Group>::SCHEMA.histograms.len();
+            const HISTOGRAMS: usize = Self::HISTOGRAM_NAMES.len();
         }
 
         impl $crate::Group for $name {
             const SCHEMA: $crate::Schema = $crate::Schema {
-                counters: &[ $($( $crate::stat_name!($counter $($counter_name)?), )*)? ],
-                gauges: &[ $($( $crate::stat_name!($gauge $($gauge_name)?), )*)? ],
-                histograms: &[ $($(
-                    ($crate::stat_name!($histogram $($histogram_name)?), $crate::Unit::$unit),
-                )*)? ],
+                counters: Self::COUNTER_NAMES,
+                gauges: Self::GAUGE_NAMES,
+                histograms: Self::HISTOGRAM_NAMES,
             };
             type Cells = $crate::Cells<{ $name::CELLS }, { $name::HISTOGRAMS }>;
 
@@ -197,10 +202,7 @@ impl<const N: usize, const H: usize> Cells<N, H> {
 
 impl<const N: usize, const H: usize> CellStore for Cells<N, H> {
     fn new() -> Self {
-        Self {
-            cells: [const { AtomicU64::new(0) }; N],
-            histograms: [const { HistogramSlot::new() }; H],
-        }
+        Self { cells: [const { AtomicU64::new(0) }; N], histograms: [const { HistogramSlot::new() }; H] }
     }
 
     fn cells(&self) -> &[AtomicU64] {
@@ -214,10 +216,7 @@ impl<const N: usize, const H: usize> CellStore for Cells<N, H> {
 
 impl<const N: usize, const H: usize> fmt::Debug for Cells<N, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cells")
-            .field("cells", &N)
-            .field("histograms", &H)
-            .finish_non_exhaustive()
+        f.debug_struct("Cells").field("cells", &N).field("histograms", &H).finish_non_exhaustive()
     }
 }
 
@@ -332,11 +331,7 @@ impl<G: Group> GroupHandle<G> {
     ///
     /// `shard` must be below [`Store::shards`]; a larger number counts on the last one.
     pub fn shard(&self, shard: usize) -> G {
-        debug_assert!(
-            shard < self.shards.len(),
-            "shard {shard} of {}",
-            self.shards.len()
-        );
+        debug_assert!(shard < self.shards.len(), "shard {shard} of {}", self.shards.len());
         let index = shard.min(self.shards.len().saturating_sub(1));
         match self.shards.get(index) {
             Some(slot) => G::from_cells(Arc::clone(slot.get_or_init(|| Arc::new(G::Cells::new())))),
@@ -352,9 +347,7 @@ impl<G: Group> GroupHandle<G> {
     /// Sums a value over the shards in use, with wrapping (so gauges come out right):
     /// `handle.total(|shard| shard.upstream_cx_active().value())`.
     pub fn total(&self, value: impl Fn(&G) -> u64) -> u64 {
-        self.used_shards()
-            .map(|cells| value(&G::from_cells(Arc::clone(cells))))
-            .fold(0, u64::wrapping_add)
+        self.used_shards().map(|cells| value(&G::from_cells(Arc::clone(cells)))).fold(0, u64::wrapping_add)
     }
 
     fn used_shards(&self) -> impl Iterator<Item = &Arc<G::Cells>> {
@@ -381,33 +374,18 @@ impl<G: Group> Family for GroupHandle<G> {
     }
 
     fn collect(&self, into: &mut Collector<'_>) {
-        let Schema {
-            counters,
-            gauges,
-            histograms,
-        } = G::SCHEMA;
+        let Schema { counters, gauges, histograms } = G::SCHEMA;
         let mut key = 0;
         if into.wants(NumberKind::Counter) {
             for (index, name) in counters.iter().enumerate() {
-                into.counter(
-                    &self.cold,
-                    key + index,
-                    &[&self.prefix, name],
-                    self.sum_cell(index),
-                );
+                into.counter(&self.cold, key + index, &[&self.prefix, name], self.sum_cell(index));
             }
         }
         key += counters.len();
         if into.wants(NumberKind::Gauge) {
             for (index, name) in gauges.iter().enumerate() {
                 let value = self.sum_cell(counters.len() + index);
-                into.gauge(
-                    &self.cold,
-                    key + index,
-                    &[&self.prefix, name],
-                    value,
-                    self.gauge_is_used(index),
-                );
+                into.gauge(&self.cold, key + index, &[&self.prefix, name], value, self.gauge_is_used(index));
             }
         }
         key += gauges.len();
@@ -419,22 +397,17 @@ impl<G: Group> Family for GroupHandle<G> {
     }
 
     fn merge_histograms(&self) {
-        self.cold
-            .merge_histograms(G::SCHEMA.histograms.len(), |index| {
-                let mut total = Bins::default();
-                for slot in self
-                    .used_shards()
-                    .filter_map(|cells| cells.histograms().get(index))
-                {
-                    slot.add_to(&mut total);
-                }
-                total
-            });
+        self.cold.merge_histograms(G::SCHEMA.histograms.len(), |index| {
+            let mut total = Bins::default();
+            for slot in self.used_shards().filter_map(|cells| cells.histograms().get(index)) {
+                slot.add_to(&mut total);
+            }
+            total
+        });
     }
 
     fn reset_counters(&self) {
-        self.cold
-            .reset_counters((0..G::SCHEMA.counters.len()).map(|index| self.sum_cell(index)));
+        self.cold.reset_counters((0..G::SCHEMA.counters.len()).map(|index| self.sum_cell(index)));
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -452,8 +425,28 @@ impl<G: Group> Drop for GroupHandle<G> {
 
 impl<G: Group> fmt::Debug for GroupHandle<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GroupHandle")
-            .field("prefix", &self.prefix)
-            .finish_non_exhaustive()
+        f.debug_struct("GroupHandle").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_costs_what_its_counters_cost() {
+        assert!(size_of::<Cells<{ cell_count(120, 0) }, 6>>() <= 1088);
+        assert_eq!(size_of::<Cells<{ cell_count(7, 0) }, 0>>(), 64);
+        assert_eq!((cell_count(3, 0), cell_count(3, 1), cell_count(3, 64), cell_count(3, 65)), (3, 5, 68, 70));
+    }
+
+    #[test]
+    fn the_sixty_fifth_gauge_has_its_own_bit() {
+        let cells = Cells::<{ cell_count(1, 65) }, 0>::new();
+        cells.gauge(1, 65, 64).inc();
+        cells.gauge(1, 65, 0).set(4);
+        cells.counter(0).inc();
+        let values: Vec<_> = cells.cells().iter().map(|cell| cell.load(Relaxed)).collect();
+        assert_eq!((values[0], values[1], values[65], values[66], values[67]), (1, 4, 1, 1, 1));
     }
 }

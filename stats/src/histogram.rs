@@ -18,10 +18,8 @@ const PERCENT_SCALE: f64 = 1_000_000.0;
 const DECADES: usize = 20;
 const BINS_PER_DECADE: usize = 90;
 
-const POWERS: [f64; DECADES] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
-    1e17, 1e18, 1e19,
-];
+const POWERS: [f64; DECADES] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19];
 
 /// The unit of a histogram's values. It is a hint to sinks, except for [`Unit::Percent`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,10 +128,7 @@ fn position(value: u64) -> Option<(usize, usize)> {
         10..=99 => Some((1, value as usize - 10)),
         _ => {
             let decade = value.ilog10();
-            Some((
-                decade as usize,
-                (value / 10u64.pow(decade - 1)) as usize - 10,
-            ))
+            Some((decade as usize, (value / 10u64.pow(decade - 1)) as usize - 10))
         }
     }
 }
@@ -161,9 +156,7 @@ impl HistogramSlot {
 
 impl fmt::Debug for HistogramSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HistogramSlot")
-            .field("in_use", &self.0.get().is_some())
-            .finish()
+        f.debug_struct("HistogramSlot").field("in_use", &self.0.get().is_some()).finish()
     }
 }
 
@@ -183,8 +176,7 @@ impl HistogramCells {
         let cell = match position(value) {
             None => Some(&self.zero),
             Some((decade, offset)) => self.decades.get(decade).and_then(|bins| {
-                bins.get_or_init(|| Box::new([const { AtomicU64::new(0) }; BINS_PER_DECADE]))
-                    .get(offset)
+                bins.get_or_init(|| Box::new([const { AtomicU64::new(0) }; BINS_PER_DECADE])).get(offset)
             }),
         };
         if let Some(cell) = cell {
@@ -200,12 +192,7 @@ impl HistogramCells {
             counts.push((Bin::ZERO, zero));
         }
         for (decade, cells) in self.decades.iter().enumerate() {
-            for (offset, cell) in cells
-                .get()
-                .into_iter()
-                .flat_map(|cells| cells.iter())
-                .enumerate()
-            {
+            for (offset, cell) in cells.get().into_iter().flat_map(|cells| cells.iter()).enumerate() {
                 let count = cell.load(Relaxed);
                 if count > 0 {
                     counts.push((Bin((1 + decade * BINS_PER_DECADE + offset) as u16), count));
@@ -246,19 +233,12 @@ impl Bins {
 
     /// An estimate of the values' sum, in recorded units.
     pub fn sum(&self) -> f64 {
-        self.0
-            .iter()
-            .map(|&(bin, count)| bin.midpoint() * count as f64)
-            .sum()
+        self.0.iter().map(|&(bin, count)| bin.midpoint() * count as f64).sum()
     }
 
     /// How many values are in bins up to the one that holds `threshold`, that one included.
     pub fn count_up_to(&self, threshold: f64) -> u64 {
-        self.0
-            .iter()
-            .take_while(|(bin, _)| bin.is_up_to(threshold))
-            .map(|&(_, count)| count)
-            .sum()
+        self.0.iter().take_while(|(bin, _)| bin.is_up_to(threshold)).map(|&(_, count)| count).sum()
     }
 
     /// The value at each of the quantiles (ascending, 0 to 1), in recorded units; NaN if there are no values. Of `n` values
@@ -290,9 +270,7 @@ impl Bins {
         let mut added = Vec::new();
         for &(bin, count) in &self.0 {
             while old.next_if(|(other, _)| *other < bin).is_some() {}
-            let before = old
-                .next_if(|(other, _)| *other == bin)
-                .map_or(0, |&(_, count)| count);
+            let before = old.next_if(|(other, _)| *other == bin).map_or(0, |&(_, count)| count);
             if count > before {
                 added.push((bin, count - before));
             }

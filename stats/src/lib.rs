@@ -12,7 +12,7 @@
 //!   may write are [`SharedCounter`], [`SharedGauge`] and [`TextReadout`].
 //! - Statistics disappear from the scrape when their last handle is dropped.
 //! - [`Store::flush`] merges histograms; like Envoy, a scrape shows histograms as of the last flush.
-//! - A [`Query`] asks for a rendering, which is what Envoy prints for it.
+//! - [`render`] prints what a [`Query`] asks for, as Envoy prints it.
 
 mod codes;
 mod collect;
@@ -20,7 +20,7 @@ mod group;
 mod histogram;
 mod matcher;
 mod query;
-//R mod render;
+mod render;
 mod single;
 mod snapshot;
 mod store;
@@ -31,7 +31,7 @@ pub use group::{CellStore, Cells, Counter, Gauge, Group, GroupHandle, Histogram,
 pub use histogram::{Bin, Bins, HistogramCells, HistogramSlot, QUANTILES, Unit};
 pub use matcher::{HistogramBuckets, NameMatcher, StatsMatcher};
 pub use query::{BucketMode, Format, Hidden, Query, QueryError, StatsType};
-//R pub use render::{Rendered, render, render_html, render_json, render_prometheus, render_text};
+pub use render::{Rendered, render, render_html, render_json, render_prometheus, render_text};
 pub use single::{SharedCounter, SharedGauge, TextReadout};
 pub use snapshot::{HistogramSample, NumberKind, NumberSample, Snapshot, TextSample};
 pub use store::{Store, StoreOptions};

@@ -102,9 +102,7 @@ pub enum QueryError {
     #[error("usage: /stats?format=(html|active-html|json|prometheus|text)\n\n")]
     Format,
     /// `histogram_buckets`.
-    #[error(
-        "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n"
-    )]
+    #[error("usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n")]
     HistogramBuckets,
     /// `hidden`.
     #[error("usage: /stats?hidden=(include|only|exclude)\n\n")]
@@ -113,9 +111,7 @@ pub enum QueryError {
     #[error("unsupported prometheus histogram bucket mode")]
     PrometheusBuckets,
     /// Native histograms in text.
-    #[error(
-        "unsupported prometheusnative histogram type when not using protobuf exposition format"
-    )]
+    #[error("unsupported prometheusnative histogram type when not using protobuf exposition format")]
     PrometheusNative,
 }
 
@@ -124,12 +120,9 @@ impl Query {
     /// counts.
     pub fn parse(query: &str) -> Result<Self, QueryError> {
         let parameters = Parameters::of(query);
-        let filter = parameters
-            .first("filter")
-            .filter(|pattern| !pattern.is_empty());
-        let filter = filter.map(|pattern| {
-            Regex::new(pattern).map_err(|error| QueryError::Filter(as_re2(pattern, &error)))
-        });
+        let filter = parameters.first("filter").filter(|pattern| !pattern.is_empty());
+        let filter =
+            filter.map(|pattern| Regex::new(pattern).map_err(|error| QueryError::Filter(as_re2(pattern, &error))));
         let parsed = Self {
             used_only: parameters.has("usedonly"),
             filter: filter.transpose()?,
@@ -168,11 +161,7 @@ impl Query {
             text_readouts: parameters.has("text_readouts"),
             pretty: parameters.has("pretty"),
         };
-        if parsed.format == Format::Prometheus {
-            parsed.for_prometheus()
-        } else {
-            Ok(parsed)
-        }
+        if parsed.format == Format::Prometheus { parsed.for_prometheus() } else { Ok(parsed) }
     }
 
     /// Parses the query string of `/stats/prometheus`, which prints that format whatever `format` says.
@@ -182,10 +171,9 @@ impl Query {
 
     fn for_prometheus(self) -> Result<Self, QueryError> {
         match self.histogram_buckets {
-            BucketMode::Default | BucketMode::Cumulative | BucketMode::Summary => Ok(Self {
-                format: Format::Prometheus,
-                ..self
-            }),
+            BucketMode::Default | BucketMode::Cumulative | BucketMode::Summary => {
+                Ok(Self { format: Format::Prometheus, ..self })
+            }
             BucketMode::Disjoint | BucketMode::Detailed => Err(QueryError::PrometheusBuckets),
             BucketMode::PrometheusNative => Err(QueryError::PrometheusNative),
         }
@@ -199,18 +187,11 @@ impl<'a> Parameters<'a> {
     fn of(query: &'a str) -> Self {
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        Self(
-            pairs
-                .map(|(name, value)| (percent_decoded(name), percent_decoded(value)))
-                .collect(),
-        )
+        Self(pairs.map(|(name, value)| (percent_decoded(name), percent_decoded(value))).collect())
     }
 
     fn first(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(other, _)| other == name)
-            .map(|(_, value)| value.as_ref())
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_ref())
     }
 
     fn has(&self, name: &str) -> bool {
@@ -227,15 +208,10 @@ fn percent_decoded(text: &str) -> Cow<'_, str> {
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
         let code = tail.first_chunk::<2>().filter(|_| first == b'%');
-        let code = code.and_then(|code| {
-            Some(char::from(code[0]).to_digit(16)? * 16 + char::from(code[1]).to_digit(16)?)
-        });
+        let code =
+            code.and_then(|code| Some(char::from(code[0]).to_digit(16)? * 16 + char::from(code[1]).to_digit(16)?));
         bytes.push(code.map_or(first, |code| code as u8));
-        rest = if code.is_some() {
-            tail.get(2..).unwrap_or_default()
-        } else {
-            tail
-        };
+        rest = if code.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
     }
     String::from_utf8_lossy(&bytes).into_owned().into()
 }
@@ -243,34 +219,19 @@ fn percent_decoded(text: &str) -> Cow<'_, str> {
 /// Says what is wrong with a regular expression in RE2's words where it has the same idea of it, else in our library's.
 fn as_re2(pattern: &str, error: &regex::Error) -> String {
     let text = error.to_string();
-    let reason = text
-        .lines()
-        .last()
-        .unwrap_or_default()
-        .trim()
-        .trim_start_matches("error: ")
-        .to_owned();
+    let reason = text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned();
     if reason.contains("unclosed group") {
         format!("missing ): {pattern}")
     } else if reason.contains("unopened group") {
         format!("unexpected ): {pattern}")
     } else if reason.contains("unclosed character class") {
-        let class = pattern
-            .rfind('[')
-            .and_then(|at| pattern.get(at..))
-            .unwrap_or(pattern);
+        let class = pattern.rfind('[').and_then(|at| pattern.get(at..)).unwrap_or(pattern);
         format!("missing ]: {class}")
     } else if reason.contains("repetition operator missing expression") {
-        let operator = pattern
-            .find(['*', '+', '?'])
-            .and_then(|at| pattern.get(at..=at))
-            .unwrap_or(pattern);
+        let operator = pattern.find(['*', '+', '?']).and_then(|at| pattern.get(at..=at)).unwrap_or(pattern);
         format!("no argument for repetition operator: {operator}")
     } else if reason.contains("look-around") {
-        let operator = pattern
-            .find("(?")
-            .and_then(|at| pattern.get(at..at + 3))
-            .unwrap_or(pattern);
+        let operator = pattern.find("(?").and_then(|at| pattern.get(at..at + 3)).unwrap_or(pattern);
         format!("invalid perl operator: {operator}")
     } else {
         reason
@@ -287,72 +248,40 @@ mod tests {
             ("filter=(", "Invalid re2 regex: missing ): ("),
             ("filter=%5Ba", "Invalid re2 regex: missing ]: [a"),
             ("filter=a)", "Invalid re2 regex: unexpected ): a)"),
-            (
-                "filter=*",
-                "Invalid re2 regex: no argument for repetition operator: *",
-            ),
-            (
-                "filter=(?%3Da)",
-                "Invalid re2 regex: invalid perl operator: (?=",
-            ),
+            ("filter=*", "Invalid re2 regex: no argument for repetition operator: *"),
+            ("filter=(?%3Da)", "Invalid re2 regex: invalid perl operator: (?="),
             ("type=gauges", "invalid &type= param"),
-            (
-                "type=x&format=y&filter=(",
-                "Invalid re2 regex: missing ): (",
-            ),
+            ("type=x&format=y&filter=(", "Invalid re2 regex: missing ): ("),
             (
                 "type=x&histogram_buckets=y",
                 "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n",
             ),
-            (
-                "format=xml",
-                "usage: /stats?format=(html|active-html|json|prometheus|text)\n\n",
-            ),
-            (
-                "hidden=yes&format=xml",
-                "usage: /stats?hidden=(include|only|exclude)\n\n",
-            ),
+            ("format=xml", "usage: /stats?format=(html|active-html|json|prometheus|text)\n\n"),
+            ("hidden=yes&format=xml", "usage: /stats?hidden=(include|only|exclude)\n\n"),
         ];
         for (query, message) in cases {
-            assert_eq!(
-                Query::parse(query).unwrap_err().to_string(),
-                message,
-                "{query}"
-            );
+            assert_eq!(Query::parse(query).unwrap_err().to_string(), message, "{query}");
         }
         let prometheus = |query| Query::parse_prometheus(query).unwrap_err().to_string();
-        assert_eq!(
-            prometheus("histogram_buckets=detailed"),
-            "unsupported prometheus histogram bucket mode"
-        );
-        assert!(
-            prometheus("histogram_buckets=prometheusnative")
-                .starts_with("unsupported prometheusnative")
-        );
+        assert_eq!(prometheus("histogram_buckets=detailed"), "unsupported prometheus histogram bucket mode");
+        assert!(prometheus("histogram_buckets=prometheusnative").starts_with("unsupported prometheusnative"));
     }
 
     #[test]
     fn parameters_are_decoded_and_the_first_counts() {
-        let query = Query::parse("usedonly&filter=server%2eliv+%65&type=Gauges&type=Counters&histogram_buckets=&unknown=1%").unwrap();
+        let query =
+            Query::parse("usedonly&filter=server%2eliv+%65&type=Gauges&type=Counters&histogram_buckets=&unknown=1%")
+                .unwrap();
         assert!(query.used_only && !query.invert_filter);
         assert_eq!(query.filter.unwrap().as_str(), "server.liv+e");
         assert_eq!(query.kind, StatsType::Gauges);
         assert_eq!(query.histogram_buckets, BucketMode::Default);
-        assert_eq!(
-            Query::parse_prometheus("format=json").unwrap().format,
-            Format::Prometheus
-        );
+        assert_eq!(Query::parse_prometheus("format=json").unwrap().format, Format::Prometheus);
     }
 
     #[test]
     fn broken_percent_codes_stay() {
-        for (text, decoded) in [
-            ("%", "%"),
-            ("%2", "%2"),
-            ("%zz%41", "%zzA"),
-            ("a%2", "a%2"),
-            ("%25", "%"),
-        ] {
+        for (text, decoded) in [("%", "%"), ("%2", "%2"), ("%zz%41", "%zzA"), ("a%2", "a%2"), ("%25", "%")] {
             assert_eq!(percent_decoded(text), decoded);
         }
     }

@@ -126,13 +126,7 @@ impl SingleValue for CounterValue {
 impl SingleValue for GaugeValue {
     fn collect(&self, cold: &FamilyCold, name: &str, into: &mut Collector<'_>) {
         if into.wants(NumberKind::Gauge) {
-            into.gauge(
-                cold,
-                0,
-                &[name],
-                self.number.load(Relaxed),
-                self.used.load(Relaxed),
-            );
+            into.gauge(cold, 0, &[name], self.number.load(Relaxed), self.used.load(Relaxed));
         }
     }
 }
@@ -149,12 +143,7 @@ impl SingleValue for TextValue {
 
 impl<V: SingleValue> Single<V> {
     pub(crate) fn new(name: &str, store: &Arc<Store>) -> Self {
-        Self {
-            name: name.into(),
-            value: V::default(),
-            cold: FamilyCold::default(),
-            store: Arc::downgrade(store),
-        }
+        Self { name: name.into(), value: V::default(), cold: FamilyCold::default(), store: Arc::downgrade(store) }
     }
 }
 
@@ -186,9 +175,6 @@ impl<V: SingleValue> Drop for Single<V> {
 
 impl<V: SingleValue> fmt::Debug for Single<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Single")
-            .field("name", &self.name)
-            .field("value", &self.value)
-            .finish_non_exhaustive()
+        f.debug_struct("Single").field("name", &self.name).field("value", &self.value).finish_non_exhaustive()
     }
 }

@@ -88,11 +88,7 @@ impl NumberRecord {
     /// below zero; that is zero.
     pub(crate) fn shown(&self) -> u64 {
         const RACE: u64 = u64::MAX - u32::MAX as u64;
-        if self.kind == NumberKind::Gauge && self.value >= RACE {
-            0
-        } else {
-            self.value
-        }
+        if self.kind == NumberKind::Gauge && self.value >= RACE { 0 } else { self.value }
     }
 }
 
@@ -154,8 +150,7 @@ impl Snapshot {
     pub(crate) fn sort(&mut self) {
         let names = std::mem::take(&mut self.names);
         let text = |name: &Name| names.get(name.start..name.end).unwrap_or_default();
-        self.numbers
-            .sort_by(|a, b| (text(&a.name), a.kind).cmp(&(text(&b.name), b.kind)));
+        self.numbers.sort_by(|a, b| (text(&a.name), a.kind).cmp(&(text(&b.name), b.kind)));
         self.numbers.dedup_by(|later, kept| {
             let same = later.kind == kept.kind && text(&later.name) == text(&kept.name);
             if same {
@@ -166,8 +161,7 @@ impl Snapshot {
             same
         });
         self.texts.sort_by(|a, b| text(&a.name).cmp(text(&b.name)));
-        self.histograms
-            .sort_by(|a, b| text(&a.name).cmp(text(&b.name)));
+        self.histograms.sort_by(|a, b| text(&a.name).cmp(text(&b.name)));
         self.names = names;
     }
 }

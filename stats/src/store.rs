@@ -13,10 +13,8 @@ use crate::snapshot::Snapshot;
 use crate::tags::TagProducer;
 
 /// The upper bounds of a histogram's buckets unless configured otherwise.
-const DEFAULT_BUCKETS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5,
-    1.8e6, 3.6e6,
-];
+const DEFAULT_BUCKETS: [f64; 19] =
+    [0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6, 3.6e6];
 
 /// Envoy's `stats_config`.
 #[derive(Debug, Default)]
@@ -29,21 +27,20 @@ pub struct StoreOptions {
     pub histogram_buckets: Vec<HistogramBuckets>,
 }
 
+/// By type and prefix.
+type Families = HashMap<(TypeId, Box<str>), Weak<dyn Family>>;
+
 /// All statistics of the process.
 pub struct Store {
     shards: usize,
     options: StoreOptions,
-    families: Mutex<HashMap<(TypeId, Box<str>), Weak<dyn Family>>>,
+    families: Mutex<Families>,
 }
 
 impl Store {
     /// A store for that many threads that count: workers + 2.
     pub fn new(shards: usize, options: StoreOptions) -> Arc<Self> {
-        Arc::new(Self {
-            shards: shards.max(1),
-            options,
-            families: Mutex::default(),
-        })
+        Arc::new(Self { shards: shards.max(1), options, families: Mutex::default() })
     }
 
     /// How many shards there are.
@@ -71,9 +68,7 @@ impl Store {
     /// `cluster.foo.external.upstream_rq`. All its names appear on first use; to show `<family>_completed` before, declare it
     /// in a group too: the same name twice is shown once, added up.
     pub fn codes(self: &Arc<Self>, family: &str) -> Arc<CodesHandle> {
-        self.find_or_create(TypeId::of::<CodesHandle>(), family, || {
-            CodesHandle::new(family, self)
-        })
+        self.find_or_create(TypeId::of::<CodesHandle>(), family, || CodesHandle::new(family, self))
     }
 
     /// A single counter by its full name.
@@ -94,18 +89,13 @@ impl Store {
     /// Takes over what histograms have recorded; the interval shown is from the last call to this one. To be called every
     /// `stats_flush_interval` (5 s) by one thread, or before a scrape with `stats_flush_on_admin`.
     pub fn flush(&self) {
-        self.live()
-            .iter()
-            .for_each(|family| family.merge_histograms());
+        self.live().iter().for_each(|family| family.merge_histograms());
     }
 
     /// [`flush`](Self::flush), and everything that sinks need, with counters' growth since the last call of this.
     pub fn flush_to_sinks(&self) -> Snapshot {
         self.flush();
-        self.collect(Selection {
-            latch: true,
-            ..Selection::ALL
-        })
+        self.collect(Selection { latch: true, ..Selection::ALL })
     }
 
     /// All statistics now, histograms as of the last flush. Deltas continue.
@@ -115,18 +105,12 @@ impl Store {
 
     /// Makes all counters begin at zero again (`/reset_counters`). Used counters stay used.
     pub fn reset_counters(&self) {
-        self.live()
-            .iter()
-            .for_each(|family| family.reset_counters());
+        self.live().iter().for_each(|family| family.reset_counters());
     }
 
     /// The upper bounds of a histogram's buckets.
     pub fn buckets(&self, histogram: &str) -> &[f64] {
-        let configured = self
-            .options
-            .histogram_buckets
-            .iter()
-            .find(|setting| setting.matcher.matches(histogram));
+        let configured = self.options.histogram_buckets.iter().find(|setting| setting.matcher.matches(histogram));
         configured.map_or(&DEFAULT_BUCKETS, |setting| &setting.buckets)
     }
 
@@ -134,9 +118,7 @@ impl Store {
         let mut families = self.live();
         families.sort_by(|a, b| a.prefix().cmp(b.prefix()));
         let mut collector = Collector::new(selection, &self.options.matcher, &self.options.tags);
-        families
-            .iter()
-            .for_each(|family| family.collect(&mut collector));
+        families.iter().for_each(|family| family.collect(&mut collector));
         collector.finish()
     }
 
@@ -144,41 +126,25 @@ impl Store {
     pub(crate) fn forget(&self, kind: TypeId, prefix: &str) {
         let mut families = lock(&self.families);
         let key = (kind, Box::from(prefix));
-        if families
-            .get(&key)
-            .is_some_and(|family| family.strong_count() == 0)
-        {
+        if families.get(&key).is_some_and(|family| family.strong_count() == 0) {
             families.remove(&key);
         }
     }
 
     /// The families in use. Not held under the lock: whoever drops the last handle of one takes the lock.
     fn live(&self) -> Vec<Arc<dyn Family>> {
-        lock(&self.families)
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect()
+        lock(&self.families).values().filter_map(Weak::upgrade).collect()
     }
 
     fn single<V: SingleValue>(self: &Arc<Self>, name: &str) -> Arc<Single<V>> {
         self.find_or_create(TypeId::of::<Single<V>>(), name, || Single::new(name, self))
     }
 
-    fn find_or_create<F: Family>(
-        &self,
-        kind: TypeId,
-        prefix: &str,
-        create: impl FnOnce() -> F,
-    ) -> Arc<F> {
+    fn find_or_create<F: Family>(&self, kind: TypeId, prefix: &str, create: impl FnOnce() -> F) -> Arc<F> {
         let mut families = lock(&self.families);
         let key = (kind, Box::from(prefix));
-        let found = families
-            .get(&key)
-            .and_then(Weak::upgrade)
-            .map(Family::into_any);
-        if let Some(found) =
-            found.and_then(|family: Arc<dyn Any + Send + Sync>| family.downcast::<F>().ok())
-        {
+        let found = families.get(&key).and_then(Weak::upgrade).map(Family::into_any);
+        if let Some(found) = found.and_then(|family: Arc<dyn Any + Send + Sync>| family.downcast::<F>().ok()) {
             return found;
         }
         let created = Arc::new(create());
@@ -190,8 +156,6 @@ impl Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store")
-            .field("shards", &self.shards)
-            .finish_non_exhaustive()
+        f.debug_struct("Store").field("shards", &self.shards).finish_non_exhaustive()
     }
 }

@@ -40,7 +40,7 @@ impl TagSet {
         &self.tags
     }
 
-    /// The name without its tags; `name` is the statistic's full name.
+    /// The name without its tags, and without dots that this leaves at its end; `name` is the statistic's full name.
     pub fn extracted_name(&self, name: &str) -> String {
         let mut extracted = String::with_capacity(name.len());
         self.append_extracted_name(name, &mut extracted);
@@ -54,6 +54,9 @@ impl TagSet {
             start = range.end;
         }
         to.push_str(name.get(start..).unwrap_or_default());
+        while to.ends_with('.') {
+            to.pop();
+        }
     }
 
     /// `name="value",...` with the names made fit and the values escaped.
@@ -76,7 +79,8 @@ pub struct TagSpecifier {
 pub enum TagValue {
     /// Neither `regex` nor `fixed_value`: the default extractors of that name, for `use_all_default_tags: false`.
     Default,
-    /// `regex`: the first group is removed from the name; the second one, or else the first, is the value.
+    /// `regex`: the first group is removed from the name; the second one, or the first if it is the only one, is the value,
+    /// empty if it took no part in the match.
     Regex(String),
     /// `fixed_value`, for all statistics. Also `--stats-tag`.
     Fixed(String),
@@ -95,11 +99,7 @@ pub struct TagOptions {
 
 impl Default for TagOptions {
     fn default() -> Self {
-        Self {
-            use_all_default_tags: true,
-            allow_default_tag_overrides: false,
-            tags: Vec::new(),
-        }
+        Self { use_all_default_tags: true, allow_default_tag_overrides: false, tags: Vec::new() }
     }
 }
 
@@ -112,8 +112,8 @@ pub enum TagError {
     /// Without a regular expression, the tag must be one of the defaults.
     #[error("No regex specified for tag specifier and no default regex for name: '{0}'")]
     NoDefault(String),
-    /// The regular expression cannot be compiled: look-around and back-references are not supported, by Envoy neither.
-    #[error("tag '{name}': invalid regex '{regex}': {reason}")]
+    /// The regular expression cannot be compiled. Look-around and back-references, which Envoy takes here, are not supported.
+    #[error("Invalid regex '{regex}': {reason} (tag '{name}')")]
     InvalidRegex {
         /// The tag.
         name: String,
@@ -138,14 +138,9 @@ pub struct TagProducer {
 impl TagProducer {
     /// Compiles the configuration.
     pub fn new(options: &TagOptions) -> Result<Self, TagError> {
-        let mut producer = Self {
-            general: Vec::new(),
-            by_first_token: Vec::new(),
-            ambiguous: HashSet::new(),
-        };
-        let overridden = |name: &str| {
-            options.allow_default_tag_overrides && options.tags.iter().any(|tag| tag.name == name)
-        };
+        let mut producer = Self { general: Vec::new(), by_first_token: Vec::new(), ambiguous: HashSet::new() };
+        let overridden =
+            |name: &str| options.allow_default_tag_overrides && options.tags.iter().any(|tag| tag.name == name);
         if options.use_all_default_tags {
             DEFAULTS
                 .iter()
@@ -159,17 +154,10 @@ impl TagProducer {
             match value {
                 TagValue::Fixed(value) => producer.add("", name, Find::Fixed(value.clone())),
                 TagValue::Regex(regex) if !regex.is_empty() => {
-                    producer.add(
-                        first_token_of_regex(regex),
-                        name,
-                        Find::Regex(compile(name, regex)?),
-                    );
+                    producer.add(first_token_of_regex(regex), name, Find::Regex(compile(name, regex)?));
                 }
                 TagValue::Regex(_) | TagValue::Default => {
-                    let mut defaults = DEFAULTS
-                        .iter()
-                        .filter(|default| default.tag == name)
-                        .peekable();
+                    let mut defaults = DEFAULTS.iter().filter(|default| default.tag == name).peekable();
                     if defaults.peek().is_none() {
                         return Err(TagError::NoDefault(name.clone()));
                     }
@@ -183,25 +171,15 @@ impl TagProducer {
     /// The tags of the statistic of that name.
     pub fn produce(&self, name: &str) -> TagSet {
         let first = name.split_once('.').map(|(first, _)| first);
-        let special = self
-            .by_first_token
-            .iter()
-            .find(|(token, _)| Some(token.as_str()) == first);
-        let special = special
-            .map(|(_, extractors)| extractors.as_slice())
-            .unwrap_or_default();
+        let special = self.by_first_token.iter().find(|(token, _)| Some(token.as_str()) == first);
+        let special = special.map(|(_, extractors)| extractors.as_slice()).unwrap_or_default();
         let mut set = TagSet::default();
         for extractor in self.general.iter().chain(special) {
-            if self.ambiguous.contains(&extractor.tag)
-                && set.tags.iter().any(|tag| tag.name == extractor.tag)
-            {
+            if self.ambiguous.contains(&extractor.tag) && set.tags.iter().any(|tag| tag.name == extractor.tag) {
                 continue;
             }
             if let Some(found) = extractor.find.find(name) {
-                set.tags.push(Tag {
-                    name: Arc::clone(&extractor.tag),
-                    value: found.value.to_owned(),
-                });
+                set.tags.push(Tag { name: Arc::clone(&extractor.tag), value: found.value.to_owned() });
                 set.removed.push(found.removed);
             }
         }
@@ -222,26 +200,17 @@ impl TagProducer {
 
     fn add(&mut self, first_token: &str, tag: &str, find: Find) {
         let tag: Arc<str> = tag.into();
-        let all = self
-            .by_first_token
-            .iter()
-            .flat_map(|(_, extractors)| extractors)
-            .chain(&self.general);
+        let all = self.by_first_token.iter().flat_map(|(_, extractors)| extractors).chain(&self.general);
         if all.into_iter().any(|other| other.tag == tag) {
             self.ambiguous.insert(Arc::clone(&tag));
         }
         let extractor = Extractor { tag, find };
         if first_token.is_empty() {
             self.general.push(extractor);
-        } else if let Some((_, list)) = self
-            .by_first_token
-            .iter_mut()
-            .find(|(token, _)| token == first_token)
-        {
+        } else if let Some((_, list)) = self.by_first_token.iter_mut().find(|(token, _)| token == first_token) {
             list.push(extractor);
         } else {
-            self.by_first_token
-                .push((first_token.to_owned(), vec![extractor]));
+            self.by_first_token.push((first_token.to_owned(), vec![extractor]));
         }
     }
 }
@@ -249,14 +218,8 @@ impl TagProducer {
 impl Default for TagProducer {
     /// All of Envoy's default tags.
     fn default() -> Self {
-        let mut producer = Self {
-            general: Vec::new(),
-            by_first_token: Vec::new(),
-            ambiguous: HashSet::new(),
-        };
-        DEFAULTS
-            .iter()
-            .for_each(|default| producer.add_default(default));
+        let mut producer = Self { general: Vec::new(), by_first_token: Vec::new(), ambiguous: HashSet::new() };
+        DEFAULTS.iter().for_each(|default| producer.add_default(default));
         producer
     }
 }
@@ -278,13 +241,7 @@ fn compile(name: &str, regex: &str) -> Result<Regex, TagError> {
     Regex::new(regex).map_err(|error| TagError::InvalidRegex {
         name: name.to_owned(),
         regex: regex.to_owned(),
-        reason: error
-            .to_string()
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim()
-            .to_owned(),
+        reason: error.to_string().lines().last().unwrap_or_default().trim().to_owned(),
     })
 }
 
@@ -293,9 +250,7 @@ fn first_token_of_regex(regex: &str) -> &str {
     let Some(rest) = regex.strip_prefix('^') else {
         return "";
     };
-    let end = rest
-        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .unwrap_or(rest.len());
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
     match rest.split_at_checked(end) {
         Some((token, after)) if after.starts_with("\\.") => token,
         _ => "",
@@ -332,13 +287,7 @@ fn labels(tags: &[Tag]) -> String {
 
 /// Appends a name as Prometheus allows it: every other character becomes `_`, by byte as Envoy does it.
 pub(crate) fn append_metric_name(name: &str, to: &mut String) {
-    to.extend(name.bytes().map(|byte| {
-        if byte.is_ascii_alphanumeric() {
-            char::from(byte)
-        } else {
-            '_'
-        }
-    }));
+    to.extend(name.bytes().map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte) } else { '_' }));
 }
 
 /// Appends a label's value with backslash, quote and newline escaped.

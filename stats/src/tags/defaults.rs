@@ -31,202 +31,66 @@ pub(super) struct Default {
 pub(super) const DEFAULTS: &[Default] = &[
     any("envoy.response_code", Find::With(response_code)),
     any("envoy.response_code_class", Find::With(response_code_class)),
-    any(
-        "envoy.ssl_curve",
-        Find::With(|name| ssl_leaf(name, ".ssl.curves", is_cipher)),
-    ),
-    any(
-        "envoy.ssl_sigalg",
-        Find::With(|name| ssl_leaf(name, ".ssl.sigalgs", is_cipher)),
-    ),
-    any(
-        "envoy.ssl_version",
-        Find::With(|name| ssl_leaf(name, ".ssl.versions", is_tls_version)),
-    ),
+    any("envoy.ssl_curve", Find::With(|name| ssl_leaf(name, ".ssl.curves", is_cipher))),
+    any("envoy.ssl_sigalg", Find::With(|name| ssl_leaf(name, ".ssl.sigalgs", is_cipher))),
+    any("envoy.ssl_version", Find::With(|name| ssl_leaf(name, ".ssl.versions", is_tls_version))),
     any("envoy.tls_certificate", Find::With(tls_certificate)),
     any("envoy.worker_id", Find::With(worker_id)),
-    any(
-        "envoy.local_http_ratelimit_prefix",
-        Find::Tokens("$.http_local_rate_limit.**"),
-    ),
+    any("envoy.local_http_ratelimit_prefix", Find::Tokens("$.http_local_rate_limit.**")),
     any("envoy.rbac_prefix", Find::Tokens("$.rbac.**")),
     of("cluster", "cipher_suite", Find::With(cluster_cipher)),
-    of(
-        "cluster",
-        "envoy.health_check_name",
-        Find::With(health_check_name),
-    ),
-    of(
-        "cluster",
-        "envoy.grpc_bridge_method",
-        Find::Tokens("cluster.*.grpc.*.$.**"),
-    ),
-    of(
-        "cluster",
-        "envoy.grpc_bridge_service",
-        Find::Tokens("cluster.*.grpc.$.**"),
-    ),
-    of(
-        "cluster",
-        "envoy.cluster_name",
-        Find::Tokens("cluster.$.**"),
-    ),
-    of(
-        "cluster",
-        "envoy.ext_authz_prefix",
-        Find::Tokens("cluster.*.ext_authz.$.**"),
-    ),
-    of(
-        "http",
-        "envoy.dynamo_partition_id",
-        Find::With(dynamo_partition_id),
-    ),
-    of(
-        "http",
-        "envoy.dynamo_operation",
-        Find::With(dynamo_operation),
-    ),
+    of("cluster", "envoy.health_check_name", Find::With(health_check_name)),
+    of("cluster", "envoy.grpc_bridge_method", Find::Tokens("cluster.*.grpc.*.$.**")),
+    of("cluster", "envoy.grpc_bridge_service", Find::Tokens("cluster.*.grpc.$.**")),
+    of("cluster", "envoy.cluster_name", Find::Tokens("cluster.$.**")),
+    of("cluster", "envoy.ext_authz_prefix", Find::Tokens("cluster.*.ext_authz.$.**")),
+    of("http", "envoy.dynamo_partition_id", Find::With(dynamo_partition_id)),
+    of("http", "envoy.dynamo_operation", Find::With(dynamo_operation)),
     of("http", "envoy.dynamo_table", Find::With(dynamo_table)),
-    of(
-        "http",
-        "envoy.rds_route_config",
-        Find::With(|name| route_config(name, "rds")),
-    ),
-    of(
-        "http",
-        "envoy.scoped_rds_config",
-        Find::With(|name| route_config(name, "scoped_rds")),
-    ),
-    of(
-        "http",
-        "envoy.rbac_http_prefix",
-        Find::With(rbac_http_prefix),
-    ),
-    of(
-        "http",
-        "envoy.rbac_policy_name",
-        Find::With(rbac_policy_name),
-    ),
-    of(
-        "http",
-        "envoy.http_user_agent",
-        Find::Tokens("http.*.user_agent.$.**"),
-    ),
-    of(
-        "http",
-        "envoy.fault_downstream_cluster",
-        Find::Tokens("http.*.fault.$.**"),
-    ),
-    of(
-        "http",
-        "envoy.ext_authz_prefix",
-        Find::Tokens("http.*.ext_authz.$.**"),
-    ),
-    of(
-        "http",
-        "envoy.http_conn_manager_prefix",
-        Find::Tokens("http.$.**"),
-    ),
-    of(
-        "listener",
-        "envoy.ssl_cipher",
-        Find::With(|name| ssl_leaf(name, ".ssl.ciphers", is_cipher)),
-    ),
-    of(
-        "listener",
-        "envoy.http_conn_manager_prefix",
-        Find::With(listener_http),
-    ),
-    of(
-        "listener",
-        "envoy.listener_address",
-        Find::With(listener_address),
-    ),
-    of(
-        "vhost",
-        "envoy.virtual_cluster",
-        Find::Tokens("vhost.*.vcluster.$.**"),
-    ),
+    of("http", "envoy.rds_route_config", Find::With(|name| route_config(name, "rds"))),
+    of("http", "envoy.scoped_rds_config", Find::With(|name| route_config(name, "scoped_rds"))),
+    of("http", "envoy.rbac_http_prefix", Find::With(rbac_http_prefix)),
+    of("http", "envoy.rbac_policy_name", Find::With(rbac_policy_name)),
+    of("http", "envoy.http_user_agent", Find::Tokens("http.*.user_agent.$.**")),
+    of("http", "envoy.fault_downstream_cluster", Find::Tokens("http.*.fault.$.**")),
+    of("http", "envoy.ext_authz_prefix", Find::Tokens("http.*.ext_authz.$.**")),
+    of("http", "envoy.http_conn_manager_prefix", Find::Tokens("http.$.**")),
+    of("listener", "envoy.ssl_cipher", Find::With(|name| ssl_leaf(name, ".ssl.ciphers", is_cipher))),
+    of("listener", "envoy.http_conn_manager_prefix", Find::With(listener_http)),
+    of("listener", "envoy.listener_address", Find::With(listener_address)),
+    of("vhost", "envoy.virtual_cluster", Find::Tokens("vhost.*.vcluster.$.**")),
     of("vhost", "envoy.virtual_host", Find::Tokens("vhost.$.**")),
     of("vhost", "envoy.route", Find::Tokens("vhost.*.route.$.**")),
-    of(
-        "mongo",
-        "envoy.mongo_callsite",
-        Find::Tokens("mongo.*.collection.*.callsite.$.query.**"),
-    ),
-    of(
-        "mongo",
-        "envoy.mongo_collection",
-        Find::Tokens("mongo.*.collection.$.**.query.*"),
-    ),
+    of("mongo", "envoy.mongo_callsite", Find::Tokens("mongo.*.collection.*.callsite.$.query.**")),
+    of("mongo", "envoy.mongo_collection", Find::Tokens("mongo.*.collection.$.**.query.*")),
     of("mongo", "envoy.mongo_cmd", Find::Tokens("mongo.*.cmd.$.**")),
     of("mongo", "envoy.mongo_prefix", Find::Tokens("mongo.$.**")),
-    of(
-        "proxy_proto",
-        "envoy.proxy_protocol_version",
-        Find::With(proxy_protocol_version),
-    ),
-    of(
-        "proxy_proto",
-        "envoy.proxy_protocol_prefix",
-        Find::With(proxy_protocol_prefix),
-    ),
+    of("proxy_proto", "envoy.proxy_protocol_prefix", Find::With(proxy_protocol_prefix)),
+    of("proxy_proto", "envoy.proxy_protocol_version", Find::With(proxy_protocol_version)),
     of("tcp", "envoy.tcp_prefix", Find::Tokens("tcp.$.**")),
     of("udp", "envoy.udp_prefix", Find::Tokens("udp.$.**")),
-    of(
-        "auth",
-        "envoy.clientssl_prefix",
-        Find::Tokens("auth.clientssl.$.**"),
-    ),
-    of(
-        "ratelimit",
-        "envoy.ratelimit_prefix",
-        Find::Tokens("ratelimit.$.**"),
-    ),
+    of("auth", "envoy.clientssl_prefix", Find::Tokens("auth.clientssl.$.**")),
+    of("ratelimit", "envoy.ratelimit_prefix", Find::Tokens("ratelimit.$.**")),
     of("thrift", "envoy.thrift_prefix", Find::Tokens("thrift.$.**")),
     of("redis", "envoy.redis_prefix", Find::Tokens("redis.$.**")),
-    of(
-        "grpc",
-        "envoy.google_grpc_client_prefix",
-        Find::Tokens("grpc.$.**"),
-    ),
-    of(
-        "local_rate_limit",
-        "envoy.local_network_ratelimit_prefix",
-        Find::Tokens("local_rate_limit.$.**"),
-    ),
+    of("grpc", "envoy.google_grpc_client_prefix", Find::Tokens("grpc.$.**")),
+    of("local_rate_limit", "envoy.local_network_ratelimit_prefix", Find::Tokens("local_rate_limit.$.**")),
     of(
         "listener_local_ratelimit",
         "envoy.local_listener_ratelimit_prefix",
         Find::Tokens("listener_local_ratelimit.$.**"),
     ),
-    of(
-        "dns_filter",
-        "envoy.dns_filter_prefix",
-        Find::Tokens("dns_filter.$.**"),
-    ),
-    of(
-        "connection_limit",
-        "envoy.connection_limit_prefix",
-        Find::Tokens("connection_limit.$.**"),
-    ),
+    of("dns_filter", "envoy.dns_filter_prefix", Find::Tokens("dns_filter.$.**")),
+    of("connection_limit", "envoy.connection_limit_prefix", Find::Tokens("connection_limit.$.**")),
     of("sds", "envoy.xds_resource_name", Find::With(sds_resource)),
 ];
 
 const fn any(tag: &'static str, find: Find) -> Default {
-    Default {
-        tag,
-        first_token: "",
-        find,
-    }
+    Default { tag, first_token: "", find }
 }
 
 const fn of(first_token: &'static str, tag: &'static str, find: Find) -> Default {
-    Default {
-        tag,
-        first_token,
-        find,
-    }
+    Default { tag, first_token, find }
 }
 
 impl Find {
@@ -236,17 +100,14 @@ impl Find {
             Self::With(find) => find(name),
             Self::Regex(regex) => {
                 let captures = regex.captures(name)?;
-                let removed = captures.get(1)?;
-                let value = captures.get(2).unwrap_or(removed);
-                Some(Found {
-                    removed: removed.range(),
-                    value: value.as_str(),
-                })
+                if captures.len() < 2 {
+                    return None;
+                }
+                let removed = captures.get(1).map_or(0..0, |removed| removed.range());
+                let value = captures.get(captures.len().min(3) - 1).map_or("", |value| value.as_str());
+                Some(Found { removed, value })
             }
-            Self::Fixed(value) => Some(Found {
-                removed: 0..0,
-                value,
-            }),
+            Self::Fixed(value) => Some(Found { removed: 0..0, value }),
         }
     }
 }
@@ -263,10 +124,7 @@ fn by_tokens<'a>(pattern: &str, name: &'a str) -> Option<Found<'a>> {
             return rest.is_none().then_some(value).flatten();
         };
         let next = |rest: &str| {
-            rest.split_once('.')
-                .map_or((rest.len(), None), |(token, after)| {
-                    (token.len(), Some(after.len()))
-                })
+            rest.split_once('.').map_or((rest.len(), None), |(token, after)| (token.len(), Some(after.len())))
         };
         if expected == "**" {
             let (mut rest, mut at) = (rest, at);
@@ -290,39 +148,21 @@ fn by_tokens<'a>(pattern: &str, name: &'a str) -> Option<Found<'a>> {
             "$" => Some((at, at + length)),
             literal => (text.get(..length) == Some(literal)).then_some(value)?,
         };
-        matches(
-            pattern,
-            after.and_then(|after| text.get(text.len() - after..)),
-            at + length + 1,
-            value,
-        )
+        matches(pattern, after.and_then(|after| text.get(text.len() - after..)), at + length + 1, value)
     }
     let (start, end) = matches(pattern.split('.'), Some(name), 0, None)?;
-    let removed = if end < name.len() {
-        start..end + 1
-    } else {
-        start.saturating_sub(1)..end
-    };
-    Some(Found {
-        removed,
-        value: name.get(start..end)?,
-    })
+    let removed = if end < name.len() { start..end + 1 } else { start.saturating_sub(1)..end };
+    Some(Found { removed, value: name.get(start..end)? })
 }
 
 /// What is found at `start..end`, with the dot behind it.
 fn with_dot(name: &str, start: usize, end: usize) -> Option<Found<'_>> {
-    Some(Found {
-        removed: start..end + 1,
-        value: name.get(start..end)?,
-    })
+    Some(Found { removed: start..end + 1, value: name.get(start..end)? })
 }
 
 /// What is found from `start` to the end, with the dot before it.
 fn to_end(name: &str, start: usize) -> Option<Found<'_>> {
-    Some(Found {
-        removed: start.saturating_sub(1)..name.len(),
-        value: name.get(start..)?,
-    })
+    Some(Found { removed: start.saturating_sub(1)..name.len(), value: name.get(start..)? })
 }
 
 /// A token that is not empty and has a dot behind it, at `start`.
@@ -333,26 +173,17 @@ fn token_at(name: &str, start: usize) -> Option<Found<'_>> {
 
 /// Whatever is behind `first.<one token>.`, and where.
 fn below<'a>(name: &'a str, first: &str) -> Option<(usize, &'a str)> {
-    let (_, rest) = name
-        .strip_prefix(first)?
-        .strip_prefix('.')?
-        .split_once('.')
-        .filter(|(token, _)| !token.is_empty())?;
+    let (_, rest) =
+        name.strip_prefix(first)?.strip_prefix('.')?.split_once('.').filter(|(token, _)| !token.is_empty())?;
     Some((name.len() - rest.len(), rest))
 }
 
 fn is_word(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn is_cipher(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
 fn is_tls_version(text: &str) -> bool {
@@ -363,8 +194,7 @@ fn is_tls_version(text: &str) -> bool {
 fn response_code(name: &str) -> Option<Found<'_>> {
     let start = name.len().checked_sub(3)?;
     let (before, code) = name.split_at_checked(start)?;
-    (before.ends_with("_rq_") && code.bytes().all(|byte| byte.is_ascii_digit()))
-        .then(|| to_end(name, start))?
+    (before.ends_with("_rq_") && code.bytes().all(|byte| byte.is_ascii_digit())).then(|| to_end(name, start))?
 }
 
 /// `..._rq_2xx`, of which `2` goes.
@@ -372,18 +202,14 @@ fn response_code_class(name: &str) -> Option<Found<'_>> {
     let before = name.strip_suffix("xx")?;
     let start = before.len().checked_sub(1)?;
     let (family, class) = before.split_at_checked(start)?;
-    (family.ends_with("_rq_") && class.bytes().all(|byte| byte.is_ascii_digit())).then_some(Found {
-        removed: start..start + 1,
-        value: class,
-    })
+    (family.ends_with("_rq_") && class.bytes().all(|byte| byte.is_ascii_digit()))
+        .then_some(Found { removed: start..start + 1, value: class })
 }
 
 /// `listener.<any>.ssl.<family>.<value>`, and the same of a cluster. The value is the rest of the name.
 fn ssl_leaf<'a>(name: &'a str, family: &str, fits: fn(&str) -> bool) -> Option<Found<'a>> {
     ssl_owner(name)?;
-    let at = name
-        .match_indices(family)
-        .map(|(at, _)| at + family.len() + 1);
+    let at = name.match_indices(family).map(|(at, _)| at + family.len() + 1);
     at.into_iter().find_map(|start| {
         let dotted = name.get(..start)?.ends_with('.');
         (dotted && fits(name.get(start..)?)).then(|| to_end(name, start))?
@@ -391,8 +217,7 @@ fn ssl_leaf<'a>(name: &'a str, family: &str, fits: fn(&str) -> bool) -> Option<F
 }
 
 fn ssl_owner(name: &str) -> Option<&str> {
-    name.strip_prefix("listener.")
-        .or_else(|| name.strip_prefix("cluster."))
+    name.strip_prefix("listener.").or_else(|| name.strip_prefix("cluster."))
 }
 
 /// `cluster.<name>.ssl.ciphers.<cipher>`
@@ -406,43 +231,25 @@ fn cluster_cipher(name: &str) -> Option<Found<'_>> {
 fn tls_certificate(name: &str) -> Option<Found<'_>> {
     ssl_owner(name)?;
     let family = ".ssl.certificate.";
-    name.match_indices(family)
-        .find_map(|(at, _)| token_at(name, at + family.len()))
+    name.match_indices(family).find_map(|(at, _)| token_at(name, at + family.len()))
 }
 
 /// The number in `worker_<n>.`, behind the name of whatever the worker is a part of.
 fn worker_id(name: &str) -> Option<Found<'_>> {
     let start = match name.split_once('.')?.0 {
         owner @ ("server" | "listener_manager" | "thread_local_cluster_manager") => owner.len() + 1,
-        "listener" => {
-            listener_address(name)
-                .map_or_else(|| token_at(name, "listener.".len()), Some)?
-                .removed
-                .end
-        }
+        "listener" => listener_address(name).map_or_else(|| token_at(name, "listener.".len()), Some)?.removed.end,
         _ => return None,
     };
-    let found = token_at(
-        name,
-        start
-            + name
-                .get(start..)?
-                .strip_prefix("worker_")
-                .map(|_| "worker_".len())?,
-    )?;
-    found
-        .value
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then_some(found)
+    let found = token_at(name, start + name.get(start..)?.strip_prefix("worker_").map(|_| "worker_".len())?)?;
+    found.value.bytes().all(|byte| byte.is_ascii_digit()).then_some(found)
 }
 
 /// `listener.<any>.http.<stat_prefix>.`
 fn listener_http(name: &str) -> Option<Found<'_>> {
     let rest = name.strip_prefix("listener.")?;
     let offset = name.len() - rest.len();
-    rest.match_indices(".http.")
-        .find_map(|(at, family)| token_at(name, offset + at + family.len()))
+    rest.match_indices(".http.").find_map(|(at, family)| token_at(name, offset + at + family.len()))
 }
 
 /// `listener.<address>_<port>.` with the dots of the address, or `listener.<stat_prefix>.`, but not `listener.admin.`.
@@ -461,11 +268,7 @@ fn address_length(text: &str) -> Option<usize> {
     let mut at = 0;
     if let Some(inside) = text.strip_prefix('[') {
         let length = inside.find(']').filter(|&length| length > 0)?;
-        if !inside
-            .get(..length)?
-            .bytes()
-            .all(|byte| byte.is_ascii_hexdigit() || byte == b'_')
-        {
+        if !inside.get(..length)?.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'_') {
             return None;
         }
         at = length + 2;
@@ -493,19 +296,14 @@ fn health_check_name(name: &str) -> Option<Found<'_>> {
     let (start, rest) = below(name, "cluster")?;
     let (value, after) = rest.strip_prefix("health_check.name.")?.split_once('.')?;
     let start = start + "health_check.name.".len();
-    (!value.is_empty() && !after.is_empty()).then_some(Found {
-        removed: start - ".name.".len()..start + value.len(),
-        value,
-    })
+    (!value.is_empty() && !after.is_empty())
+        .then_some(Found { removed: start - ".name.".len()..start + value.len(), value })
 }
 
 /// `http.<stat_prefix>.rds.<route configuration>.<statistic>`; the configuration's name may have dots.
 fn route_config<'a>(name: &'a str, family: &str) -> Option<Found<'a>> {
     let (start, rest) = below(name, "http")?;
-    let (value, statistic) = rest
-        .strip_prefix(family)?
-        .strip_prefix('.')?
-        .rsplit_once('.')?;
+    let (value, statistic) = rest.strip_prefix(family)?.strip_prefix('.')?.rsplit_once('.')?;
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     let start = start + family.len() + 1;
     (is_word(statistic) && !value.is_empty() && value.bytes().all(fits))
@@ -523,38 +321,26 @@ fn rbac_http_prefix(name: &str) -> Option<Found<'_>> {
 fn rbac_policy_name(name: &str) -> Option<Found<'_>> {
     let (_, rest) = below(name, "http")?;
     let rest = rest.strip_prefix("rbac.")?;
-    let tail = rest
-        .strip_prefix("policy.")
-        .or_else(|| rest.split_once('.')?.1.strip_prefix("policy."))?;
+    let tail = rest.strip_prefix("policy.").or_else(|| rest.split_once('.')?.1.strip_prefix("policy."))?;
     let (policy, verdict) = tail.split_once('.')?;
     let start = name.len() - tail.len();
-    (!policy.is_empty()
-        && matches!(
-            verdict,
-            "allowed" | "denied" | "shadow_allowed" | "shadow_denied"
-        ))
-    .then(|| with_dot(name, start, start + policy.len()))?
+    (!policy.is_empty() && matches!(verdict, "allowed" | "denied" | "shadow_allowed" | "shadow_denied"))
+        .then(|| with_dot(name, start, start + policy.len()))?
 }
 
 /// `proxy_proto.[<stat_prefix>.]versions.v<n>.<statistic>`; all but the first and the last token go.
 fn proxy_protocol_version(name: &str) -> Option<Found<'_>> {
     let start = "proxy_proto.".len();
     let rest = name.strip_prefix("proxy_proto.")?;
-    let tail = rest
-        .strip_prefix("versions.v")
-        .or_else(|| rest.split_once('.')?.1.strip_prefix("versions.v"))?;
+    let tail = rest.strip_prefix("versions.v").or_else(|| rest.split_once('.')?.1.strip_prefix("versions.v"))?;
     let (value, statistic) = tail.split_once('.')?;
     let digit = value.len() == 1 && value.bytes().all(|byte| byte.is_ascii_digit());
-    (digit && is_word(statistic)).then_some(Found {
-        removed: start..name.len() - statistic.len(),
-        value,
-    })
+    (digit && is_word(statistic)).then_some(Found { removed: start..name.len() - statistic.len(), value })
 }
 
 /// `proxy_proto.<stat_prefix>.<rest>`
 fn proxy_protocol_prefix(name: &str) -> Option<Found<'_>> {
-    token_at(name, "proxy_proto.".len())
-        .filter(|found| found.value != "versions" && found.removed.end < name.len())
+    token_at(name, "proxy_proto.".len()).filter(|found| found.value != "versions" && found.removed.end < name.len())
 }
 
 /// `sds.<secret>.<rest>`
@@ -571,18 +357,10 @@ fn dynamo(name: &str) -> Option<(usize, &str)> {
 /// `table.<table>.capacity.<operation>.__partition_id=<7 characters>`
 fn dynamo_partition_id(name: &str) -> Option<Found<'_>> {
     let mut tokens = dynamo(name)?.1.split('.');
-    let (family, _, capacity, _) = (
-        tokens.next()?,
-        tokens.next()?,
-        tokens.next()?,
-        tokens.next()?,
-    );
+    let (family, _, capacity, _) = (tokens.next()?, tokens.next()?, tokens.next()?, tokens.next()?);
     let value = tokens.next()?.strip_prefix("__partition_id=")?;
-    let fits = family == "table"
-        && capacity == "capacity"
-        && value.len() == 7
-        && is_word(value)
-        && tokens.next().is_none();
+    let fits =
+        family == "table" && capacity == "capacity" && value.len() == 7 && is_word(value) && tokens.next().is_none();
     let removed = name.len() - value.len() - ".__partition_id=".len()..name.len();
     fits.then_some(Found { removed, value })
 }
@@ -590,25 +368,17 @@ fn dynamo_partition_id(name: &str) -> Option<Found<'_>> {
 /// `operation.<operation>` or `table.<table>.capacity.<operation>`, of which the dot before goes too.
 fn dynamo_operation(name: &str) -> Option<Found<'_>> {
     let (_, rest) = dynamo(name)?;
-    let tail = rest.strip_prefix("operation.").or_else(|| {
-        rest.strip_prefix("table.")?
-            .split_once('.')?
-            .1
-            .strip_prefix("capacity.")
-    })?;
+    let tail = rest
+        .strip_prefix("operation.")
+        .or_else(|| rest.strip_prefix("table.")?.split_once('.')?.1.strip_prefix("capacity."))?;
     let value = tail.split('.').next().filter(|value| !value.is_empty())?;
     let start = name.len() - tail.len();
-    Some(Found {
-        removed: start - 1..start + value.len(),
-        value,
-    })
+    Some(Found { removed: start - 1..start + value.len(), value })
 }
 
 /// `table.<table>.` or `error.<table>.`
 fn dynamo_table(name: &str) -> Option<Found<'_>> {
     let (start, rest) = dynamo(name)?;
-    let tail = rest
-        .strip_prefix("table.")
-        .or_else(|| rest.strip_prefix("error."))?;
+    let tail = rest.strip_prefix("table.").or_else(|| rest.strip_prefix("error."))?;
     token_at(name, start + (rest.len() - tail.len()))
 }
