@@ -1,0 +1,260 @@
+//! What a worker does with the connections it accepts: from a filter chain to what serves it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use filters::stream_info::{ConnectionInfo, StreamInfo};
+use stats::SharedCounter;
+
+use super::Worker;
+use super::mailbox::ListenerChange;
+use crate::config::filter_chain::{FilterChain, NetworkFilter};
+use crate::config::listener::ListenerConfig;
+use crate::downstream::accept::{
+    Accepted, Acceptors, ActiveListener, ConnectionHandler, ListenerCounter, ListenerId, Stream,
+};
+use crate::downstream::listener_filters::FilterCounter;
+use crate::http::manager::{Connection, Manager};
+use crate::observe::catalogue::{ListenerStats, ListenerWorkerStats};
+use crate::tcp::proxy::TcpProxy;
+use crate::transport::Io;
+
+/// The listeners of a worker.
+pub(super) struct Listeners {
+    acceptors: Acceptors<Rc<Handler>>,
+}
+
+/// Serves accepted connections.
+struct Handler {
+    worker: Rc<Worker>,
+    listeners: RefCell<HashMap<ListenerId, Rc<ListenerRuntime>>>,
+}
+
+/// A listener on this worker, with all that its connections need resolved.
+struct ListenerRuntime {
+    stats: ListenerStats,
+    worker_stats: ListenerWorkerStats,
+    /// By identity of the chain: chains an update kept are the same.
+    chains: HashMap<*const FilterChain, Service>,
+    filter_counters: RefCell<HashMap<(usize, FilterCounter), SharedCounter>>,
+    /// Aborted when the listener's drain time is over.
+    connections: RefCell<Vec<tokio::task::AbortHandle>>,
+}
+
+/// What serves the connections of a chain.
+#[derive(Clone)]
+enum Service {
+    Http(Rc<Manager>),
+    Tcp(Rc<TcpProxy>),
+    Close,
+}
+
+impl Listeners {
+    pub(super) fn new(worker: &Rc<Worker>) -> Self {
+        let handler = Rc::new(Handler { worker: Rc::clone(worker), listeners: RefCell::default() });
+        let global = Arc::clone(&worker.shared().connections);
+        Self { acceptors: Acceptors::new(handler, worker.index(), global) }
+    }
+
+    pub(super) fn apply(&self, change: ListenerChange) {
+        let handler = self.acceptors.handler();
+        match change {
+            ListenerChange::Activate(listener) => {
+                handler.prepare(&listener);
+                if let Err(error) = self.acceptors.activate(&listener) {
+                    tracing::error!(listener = &*listener.config.name, %error, "a listening socket cannot be polled");
+                }
+            }
+            ListenerChange::Stop(id, stopped) => {
+                let acceptors = self.acceptors.clone();
+                tokio::task::spawn_local(async move {
+                    acceptors.stop(id).await;
+                    stopped();
+                });
+            }
+            ListenerChange::Close(id) => {
+                let gone = handler.listeners.borrow_mut().remove(&id);
+                if let Some(listener) = gone {
+                    for connection in listener.connections.borrow().iter() {
+                        connection.abort();
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn pause(&self, paused: bool) {
+        self.acceptors.pause(paused);
+    }
+}
+
+impl Handler {
+    /// Resolves what connections of this version will need; chains an update kept keep theirs.
+    fn prepare(&self, listener: &Arc<ActiveListener>) {
+        let config = &listener.config;
+        let prefix = format!("listener.{}.", config.stat_prefix);
+        let store = self.worker.store();
+        let before = self.listeners.borrow().get(&listener.id).cloned();
+        let chains = config
+            .chains
+            .iter()
+            .map(|chain| {
+                let key = Arc::as_ptr(chain);
+                let kept = before.as_ref().and_then(|before| before.chains.get(&key)).cloned();
+                (key, kept.unwrap_or_else(|| self.service(chain, config)))
+            })
+            .collect();
+        let runtime = ListenerRuntime {
+            stats: store.group::<ListenerStats>(&prefix).shard(self.worker.index()),
+            worker_stats: store
+                .group::<ListenerWorkerStats>(&format!("{prefix}worker_{}.", self.worker.index()))
+                .shard(self.worker.index()),
+            chains,
+            filter_counters: RefCell::default(),
+            connections: before.map(|before| RefCell::new(before.connections.take())).unwrap_or_default(),
+        };
+        self.listeners.borrow_mut().insert(listener.id, Rc::new(runtime));
+    }
+
+    fn service(&self, chain: &Arc<FilterChain>, listener: &Arc<ListenerConfig>) -> Service {
+        match &chain.network {
+            NetworkFilter::Http(http) => {
+                Service::Http(Manager::new(&self.worker, http, &listener.stat_prefix, listener.buffer_limit()))
+            }
+            NetworkFilter::TcpProxy(config) => Service::Tcp(TcpProxy::new(&self.worker, config)),
+            NetworkFilter::Empty => Service::Close,
+        }
+    }
+
+    fn listener(&self, id: ListenerId) -> Option<Rc<ListenerRuntime>> {
+        self.listeners.borrow().get(&id).cloned()
+    }
+
+    fn with<T>(&self, listener: &ActiveListener, f: impl FnOnce(&ListenerRuntime) -> T) -> Option<T> {
+        self.listeners.borrow().get(&listener.id).map(|runtime| f(runtime))
+    }
+}
+
+impl ConnectionHandler for Rc<Handler> {
+    fn serve(&self, accepted: Accepted) {
+        let Some(runtime) = self.listener(accepted.listener.id) else { return };
+        let key = Arc::as_ptr(&accepted.chain);
+        let service = match runtime.chains.get(&key) {
+            Some(service) => service.clone(),
+            // The chain was replaced between the match and now: it still serves what it matched.
+            None => self.service(&accepted.chain, &accepted.listener.config),
+        };
+        let Accepted { stream, prefix, info, chain, listener, guard, .. } = accepted;
+        let io = match stream {
+            Stream::Tcp(stream) => Io::tcp(stream, prefix),
+            Stream::Unix(stream) => Io::unix(stream, prefix),
+        };
+        let counted = Counted::new(&runtime, &info);
+        let server = Arc::clone(&self.worker.shared().drain);
+        let task = tokio::task::spawn_local(async move {
+            let _open = (guard, counted);
+            match service {
+                Service::Http(manager) => {
+                    let connection = Connection::new(&manager, info, [server, Arc::clone(&listener.drain)], chain);
+                    crate::http::connection::serve(manager, connection, io).await;
+                }
+                Service::Tcp(proxy) => proxy.serve(info, io).await,
+                Service::Close => {}
+            }
+        });
+        let mut connections = runtime.connections.borrow_mut();
+        // Ended ones are forgotten now and then, so that the list is as long as the connections are many.
+        if connections.len() == connections.capacity() {
+            connections.retain(|connection| !connection.is_finished());
+        }
+        connections.push(task.abort_handle());
+    }
+
+    fn unmatched(&self, listener: &Arc<ActiveListener>, info: Rc<ConnectionInfo>) {
+        if listener.config.access_logs.is_empty() {
+            return;
+        }
+        let now = std::time::SystemTime::now();
+        let mut info = StreamInfo::new(Rc::clone(&info), info.accepted, now, 0);
+        info.flags.insert(filters::flags::ResponseFlags::NO_ROUTE_FOUND);
+        info.details = Some(filters::flags::details::FILTER_CHAIN_NOT_FOUND.into());
+        info.end = Some(std::time::Instant::now());
+        crate::observe::access_log::WorkerLogs::new(&listener.config.access_logs).log(None, None, &info);
+    }
+
+    fn connection_id(&self) -> u64 {
+        self.worker.next_connection_id()
+    }
+
+    fn count(&self, listener: &ActiveListener, counter: ListenerCounter) {
+        self.with(listener, |runtime| {
+            let stats = &runtime.stats;
+            match counter {
+                ListenerCounter::DownstreamCxOverflow => stats.downstream_cx_overflow().inc(),
+                ListenerCounter::DownstreamGlobalCxOverflow => stats.downstream_global_cx_overflow().inc(),
+                ListenerCounter::DownstreamCxOverloadReject => stats.downstream_cx_overload_reject().inc(),
+                ListenerCounter::DownstreamPreCxTimeout => stats.downstream_pre_cx_timeout().inc(),
+                ListenerCounter::DownstreamListenerFilterError => stats.downstream_listener_filter_error().inc(),
+                ListenerCounter::DownstreamListenerFilterRemoteClose => {
+                    stats.downstream_listener_filter_remote_close().inc();
+                }
+                ListenerCounter::NoFilterChainMatch => stats.no_filter_chain_match().inc(),
+                ListenerCounter::AcceptFailure => stats.accept_failure().inc(),
+            }
+        });
+    }
+
+    fn count_filter(&self, listener: &ActiveListener, filter: usize, counter: FilterCounter) {
+        self.with(listener, |runtime| {
+            let mut counters = runtime.filter_counters.borrow_mut();
+            let counter = counters
+                .entry((filter, counter))
+                .or_insert_with(|| self.worker.store().counter(&listener.config.filter_stat(filter, counter)));
+            counter.inc();
+        });
+    }
+
+    fn tls_bytes_processed(&self, _: &ActiveListener, _: usize, _: usize) {}
+
+    fn pre_connections(&self, listener: &ActiveListener, delta: i64) {
+        self.with(listener, |runtime| {
+            let gauge = runtime.stats.downstream_pre_cx_active();
+            if delta < 0 { gauge.sub(delta.unsigned_abs()) } else { gauge.add(delta.unsigned_abs()) }
+        });
+    }
+
+    fn accepted_per_event(&self, listener: &ActiveListener, connections: u32) {
+        self.with(listener, |runtime| {
+            runtime.stats.connections_accepted_per_socket_event().record(connections.into());
+        });
+    }
+}
+
+/// Counts a connection on its listener from accepting to its end.
+struct Counted {
+    runtime: Rc<ListenerRuntime>,
+    opened: std::time::Instant,
+}
+
+impl Counted {
+    fn new(runtime: &Rc<ListenerRuntime>, info: &ConnectionInfo) -> Self {
+        runtime.stats.downstream_cx_total().inc();
+        runtime.stats.downstream_cx_active().inc();
+        runtime.worker_stats.downstream_cx_total().inc();
+        runtime.worker_stats.downstream_cx_active().inc();
+        Self { runtime: Rc::clone(runtime), opened: info.accepted }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let stats = &self.runtime.stats;
+        stats.downstream_cx_destroy().inc();
+        stats.downstream_cx_active().dec();
+        self.runtime.worker_stats.downstream_cx_active().dec();
+        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        stats.downstream_cx_length_ms().record(millis);
+    }
+}
