@@ -1,1 +1,295 @@
-//! Circuit breakers.
+//! Circuit breakers: how much a cluster may have in flight, per priority, over all workers.
+//!
+//! Totals are relaxed atomics shared by the workers, so that a limit means what it says whatever the number of
+//! workers. A total that nothing reads (its limit is "unlimited", no gauge and no retry budget needs it) is not kept:
+//! it costs nothing. What is in flight is held by a [`Permit`], which gives it back when dropped: a total cannot leak.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::config::cluster::{CircuitBreakers, RetryBudget, Thresholds};
+
+/// Routing priority of a request (`envoy.config.core.v3.RoutingPriority`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Priority {
+    /// `DEFAULT`.
+    #[default]
+    Default,
+    /// `HIGH`.
+    High,
+}
+
+/// What a breaker limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// Upstream connections.
+    Connections,
+    /// Requests waiting for a connection.
+    PendingRequests,
+    /// Requests in flight.
+    Requests,
+    /// Retries in flight.
+    Retries,
+    /// Connection pools.
+    ConnectionPools,
+}
+
+/// A limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{resource} limit of {limit} reached")]
+pub struct Overflow {
+    /// Which limit.
+    pub resource: Resource,
+    /// What it was at that moment.
+    pub limit: u32,
+}
+
+/// The breakers of one cluster version, shared by all workers.
+#[derive(Debug)]
+pub struct Breakers {
+    default: Limits,
+    high: Limits,
+}
+
+/// A worker's handle on a cluster's breakers. Permits count on it locally, so that taking one touches no shared
+/// reference count.
+#[derive(Debug, Clone)]
+pub struct BreakerHandle(Rc<Arc<Breakers>>);
+
+/// Something in flight; dropping it gives it back.
+#[derive(Debug)]
+#[must_use = "a permit that is dropped at once limits nothing"]
+pub struct Permit {
+    counted: Option<(BreakerHandle, Priority)>,
+    resource: Resource,
+}
+
+/// The state of one priority's breakers, as `circuit_breakers.<default|high>.*` reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerView {
+    /// `*_open`: the limit is reached.
+    pub open: bool,
+    /// `remaining_*`; `None` without `track_remaining`.
+    pub remaining: Option<u32>,
+    /// The limit now (a retry budget moves it).
+    pub limit: u32,
+}
+
+impl BreakerHandle {
+    /// A handle for this thread.
+    #[must_use]
+    pub fn new(breakers: Arc<Breakers>) -> Self {
+        Self(Rc::new(breakers))
+    }
+
+    /// Takes one of `resource`, or says that the limit is reached.
+    ///
+    /// # Errors
+    /// [`Overflow`] when as many are in flight as the limit allows.
+    pub fn try_acquire(&self, priority: Priority, resource: Resource) -> Result<Permit, Overflow> {
+        let limits = self.0.limits(priority);
+        let Some(total) = limits.total(resource) else {
+            return Ok(Permit { counted: None, resource });
+        };
+        let limit = limits.limit(resource);
+        // Counted first and taken back when over: two workers cannot both take the last one.
+        if total.fetch_add(1, Relaxed) >= limit {
+            total.fetch_sub(1, Relaxed);
+            return Err(Overflow { resource, limit });
+        }
+        Ok(Permit { counted: Some((self.clone(), priority)), resource })
+    }
+
+    /// Takes one of `resource` whatever the limit: a pool without any connection may always open one.
+    pub fn acquire(&self, priority: Priority, resource: Resource) -> Permit {
+        let counted = self.0.limits(priority).total(resource).map(|total| {
+            total.fetch_add(1, Relaxed);
+            (self.clone(), priority)
+        });
+        Permit { counted, resource }
+    }
+
+    /// The shared breakers.
+    #[must_use]
+    pub fn breakers(&self) -> &Breakers {
+        &self.0
+    }
+}
+
+impl Permit {
+    /// What it is one of.
+    #[must_use]
+    pub const fn resource(&self) -> Resource {
+        self.resource
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some((handle, priority)) = &self.counted
+            && let Some(total) = handle.0.limits(*priority).total(self.resource)
+        {
+            total.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Breakers {
+    /// The breakers of a cluster, nothing in flight.
+    #[must_use]
+    pub fn new(config: &CircuitBreakers) -> Self {
+        Self { default: Limits::new(&config.default), high: Limits::new(&config.high) }
+    }
+
+    /// The state of one breaker, for gauges and `/clusters`.
+    #[must_use]
+    pub fn view(&self, priority: Priority, resource: Resource) -> BreakerView {
+        let limits = self.limits(priority);
+        let (limit, used) = (limits.limit(resource), limits.used(resource));
+        BreakerView {
+            open: used >= limit,
+            remaining: limits.track_remaining.then(|| limit.saturating_sub(used)),
+            limit,
+        }
+    }
+
+    /// How many of `resource` are in flight; 0 for a total that is not kept.
+    #[must_use]
+    pub fn used(&self, priority: Priority, resource: Resource) -> u32 {
+        self.limits(priority).used(resource)
+    }
+
+    const fn limits(&self, priority: Priority) -> &Limits {
+        match priority {
+            Priority::Default => &self.default,
+            Priority::High => &self.high,
+        }
+    }
+}
+
+/// One priority's limits and totals.
+#[derive(Debug)]
+struct Limits {
+    limits: [u32; Resource::ALL.len()],
+    totals: [Option<Total>; Resource::ALL.len()],
+    retry_budget: Option<RetryBudget>,
+    track_remaining: bool,
+}
+
+/// A shared total on a cache line of its own: each is written by every worker.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Total(AtomicU32);
+
+impl Limits {
+    fn new(config: &Thresholds) -> Self {
+        let mut limits = [u32::MAX; Resource::ALL.len()];
+        limits[Resource::Connections as usize] = config.max_connections;
+        limits[Resource::PendingRequests as usize] = config.max_pending_requests;
+        limits[Resource::Requests as usize] = config.max_requests;
+        limits[Resource::Retries as usize] = config.max_retries;
+        limits[Resource::ConnectionPools as usize] = config.max_connection_pools;
+        let budgeted = config.retry_budget.is_some();
+        let kept = |resource: Resource| {
+            let needed = match resource {
+                Resource::Requests | Resource::PendingRequests | Resource::Retries => budgeted,
+                Resource::Connections | Resource::ConnectionPools => false,
+            };
+            needed || config.track_remaining || limits[resource as usize] != u32::MAX
+        };
+        Self {
+            totals: Resource::ALL.map(|resource| kept(resource).then(Total::default)),
+            limits,
+            retry_budget: config.retry_budget.clone(),
+            track_remaining: config.track_remaining,
+        }
+    }
+
+    fn total(&self, resource: Resource) -> Option<&AtomicU32> {
+        self.totals[resource as usize].as_ref().map(|total| &total.0)
+    }
+
+    fn used(&self, resource: Resource) -> u32 {
+        self.total(resource).map_or(0, |total| total.load(Relaxed))
+    }
+
+    fn limit(&self, resource: Resource) -> u32 {
+        match (&self.retry_budget, resource) {
+            (Some(budget), Resource::Retries) => {
+                let active = u64::from(self.used(Resource::Requests)) + u64::from(self.used(Resource::PendingRequests));
+                budget.limit(active)
+            }
+            _ => self.limits[resource as usize],
+        }
+    }
+}
+
+impl Resource {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Connections, Self::PendingRequests, Self::Requests, Self::Retries, Self::ConnectionPools];
+
+    /// The cluster counter of its overflows.
+    #[must_use]
+    pub const fn overflow_stat(self) -> &'static str {
+        match self {
+            Self::Connections => "upstream_cx_overflow",
+            Self::PendingRequests => "upstream_rq_pending_overflow",
+            Self::Requests => "upstream_rq_active_overflow",
+            Self::Retries => "upstream_rq_retry_overflow",
+            Self::ConnectionPools => "upstream_cx_pool_overflow",
+        }
+    }
+
+    /// The gauge under `circuit_breakers.<priority>.` that is 1 while the limit is reached.
+    #[must_use]
+    pub const fn open_stat(self) -> &'static str {
+        match self {
+            Self::Connections => "cx_open",
+            Self::PendingRequests => "rq_pending_open",
+            Self::Requests => "rq_open",
+            Self::Retries => "rq_retry_open",
+            Self::ConnectionPools => "cx_pool_open",
+        }
+    }
+
+    /// The gauge under `circuit_breakers.<priority>.` that counts what is left.
+    #[must_use]
+    pub const fn remaining_stat(self) -> &'static str {
+        match self {
+            Self::Connections => "remaining_cx",
+            Self::PendingRequests => "remaining_pending",
+            Self::Requests => "remaining_rq",
+            Self::Retries => "remaining_retries",
+            Self::ConnectionPools => "remaining_cx_pools",
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connections => "max_connections",
+            Self::PendingRequests => "max_pending_requests",
+            Self::Requests => "max_requests",
+            Self::Retries => "max_retries",
+            Self::ConnectionPools => "max_connection_pools",
+        })
+    }
+}
+
+impl Priority {
+    /// The segment of its statistics, `circuit_breakers.<default|high>.`.
+    #[must_use]
+    pub const fn stat_segment(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::High => "high",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

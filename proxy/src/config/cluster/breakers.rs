@@ -1,0 +1,171 @@
+//! `circuit_breakers`.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+use filters::config::{At, ConfigError};
+use filters::ledger;
+
+use super::percent;
+
+ledger! {
+    /// What is not implemented.
+    pub mod retry_budget_unsupported for "envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget" {
+    budget_interval => Warn, "the budget is a share of what is in flight, not of a past interval";
+} }
+
+/// The limits of a cluster over all workers, per priority.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CircuitBreakers {
+    /// For `DEFAULT` requests.
+    pub default: Thresholds,
+    /// For `HIGH` requests.
+    pub high: Thresholds,
+    /// Connections per host (`per_host_thresholds`); `None` when unlimited.
+    pub per_host_max_connections: Option<u32>,
+}
+
+/// The limits of one priority. `u32::MAX` means unlimited.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thresholds {
+    /// Upstream connections (1024).
+    pub max_connections: u32,
+    /// Requests waiting for a connection (1024).
+    pub max_pending_requests: u32,
+    /// Requests in flight (1024).
+    pub max_requests: u32,
+    /// Retries in flight (3), unless there is a budget.
+    pub max_retries: u32,
+    /// Connection pools (unlimited).
+    pub max_connection_pools: u32,
+    /// Retries as a share of what is in flight, instead of `max_retries`.
+    pub retry_budget: Option<RetryBudget>,
+    /// Report what is left.
+    pub track_remaining: bool,
+}
+
+/// How many retries may be in flight, as a share of requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryBudget {
+    /// Percent of active and pending requests (20).
+    pub budget_percent: f64,
+    /// Allowed whatever the share (3).
+    pub min_retry_concurrency: u32,
+    /// `budget_interval`; zero when the share is of what is in flight now.
+    pub budget_interval: Duration,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            max_connection_pools: u32::MAX,
+            retry_budget: None,
+            track_remaining: false,
+        }
+    }
+}
+
+impl RetryBudget {
+    /// Retries allowed while `active` requests are active or pending.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the share is clamped to u32 first")]
+    pub fn limit(&self, active: u64) -> u32 {
+        #[expect(clippy::cast_precision_loss, reason = "requests in flight are far below 2^53")]
+        let share = (self.budget_percent / 100.0 * active as f64).clamp(0.0, f64::from(u32::MAX));
+        (share as u32).max(self.min_retry_concurrency)
+    }
+}
+
+impl CircuitBreakers {
+    /// The limits `proto` sets, Envoy's defaults for the rest.
+    ///
+    /// # Errors
+    /// On unsupported per-host limits.
+    pub fn parse(at: At<'_>, proto: cluster::CircuitBreakers) -> Result<Self, ConfigError> {
+        let cluster::CircuitBreakers { thresholds, per_host_thresholds } = proto;
+        let mut breakers = Self::default();
+        let (mut default_seen, mut high_seen) = (false, false);
+        for (index, proto) in thresholds.into_iter().enumerate() {
+            let list = at.field("thresholds");
+            let at = list.index(index);
+            // The first of a priority counts.
+            let (slot, seen) = match proto.priority {
+                0 => (&mut breakers.default, &mut default_seen),
+                1 => (&mut breakers.high, &mut high_seen),
+                _ => return Err(at.field("priority").error("value must be one of the defined enum values")),
+            };
+            let parsed = Thresholds::parse(at, proto)?;
+            if !std::mem::replace(seen, true) {
+                *slot = parsed;
+            }
+        }
+        for (index, proto) in per_host_thresholds.into_iter().enumerate() {
+            let list = at.field("per_host_thresholds");
+            let limit = per_host(list.index(index), proto)?;
+            breakers.per_host_max_connections = breakers.per_host_max_connections.or(limit);
+        }
+        Ok(breakers)
+    }
+}
+
+impl Thresholds {
+    fn parse(at: At<'_>, proto: cluster::circuit_breakers::Thresholds) -> Result<Self, ConfigError> {
+        let cluster::circuit_breakers::Thresholds {
+            priority: _,
+            max_connections,
+            max_pending_requests,
+            max_requests,
+            max_retries,
+            retry_budget,
+            track_remaining,
+            max_connection_pools,
+        } = proto;
+        let defaults = Self::default();
+        Ok(Self {
+            max_connections: max_connections.map_or(defaults.max_connections, |v| v.value),
+            max_pending_requests: max_pending_requests.map_or(defaults.max_pending_requests, |v| v.value),
+            max_requests: max_requests.map_or(defaults.max_requests, |v| v.value),
+            max_retries: max_retries.map_or(defaults.max_retries, |v| v.value),
+            max_connection_pools: max_connection_pools.map_or(defaults.max_connection_pools, |v| v.value),
+            retry_budget: retry_budget.map(|proto| retry_budget_from(at.field("retry_budget"), proto)).transpose()?,
+            track_remaining,
+        })
+    }
+}
+
+fn retry_budget_from(
+    at: At<'_>,
+    proto: cluster::circuit_breakers::thresholds::RetryBudget,
+) -> Result<RetryBudget, ConfigError> {
+    let cluster::circuit_breakers::thresholds::RetryBudget { budget_percent, budget_interval, min_retry_concurrency } =
+        proto;
+    at.unsupported(&retry_budget_unsupported::budget_interval, &budget_interval)?;
+    Ok(RetryBudget {
+        budget_percent: budget_percent.map_or(Ok(20.0), |v| percent(at.field("budget_percent"), &v))?,
+        min_retry_concurrency: min_retry_concurrency.map_or(3, |v| v.value),
+        budget_interval: super::duration(at.field("budget_interval"), budget_interval)?.unwrap_or_default(),
+    })
+}
+
+fn per_host(at: At<'_>, proto: cluster::circuit_breakers::Thresholds) -> Result<Option<u32>, ConfigError> {
+    let cluster::circuit_breakers::Thresholds {
+        priority,
+        max_connections,
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        retry_budget,
+        track_remaining,
+        max_connection_pools,
+    } = proto;
+    let others = [&max_pending_requests, &max_requests, &max_retries, &max_connection_pools];
+    if others.iter().any(|limit| limit.is_some()) || retry_budget.is_some() || track_remaining {
+        return Err(at.error("Unsupported field in per_host_thresholds"));
+    }
+    // Limits of the high priority do not apply to hosts: a host's connections are not told apart by priority.
+    Ok(if priority == 0 { max_connections.map(|v| v.value) } else { None })
+}

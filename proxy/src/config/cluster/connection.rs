@@ -1,0 +1,200 @@
+//! How connections to a cluster's hosts are made: bind address, socket options, keepalive, transport socket.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use envoy_types::pb::envoy::extensions::upstreams::tcp::v3 as tcp;
+use filters::config::{At, ConfigError};
+use filters::ledger;
+
+use super::{decode, duration, type_name};
+use crate::config::address::{self, SocketOption, TcpKeepalive};
+
+ledger! {
+    /// What is not implemented.
+    pub mod bind_unsupported for "envoy.config.core.v3.BindConfig" {
+    local_address_selector => Refuse, "the source address is chosen by the host's IP version only";
+    validate_network_namespaces => Warn, "network namespaces are not entered";
+} }
+
+ledger! {
+    /// What is not implemented.
+    pub mod options_unsupported for "envoy.config.cluster.v3.UpstreamConnectionOptions" {
+    set_local_interface_name_on_upstream_connections => Warn, "the interface name is not reported";
+    happy_eyeballs_config => Warn, "addresses of a host are tried one after another";
+} }
+
+ledger! {
+    /// What is not implemented.
+    pub mod tls_unsupported for "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" {
+    typed_config => Refuse, "TLS is not implemented yet";
+} }
+
+/// How connections are made.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ConnectionOptions {
+    /// TCP keepalive; `None` leaves it off.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Source addresses and socket options.
+    pub bind: BindConfig,
+    /// What the bytes go through.
+    pub transport_socket: TransportSocket,
+    /// An idle connection kept for TCP proxying is closed after this (10 min); `None` never.
+    pub tcp_idle_timeout: Option<Duration>,
+}
+
+/// What a connection's bytes go through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TransportSocket {
+    /// Nothing: plain text.
+    #[default]
+    RawBuffer,
+}
+
+/// `upstream_bind_config`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BindConfig {
+    /// At most one source per IP version, with the options of its sockets.
+    pub sources: Vec<SourceAddress>,
+    /// Bind to addresses the machine does not have.
+    pub freebind: bool,
+    /// Options of sockets without a source address.
+    pub socket_options: Vec<SocketOption>,
+}
+
+/// An address connections come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceAddress {
+    /// Port 0 lets the kernel choose.
+    pub address: SocketAddr,
+    /// Options of its sockets.
+    pub socket_options: Vec<SocketOption>,
+}
+
+impl BindConfig {
+    /// The source address for connections to `remote`, and the options of their sockets.
+    #[must_use]
+    pub fn source_for(&self, remote: SocketAddr) -> (Option<SocketAddr>, &[SocketOption]) {
+        match self.sources.iter().find(|source| source.address.is_ipv4() == remote.is_ipv4()) {
+            Some(source) => (Some(source.address), &source.socket_options),
+            None => (None, &self.socket_options),
+        }
+    }
+
+    pub(super) fn parse(at: At<'_>, cluster_name: &str, proto: core::BindConfig) -> Result<Self, ConfigError> {
+        #[expect(deprecated, reason = "every field is accounted for, deprecated ones too")]
+        let core::BindConfig {
+            source_address,
+            freebind,
+            socket_options,
+            extra_source_addresses,
+            additional_source_addresses,
+            local_address_selector,
+            validate_network_namespaces,
+        } = proto;
+        at.unsupported(&bind_unsupported::local_address_selector, &local_address_selector)?;
+        at.unsupported(&bind_unsupported::validate_network_namespaces, &validate_network_namespaces)?;
+        let socket_options = address::socket_options(at.field("socket_options"), socket_options)?;
+        let mut sources = Vec::new();
+        if let Some(proto) = source_address {
+            let address = address::socket(at.field("source_address"), proto)?;
+            sources.push(SourceAddress { address, socket_options: socket_options.clone() });
+        }
+        if sources.is_empty() && !(extra_source_addresses.is_empty() && additional_source_addresses.is_empty()) {
+            return Err(at.error(format_args!(
+                "Cluster {cluster_name}'s upstream binding config has extra/additional source addresses but no \
+                 source_address"
+            )));
+        }
+        for (index, proto) in extra_source_addresses.into_iter().enumerate() {
+            let list = at.field("extra_source_addresses");
+            let at = list.index(index);
+            let core::ExtraSourceAddress { address, socket_options: own } = proto;
+            let own = own.map(|core::SocketOptionsOverride { socket_options }| {
+                address::socket_options(at.field("socket_options"), socket_options)
+            });
+            sources.push(SourceAddress {
+                address: address::socket(at.field("address"), at.required("address", address)?)?,
+                socket_options: own.transpose()?.unwrap_or_else(|| socket_options.clone()),
+            });
+        }
+        for (index, proto) in additional_source_addresses.into_iter().enumerate() {
+            let list = at.field("additional_source_addresses");
+            let address = address::socket(list.index(index), proto)?;
+            sources.push(SourceAddress { address, socket_options: socket_options.clone() });
+        }
+        if sources.len() > 2 {
+            return Err(at.error(format_args!(
+                "Cluster {cluster_name}'s upstream binding config has more than one extra/additional source addresses. \
+                 Only one extra/additional source can be supported in BindConfig's \
+                 extra_source_addresses/additional_source_addresses field"
+            )));
+        }
+        if let [first, second] = sources.as_slice()
+            && first.address.is_ipv4() == second.address.is_ipv4()
+        {
+            return Err(at.error(format_args!(
+                "Cluster {cluster_name}'s upstream binding config has two same IP version source addresses. Only two \
+                 different IP version source addresses can be supported in BindConfig's source_address and \
+                 extra_source_addresses/additional_source_addresses fields"
+            )));
+        }
+        Ok(Self { sources, freebind: freebind.is_some_and(|v| v.value), socket_options })
+    }
+}
+
+pub(super) fn keepalive(
+    at: At<'_>,
+    proto: Option<cluster::UpstreamConnectionOptions>,
+) -> Result<Option<TcpKeepalive>, ConfigError> {
+    let Some(cluster::UpstreamConnectionOptions {
+        tcp_keepalive,
+        set_local_interface_name_on_upstream_connections,
+        happy_eyeballs_config,
+    }) = proto
+    else {
+        return Ok(None);
+    };
+    at.unsupported(
+        &options_unsupported::set_local_interface_name_on_upstream_connections,
+        &set_local_interface_name_on_upstream_connections,
+    )?;
+    at.unsupported(&options_unsupported::happy_eyeballs_config, &happy_eyeballs_config)?;
+    Ok(tcp_keepalive.map(TcpKeepalive::from))
+}
+
+/// Looked up by type alone: the name is a label.
+pub(super) fn transport_socket(
+    at: At<'_>,
+    proto: Option<core::TransportSocket>,
+) -> Result<TransportSocket, ConfigError> {
+    let Some(core::TransportSocket { name, config_type }) = proto else { return Ok(TransportSocket::RawBuffer) };
+    let any = match config_type {
+        Some(core::transport_socket::ConfigType::TypedConfig(any)) => any,
+        None => return Err(at.unknown_extension(&name, "")),
+    };
+    match type_name(&any.type_url) {
+        "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => {
+            let RawBuffer {} = decode(at, &any)?;
+            Ok(TransportSocket::RawBuffer)
+        }
+        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" => {
+            at.field("typed_config").refuse_or_warn(&tls_unsupported::typed_config)?;
+            Ok(TransportSocket::RawBuffer)
+        }
+        other => Err(at.unknown_extension(&name, other)),
+    }
+}
+
+/// `TcpProtocolOptions`: how long a pooled TCP connection may idle.
+pub(super) fn tcp_idle_timeout(at: At<'_>, proto: tcp::TcpProtocolOptions) -> Result<Option<Duration>, ConfigError> {
+    let tcp::TcpProtocolOptions { idle_timeout } = proto;
+    let timeout = duration(at.field("idle_timeout"), idle_timeout)?.unwrap_or(DEFAULT_TCP_IDLE_TIMEOUT);
+    Ok(Some(timeout).filter(|timeout| !timeout.is_zero()))
+}
+
+/// Envoy's default for pooled TCP connections.
+pub(super) const DEFAULT_TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(600);

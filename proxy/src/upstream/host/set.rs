@@ -1,0 +1,156 @@
+//! All hosts of a cluster, by priority, as of one update.
+
+use std::sync::Arc;
+
+use super::{Health, Host, Locality};
+
+/// All hosts of a cluster, by priority. Immutable: a change publishes a new set.
+#[derive(Debug, Default)]
+pub struct HostSet {
+    /// By priority; never empty in a published set (an empty cluster has one empty priority).
+    pub priorities: Box<[PriorityHosts]>,
+    /// Percent: how many hosts too many a priority is assumed to have (140).
+    pub overprovisioning_factor: u32,
+    /// Compute the health of a priority from weights instead of host counts.
+    pub weighted_priority_health: bool,
+    /// Share of requests to drop on purpose.
+    pub drop_overload: Option<DropOverload>,
+}
+
+/// `drop_overloads` of an assignment: requests dropped before a host is chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DropOverload {
+    /// Why, `throttle`.
+    pub category: Arc<str>,
+    /// Share of requests, 0 to 1.
+    pub ratio: f64,
+}
+
+/// The hosts of one priority.
+#[derive(Debug, Default)]
+pub struct PriorityHosts {
+    /// All of them, in the order of the assignment.
+    pub hosts: Box<[Arc<Host>]>,
+    /// The healthy ones when the set was built.
+    pub healthy: Box<[Arc<Host>]>,
+    /// The degraded ones when the set was built.
+    pub degraded: Box<[Arc<Host>]>,
+    /// How many are left out of the totals.
+    pub excluded: usize,
+    /// The same by locality, in the order of the assignment.
+    pub localities: Box<[LocalityHosts]>,
+}
+
+/// The hosts of one locality within a priority.
+#[derive(Debug)]
+pub struct LocalityHosts {
+    /// Which.
+    pub locality: Arc<Locality>,
+    /// `load_balancing_weight` of the locality; 0 gets no locality-weighted traffic.
+    pub weight: u32,
+    /// All its hosts in this priority.
+    pub hosts: Box<[Arc<Host>]>,
+    /// The healthy ones.
+    pub healthy: Box<[Arc<Host>]>,
+    /// The degraded ones.
+    pub degraded: Box<[Arc<Host>]>,
+    /// How many are left out of the totals.
+    pub excluded: usize,
+}
+
+/// Counts over a host set (`cluster.<name>.membership_*`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Hosts.
+    pub total: usize,
+    /// Healthy hosts.
+    pub healthy: usize,
+    /// Degraded hosts.
+    pub degraded: usize,
+    /// Hosts left out of the totals.
+    pub excluded: usize,
+    /// The greatest weight (`max_host_weight`).
+    pub max_weight: u32,
+}
+
+impl HostSet {
+    /// A set without hosts.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { priorities: Box::new([PriorityHosts::default()]), overprovisioning_factor: 140, ..Self::default() }
+    }
+
+    /// A set of one priority and one nameless locality.
+    #[must_use]
+    pub fn single(hosts: Vec<Arc<Host>>) -> Self {
+        let locality = hosts.first().map(|host| host.attributes().locality.clone()).unwrap_or_default();
+        let localities = vec![(locality, 0, hosts)];
+        Self { priorities: Box::new([PriorityHosts::new(localities)]), ..Self::empty() }
+    }
+
+    /// Every host, by priority.
+    pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> {
+        self.priorities.iter().flat_map(|priority| &priority.hosts)
+    }
+
+    /// Counts as of now.
+    #[must_use]
+    pub fn membership(&self) -> Membership {
+        let mut counts = Membership::default();
+        for priority in &self.priorities {
+            counts.total += priority.hosts.len();
+            counts.healthy += priority.healthy.len();
+            counts.degraded += priority.degraded.len();
+            counts.excluded += priority.excluded;
+        }
+        counts.max_weight = self.hosts().map(|host| host.weight()).max().unwrap_or(0);
+        counts
+    }
+
+    /// The same hosts, divided by their health as of now: what is published when health changed.
+    #[must_use]
+    pub fn rebuilt(&self) -> Self {
+        let priorities = self.priorities.iter().map(|priority| {
+            let localities = priority.localities.iter();
+            PriorityHosts::new(localities.map(|l| (l.locality.clone(), l.weight, l.hosts.to_vec())).collect())
+        });
+        Self { priorities: priorities.collect(), drop_overload: self.drop_overload.clone(), ..*self }
+    }
+}
+
+impl PriorityHosts {
+    /// Hosts by locality and locality weight, divided by their health as of now.
+    #[must_use]
+    pub fn new(localities: Vec<(Arc<Locality>, u32, Vec<Arc<Host>>)>) -> Self {
+        let localities: Box<[_]> = localities
+            .into_iter()
+            .map(|(locality, weight, hosts)| {
+                let (healthy, degraded, excluded) = divide(&hosts);
+                LocalityHosts { locality, weight, hosts: hosts.into(), healthy, degraded, excluded }
+            })
+            .collect();
+        let all = |pick: fn(&LocalityHosts) -> &[Arc<Host>]| localities.iter().flat_map(pick).cloned().collect();
+        Self {
+            hosts: all(|l| &l.hosts),
+            healthy: all(|l| &l.healthy),
+            degraded: all(|l| &l.degraded),
+            excluded: localities.iter().map(|l| l.excluded).sum(),
+            localities,
+        }
+    }
+}
+
+/// Healthy hosts, degraded hosts, and how many are excluded. Health is read once per host: the lists agree.
+fn divide(hosts: &[Arc<Host>]) -> (Box<[Arc<Host>]>, Box<[Arc<Host>]>, usize) {
+    let (mut healthy, mut degraded, mut excluded) = (Vec::new(), Vec::new(), 0);
+    for host in hosts {
+        let flags = host.state().flags();
+        match flags.health() {
+            Health::Healthy => healthy.push(host.clone()),
+            Health::Degraded => degraded.push(host.clone()),
+            Health::Unhealthy => {}
+        }
+        excluded += usize::from(flags.is_excluded());
+    }
+    (healthy.into(), degraded.into(), excluded)
+}
