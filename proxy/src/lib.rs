@@ -8,6 +8,7 @@ pub mod http;
 pub mod observe;
 pub mod route;
 pub mod sys;
+pub mod tcp;
 pub mod transport;
 pub mod upstream;
 pub mod worker;

@@ -1,6 +1,10 @@
 //! The upstream side: clusters, hosts, load balancing, pools, attempts.
 
 pub mod breaker;
+pub mod cluster;
+pub mod connect;
+pub mod exchange;
 pub mod failure;
 pub mod host;
 pub mod lb;
+pub mod pool;

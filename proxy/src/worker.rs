@@ -23,6 +23,7 @@ use self::timer::Timers;
 use crate::downstream::accept::ConnectionBudget;
 use crate::http::hygiene::DateCache;
 use crate::http::manager::RouteSlot;
+use crate::observe::access_log::WorkerLogs;
 use crate::transport::SCRATCH;
 use crate::upstream::cluster::{Cluster, ClusterContext};
 
@@ -50,6 +51,7 @@ pub struct Worker {
     routes: RefCell<HashMap<Arc<str>, Rc<RouteSlot>>>,
     runtime: RefCell<Rc<dyn Runtime>>,
     date: Rc<DateCache>,
+    logs: WorkerLogs,
 }
 
 /// Starts worker `index` of `workers` on a thread of its own. The thread ends when its mailbox says so.
@@ -97,6 +99,7 @@ impl Worker {
             routes: RefCell::default(),
             runtime: RefCell::new(Rc::new(NoRuntime)),
             date: Rc::default(),
+            logs: WorkerLogs::default(),
         })
     }
 
@@ -128,6 +131,12 @@ impl Worker {
     #[must_use]
     pub const fn date(&self) -> &Rc<DateCache> {
         &self.date
+    }
+
+    /// Access-log lines on their way to the writers.
+    #[must_use]
+    pub const fn logs(&self) -> &WorkerLogs {
+        &self.logs
     }
 
     /// The runtime layers as of now.

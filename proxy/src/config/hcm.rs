@@ -88,6 +88,39 @@ pub struct HcmConfig {
     pub append_local_overload: bool,
 }
 
+impl HcmConfig {
+    /// The terminal filter's configuration.
+    #[must_use]
+    pub fn router(&self) -> &RouterConfig {
+        match self.filters.last().map(|filter| &filter.kind) {
+            Some(HttpFilterKind::Router(router)) => router,
+            None => RouterConfig::DEFAULT,
+        }
+    }
+
+    /// Whether requests may switch to `protocol`, unless their route says otherwise.
+    #[must_use]
+    pub fn upgrade_enabled(&self, protocol: &[u8]) -> bool {
+        let found = self.upgrades.iter().find(|up| up.upgrade_type.as_bytes().eq_ignore_ascii_case(protocol));
+        found.is_some_and(|upgrade| upgrade.enabled)
+    }
+}
+
+impl RouterConfig {
+    /// A router without settings.
+    pub const DEFAULT: &'static Self = &Self {
+        dynamic_stats: true,
+        upstream_logs: Vec::new(),
+        flush_log_on_upstream_stream: false,
+        upstream_log_flush_interval: None,
+        suppress_envoy_headers: false,
+        strict_check_headers: Vec::new(),
+        respect_expected_rq_timeout: false,
+        suppress_grpc_failure_stats: false,
+        reject_connect_early_data: false,
+    };
+}
+
 /// `codec_type`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CodecType {

@@ -22,7 +22,7 @@ pub async fn serve(manager: Rc<Manager>, connection: Rc<Connection>, mut io: Io)
     stats.downstream_cx_active().inc();
     let _counted = Counted { manager: &manager, opened: connection.info.accepted };
     let mut first = BytesMut::new();
-    let http2 = match manager.config.codec_type {
+    let http2 = match manager.config.codec {
         CodecType::Http1 => false,
         CodecType::Http2 => true,
         CodecType::Auto => match speaks_http2(&manager, &mut io, &mut first).await {
@@ -74,7 +74,7 @@ impl Drop for Counted<'_> {
 async fn speaks_http2(manager: &Manager, io: &mut Io, first: &mut BytesMut) -> Option<bool> {
     let worker = &manager.worker;
     let alarm = worker.timers().alarm();
-    let idle = worker.timers().now().after_opt(manager.config.idle_timeout);
+    let idle = worker.timers().now().after_opt(manager.config.timeouts.idle);
     poll_fn(|cx| {
         loop {
             let known = first.len().min(PREFACE.len());

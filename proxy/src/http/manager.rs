@@ -7,12 +7,18 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Instant;
 
+use bytes::Bytes;
 use filters::stream_info::ConnectionInfo;
+use stats::GroupHandle;
 
-use crate::config::hcm::HcmConfig;
+use super::codec;
+use super::codec::h1::{HeaderFormat, ServerOptions, UnderscoreAction};
+use super::codec::h2::Http2Options;
+use super::hygiene::Peer;
+use crate::config::filter_chain::FilterChain;
+use crate::config::hcm::{HcmConfig, HeaderCase, Underscores};
+use crate::config::http_chain::{ChainRoutes, HttpChain};
 use crate::downstream::drain::Drain;
-use crate::http::hygiene::{DateCache, Peer};
-use crate::observe::access_log::WorkerLogs;
 use crate::observe::catalogue::{Http1Stats, Http2Stats, HttpStats, ListenerHttpStats};
 use crate::route::RouteTable;
 use crate::worker::Worker;
@@ -33,10 +39,96 @@ pub struct Manager {
     pub http2_stats: Http2Stats,
     /// Where routes come from.
     pub routes: RouteSource,
-    /// Access logs, empty for none.
-    pub logs: WorkerLogs,
-    /// The `date` header, made once a second.
-    pub date: Rc<DateCache>,
+    /// How HTTP/1 requests are decoded.
+    pub h1_options: Rc<ServerOptions>,
+    /// How HTTP/2 is spoken.
+    pub h2_options: Http2Options,
+    /// Bytes a connection may buffer.
+    pub buffer_limit: usize,
+    /// Keeps the statistics in the scrape.
+    _groups: Groups,
+}
+
+type Groups = (
+    Arc<GroupHandle<HttpStats>>,
+    Arc<GroupHandle<ListenerHttpStats>>,
+    Arc<GroupHandle<Http1Stats>>,
+    Arc<GroupHandle<Http2Stats>>,
+);
+
+impl Manager {
+    /// The connection manager of `chain` on `worker`, for the listener whose statistics stand under `listener`.
+    #[must_use]
+    pub fn new(worker: &Rc<Worker>, chain: &HttpChain, listener: &str, buffer_limit: usize) -> Rc<Self> {
+        let (store, index) = (worker.store(), worker.index());
+        let config = Arc::clone(&chain.config);
+        let prefix = &config.stat_prefix;
+        let groups: Groups = (
+            store.group(&format!("http.{prefix}.")),
+            store.group(&format!("listener.{listener}.http.{prefix}.")),
+            store.group("http1."),
+            store.group("http2."),
+        );
+        let routes = match &chain.routes {
+            ChainRoutes::Inline(table) => RouteSource::Inline(Rc::new(Arc::clone(table))),
+            ChainRoutes::Discovered(name) => RouteSource::Discovered(worker.route_slot(name)),
+        };
+        let (http1, http2, limits) = (&config.http1, &config.http2, &config.limits);
+        let h1_options = ServerOptions {
+            max_headers_bytes: limits.max_request_headers_bytes,
+            max_headers_count: limits.max_headers_count,
+            accept_http_10: http1.accept_http_10,
+            default_host_for_http_10: (!http1.default_host_for_http_10.is_empty())
+                .then(|| Bytes::copy_from_slice(http1.default_host_for_http_10.as_bytes())),
+            allow_absolute_url: http1.allow_absolute_url,
+            allow_chunked_length: http1.allow_chunked_length,
+            enable_trailers: http1.enable_trailers,
+            headers_with_underscores: match limits.underscores {
+                Underscores::Allow => UnderscoreAction::Allow,
+                Underscores::Reject => UnderscoreAction::RejectRequest,
+                Underscores::Drop => UnderscoreAction::DropHeader,
+            },
+            preserve_case: matches!(http1.header_case, HeaderCase::Preserve { .. }),
+            allow_custom_methods: http1.allow_custom_methods,
+            reject_https_url: true,
+            ignore_upgrade: None,
+        };
+        let h2_options = Http2Options {
+            hpack_table_size: http2.hpack_table_size,
+            max_concurrent_streams: http2.max_concurrent_streams,
+            initial_stream_window_size: http2.initial_stream_window_size,
+            initial_connection_window_size: http2.initial_connection_window_size,
+            allow_connect: http2.allow_connect,
+            max_header_list_size: u32::try_from(limits.max_request_headers_bytes).unwrap_or(u32::MAX),
+            max_headers_count: u32::try_from(limits.max_headers_count).unwrap_or(u32::MAX),
+            send_buffer: buffer_limit,
+        };
+        Rc::new(Self {
+            worker: Rc::clone(worker),
+            stats: groups.0.shard(index),
+            listener_stats: groups.1.shard(index),
+            http1_stats: groups.2.shard(index),
+            http2_stats: groups.3.shard(index),
+            routes,
+            h1_options: Rc::new(h1_options),
+            h2_options,
+            buffer_limit,
+            config,
+            _groups: groups,
+        })
+    }
+
+    /// How header names are spelled to a client; `case` is how it spelled its own.
+    #[must_use]
+    pub fn header_format<'a>(&self, case: Option<&'a codec::h1::HeaderCase>) -> HeaderFormat<'a> {
+        match (self.config.http1.header_case, case) {
+            (HeaderCase::Proper, _) => HeaderFormat::ProperCase,
+            (HeaderCase::Preserve { proper_case_for_own, .. }, Some(case)) => {
+                HeaderFormat::Preserve { case, proper_case_others: proper_case_for_own }
+            }
+            _ => HeaderFormat::Lower,
+        }
+    }
 }
 
 /// Where a connection manager's routes come from.
@@ -83,7 +175,8 @@ pub struct Connection {
     /// The connection is being given up: responses say so.
     pub draining: Cell<bool>,
     /// What may ask for the connection to be given up: the server, its listener, its filter chain.
-    drains: [Arc<Drain>; 3],
+    drains: [Arc<Drain>; 2],
+    chain: Arc<FilterChain>,
     /// The connection's own task, to be told when a stream gives the connection up or ends.
     task: RefCell<Option<Waker>>,
 }
@@ -91,7 +184,12 @@ pub struct Connection {
 impl Connection {
     /// A connection accepted just now.
     #[must_use]
-    pub fn new(manager: &Manager, info: Rc<ConnectionInfo>, drains: [Arc<Drain>; 3]) -> Rc<Self> {
+    pub fn new(
+        manager: &Manager,
+        info: Rc<ConnectionInfo>,
+        drains: [Arc<Drain>; 2],
+        chain: Arc<FilterChain>,
+    ) -> Rc<Self> {
         let peer = Peer::new(&manager.config.request, &info);
         Rc::new(Self {
             info,
@@ -100,6 +198,7 @@ impl Connection {
             active: Cell::new(0),
             draining: Cell::new(false),
             drains,
+            chain,
             task: RefCell::new(None),
         })
     }
@@ -121,7 +220,7 @@ impl Connection {
     #[must_use]
     pub fn should_close(&self) -> bool {
         let mut now = None;
-        self.drains.iter().any(|drain| {
+        self.drains.iter().map(|drain| &**drain).chain([&self.chain.drain]).any(|drain| {
             drain.plan().is_some_and(|plan| plan.closes(*now.get_or_insert_with(Instant::now), fastrand::f64()))
         })
     }

@@ -27,7 +27,7 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io
     let alarm = manager.worker.timers().alarm();
     let mut side = ServerSide::new(manager, connection, io, first);
     let opened = manager.worker.timers().now();
-    let expires = opened.after_opt(manager.config.max_connection_duration);
+    let expires = opened.after_opt(manager.config.timeouts.max_connection_duration);
     loop {
         match side.next_request(&alarm, expires).await {
             Next::Request(decoded) => {
@@ -125,10 +125,10 @@ impl<'a> ServerSide<'a> {
 
     async fn next_request(&mut self, alarm: &Alarm, expires: Tick) -> Next {
         let timers = Rc::clone(self.manager.worker.timers());
-        let config = Rc::clone(&self.manager.h1_timeouts);
-        let idle = timers.now().after_opt(config.idle);
+        let limits = self.manager.config.timeouts;
+        let idle = timers.now().after_opt(limits.idle);
         let mut head_due = match self.began {
-            Some(began) => timers.tick(began).after_opt(config.headers),
+            Some(began) => timers.tick(began).after_opt(limits.request_headers),
             None => Tick::NEVER,
         };
         poll_fn(|cx| {
@@ -148,7 +148,7 @@ impl<'a> ServerSide<'a> {
                         if self.began.is_none() {
                             let now = Instant::now();
                             self.began = Some(now);
-                            head_due = timers.tick(now).after_opt(config.headers);
+                            head_due = timers.tick(now).after_opt(limits.request_headers);
                         }
                         continue;
                     }
@@ -259,7 +259,7 @@ impl<'a> ServerSide<'a> {
     /// Closes after the last response: FIN, then a while for the client to read what was sent before it sees a reset.
     async fn close(&mut self, alarm: &Alarm) {
         let worker = &self.manager.worker;
-        let timeout = self.manager.config.delayed_close_timeout;
+        let timeout = self.manager.config.timeouts.delayed_close;
         let _ = poll_fn(|cx| self.io.poll_shutdown(cx)).await;
         let Some(timeout) = timeout.filter(|t| !t.is_zero()) else { return };
         let until = worker.timers().now().after(timeout);
@@ -336,7 +336,7 @@ impl Downstream for ServerSide<'_> {
     }
 
     fn send_informational(&mut self, head: &ResponseHead) {
-        let format = self.manager.config.http1.response_format(self.case.as_ref());
+        let format = self.manager.header_format(self.case.as_ref());
         let sent = self.encoder.encode_informational(head, self.version, format, &mut self.out);
         self.written(sent);
     }
@@ -356,7 +356,7 @@ impl Downstream for ServerSide<'_> {
             head_request: self.head_request,
             tunnel: self.tunnel,
             keep_alive,
-            format: self.manager.config.http1.response_format(self.case.as_ref()),
+            format: self.manager.header_format(self.case.as_ref()),
             reason: None,
         };
         let sent = self.encoder.encode_head(head, &options, &mut self.out);
@@ -383,7 +383,7 @@ impl Downstream for ServerSide<'_> {
     fn send_trailers(&mut self, trailers: Headers) {
         self.response_ended = true;
         let trailers = self.manager.config.http1.enable_trailers.then_some(&trailers);
-        let format = self.manager.config.http1.response_format(self.case.as_ref());
+        let format = self.manager.header_format(self.case.as_ref());
         let sent = self.encoder.finish(trailers, format, &mut self.out);
         self.written(sent);
     }

@@ -25,10 +25,10 @@ enum Phase {
 pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io: Io) -> bool {
     let timers = manager.worker.timers();
     let alarm = timers.alarm();
-    let mut h2 = ServerConnection::new(io, &manager.config.http2);
+    let mut h2 = ServerConnection::new(io, &manager.h2_options);
     let opened = timers.now();
     let mut idle_since = opened;
-    let max_duration = opened.after_opt(manager.config.max_connection_duration);
+    let max_duration = opened.after_opt(manager.config.timeouts.max_connection_duration);
     let mut phase = Phase::Open;
     let mut by_us = false;
     let mut give_up = Tick::NEVER;
@@ -73,10 +73,10 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io
                 by_us = true;
                 manager.http2_stats.goaway_sent().inc();
                 h2.graceful_shutdown();
-                give_up = timers.now().after(manager.config.drain_timeout).after(manager.config.drain_timeout);
+                give_up = timers.now().after(manager.config.timeouts.drain).after(manager.config.timeouts.drain);
                 cx.waker().wake_by_ref();
             }
-            let idle = idle_since.after_opt(manager.config.idle_timeout);
+            let idle = idle_since.after_opt(manager.config.timeouts.idle);
             let idle = if connection.active.get() > 0 { Tick::NEVER } else { idle };
             let next = match phase {
                 Phase::Open => idle.min(max_duration),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use filters::flags::{ResponseFlags, details};
-use filters::http::{Known, Method, RequestHead, ResponseHead, Version};
+use filters::http::{Headers, Known, Method, RequestHead, ResponseHead, Version};
 use filters::stream_info::StreamInfo;
 
 use self::deadline::Deadlines;
@@ -103,6 +103,8 @@ struct Stream<'a, D> {
     request: Option<RequestHead>,
     /// The head sent downstream, kept for the log.
     response: Option<ResponseHead>,
+    /// The trailers sent downstream, kept for the log.
+    trailers: Option<Box<Headers>>,
     facts: RequestFacts,
     routed: Option<Routed>,
     cluster: Option<Rc<Cluster>>,
@@ -153,6 +155,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             info: StreamInfo::new(Rc::clone(&connection.info), began, SystemTime::now(), random),
             request: None,
             response: None,
+            trailers: None,
             facts: RequestFacts::default(),
             routed: None,
             cluster: None,
@@ -175,10 +178,10 @@ impl<'a, D: Downstream> Stream<'a, D> {
         connection.requests.set(connection.requests.get() + 1);
         let timers = self.manager.worker.timers();
         let config = &self.manager.config;
-        self.deadlines.set_idle(timers, config.stream_idle_timeout);
-        self.deadlines.set_request(timers, config.request_timeout);
-        self.deadlines.set_max_duration(timers, config.max_stream_duration);
-        if config.max_requests_per_connection.is_some_and(|max| connection.requests.get() >= u64::from(max)) {
+        self.deadlines.set_idle(timers, config.timeouts.stream_idle);
+        self.deadlines.set_request(timers, config.timeouts.request);
+        self.deadlines.set_max_duration(timers, config.timeouts.max_stream_duration);
+        if config.limits.max_requests_per_connection.is_some_and(|max| connection.requests.get() >= u64::from(max)) {
             stats.downstream_cx_max_requests_reached().inc();
             self.close_connection();
         }

@@ -13,10 +13,11 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use filters::flags::{ResponseFlags, details};
+use filters::format::{AccessLogType, FormatContext};
 use filters::stream_info::{ConnectionInfo, StreamInfo};
 
 use crate::config::tcp_proxy::{ClusterSpecifier, TcpProxyConfig};
-use crate::observe::access_log::WorkerLogs;
+use crate::observe::access_log::AccessLog;
 use crate::observe::catalogue::TcpStats;
 use crate::http::codec::h1::WriteBuf;
 use crate::transport::Io;
@@ -37,7 +38,7 @@ pub struct TcpProxy {
     /// `tcp.<stat_prefix>.`
     pub stats: TcpStats,
     /// Access logs, empty for none.
-    pub logs: WorkerLogs,
+    pub logs: Arc<[AccessLog]>,
 }
 
 impl TcpProxy {
@@ -48,8 +49,9 @@ impl TcpProxy {
         let mut info = StreamInfo::new(Rc::clone(&connection), connection.accepted, now, fastrand::u64(..));
         self.run(&mut info, &mut down).await;
         info.end = Some(Instant::now());
-        if !self.logs.is_empty() {
-            self.logs.log(None, None, &info);
+        let context = FormatContext { log_type: AccessLogType::TcpConnectionEnd, ..FormatContext::new(&info) };
+        for log in &self.logs {
+            log.log(&context, self.worker.logs(), &*self.worker.runtime());
         }
     }
 
@@ -65,7 +67,7 @@ impl TcpProxy {
             info.details = Some(details::CLUSTER_NOT_FOUND.into());
             return;
         };
-        info.upstream_mut().cluster = Some(Arc::clone(&cluster.config().stat_name));
+        info.upstream_mut().cluster = Some(Arc::clone(&cluster.config().observability_name));
         let mut attempts = 0;
         let (mut up, lease) = loop {
             match self.connect(&cluster, info, random).await {

@@ -5,13 +5,61 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::breaker::{BreakerHandle, Priority};
+use stats::{CodesHandle, GroupHandle, Store};
+
+use super::breaker::{BreakerHandle, Breakers, Priority};
 use super::host::{Host, HostSet};
 use super::lb::{PickContext, Scheduler};
 use super::pool::{Pool, PoolProtocol};
-use crate::config::cluster::ClusterConfig;
-use crate::observe::catalogue::ClusterStats;
+use crate::config::cluster::{ClusterConfig, UpstreamProtocol};
+use crate::http::codec::h1::{ClientOptions, HeaderFormat};
+use crate::http::codec::h2::Http2Options;
+use crate::observe::catalogue::{ClusterStats, Http1Stats, Http2Stats};
 use crate::worker::Worker;
+
+/// One version of a cluster, shared by all workers. Keeps its statistics in the scrape for as long as it lives.
+pub struct ClusterShared {
+    /// The configuration.
+    pub config: Arc<ClusterConfig>,
+    stats: Arc<GroupHandle<ClusterStats>>,
+    http1: Arc<GroupHandle<Http1Stats>>,
+    http2: Option<Arc<GroupHandle<Http2Stats>>>,
+    codes: [Arc<CodesHandle>; 4],
+    breakers: Arc<Breakers>,
+    /// `upstream.maintenance_mode.<cluster>`, the runtime key that turns requests away.
+    maintenance_key: Box<str>,
+}
+
+impl ClusterShared {
+    /// Registers the cluster's statistics and makes its breakers.
+    #[must_use]
+    pub fn new(config: Arc<ClusterConfig>, store: &Arc<Store>) -> Arc<Self> {
+        let prefix = format!("cluster.{}.", config.stat_name);
+        let codes = ["", "external.", "internal.", "canary."]
+            .map(|variant| store.codes(&format!("{prefix}{variant}upstream_rq")));
+        Arc::new(Self {
+            stats: store.group(&prefix),
+            http1: store.group(&format!("{prefix}http1.")),
+            http2: (config.http.protocol != UpstreamProtocol::Http1).then(|| store.group(&format!("{prefix}http2."))),
+            codes,
+            breakers: Arc::new(Breakers::new(&config.circuit_breakers)),
+            maintenance_key: format!("upstream.maintenance_mode.{}", config.name).into(),
+            config,
+        })
+    }
+
+    /// The breakers, for gauges and `/clusters`.
+    #[must_use]
+    pub const fn breakers(&self) -> &Arc<Breakers> {
+        &self.breakers
+    }
+
+    /// The statistics handle: control writes membership into its own shard.
+    #[must_use]
+    pub const fn stats(&self) -> &Arc<GroupHandle<ClusterStats>> {
+        &self.stats
+    }
+}
 
 /// What a cluster's pools and attempts share on one worker.
 pub struct ClusterContext {
@@ -21,10 +69,87 @@ pub struct ClusterContext {
     pub config: Arc<ClusterConfig>,
     /// This worker's shard of `cluster.<name>.`.
     pub stats: ClusterStats,
-    /// Response codes: `cluster.<name>.upstream_rq_*` and its `external.` and `internal.` variants.
+    /// This worker's shard of `cluster.<name>.http1.`.
+    pub http1_stats: Http1Stats,
+    /// This worker's shard of `cluster.<name>.http2.`.
+    pub http2_stats: Option<Http2Stats>,
+    /// Response codes: `cluster.<name>.upstream_rq_*` and its variants.
     pub codes: CodeFamilies,
     /// The circuit breakers, shared by all workers.
     pub breakers: BreakerHandle,
+    /// How responses are decoded.
+    pub h1_options: Rc<ClientOptions>,
+    /// How HTTP/2 is spoken.
+    pub h2_options: Http2Options,
+    shared: Arc<ClusterShared>,
+}
+
+impl ClusterContext {
+    /// What `worker` needs of `shared`.
+    #[must_use]
+    pub fn new(worker: &Rc<Worker>, shared: Arc<ClusterShared>) -> Rc<Self> {
+        let index = worker.index();
+        let config = Arc::clone(&shared.config);
+        let common = &config.http.common;
+        let [all, external, internal, canary] = shared.codes.each_ref().map(|codes| codes.shard(index));
+        let max_headers = common.max_response_headers_bytes;
+        let h1 = ClientOptions {
+            max_headers_bytes: max_headers.map_or(80 << 10, |bytes| bytes as usize),
+            max_headers_count: common.max_headers_count as usize,
+            allow_chunked_length: config.http.http1.allow_chunked_length,
+            enable_trailers: config.http.http1.enable_trailers,
+            ..ClientOptions::default()
+        };
+        let http2 = &config.http.http2;
+        let h2 = Http2Options {
+            hpack_table_size: http2.hpack_table_size,
+            max_concurrent_streams: http2.max_concurrent_streams,
+            initial_stream_window_size: http2.initial_stream_window_size,
+            initial_connection_window_size: http2.initial_connection_window_size,
+            allow_connect: http2.allow_connect,
+            max_header_list_size: max_headers.unwrap_or(60 << 10),
+            max_headers_count: common.max_headers_count,
+            send_buffer: buffer_limit(&config),
+        };
+        Rc::new(Self {
+            worker: Rc::clone(worker),
+            stats: shared.stats.shard(index),
+            http1_stats: shared.http1.shard(index),
+            http2_stats: shared.http2.as_ref().map(|handle| handle.shard(index)),
+            codes: CodeFamilies { all, external, internal, canary },
+            breakers: BreakerHandle::new(Arc::clone(&shared.breakers)),
+            h1_options: Rc::new(h1),
+            h2_options: h2,
+            config,
+            shared,
+        })
+    }
+
+    /// Bytes a connection may buffer.
+    #[must_use]
+    pub fn buffer_limit(&self) -> usize {
+        buffer_limit(&self.config)
+    }
+
+    /// `upstream.maintenance_mode.<cluster>`
+    #[must_use]
+    pub fn maintenance_key(&self) -> &str {
+        &self.shared.maintenance_key
+    }
+
+    /// How header names are spelled to this cluster.
+    #[must_use]
+    pub fn header_format(&self) -> HeaderFormat<'static> {
+        if self.config.http.http1.proper_case_words { HeaderFormat::ProperCase } else { HeaderFormat::default() }
+    }
+}
+
+/// `per_connection_buffer_limit_bytes`; 0 is any number.
+fn buffer_limit(config: &ClusterConfig) -> usize {
+    match config.per_connection_buffer_limit {
+        0 => usize::MAX / 2,
+        limit => limit as usize,
+    }
 }
 
 /// The families of response codes a router keeps per cluster.

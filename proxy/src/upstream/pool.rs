@@ -181,7 +181,7 @@ impl Pool {
             let mut state = self.state.borrow_mut();
             let per_connection = match self.protocol {
                 PoolProtocol::Http1 => 1,
-                PoolProtocol::Http2 => self.context.config.http2.max_concurrent_streams.max(1) as usize,
+                PoolProtocol::Http2 => self.context.h2_options.max_concurrent_streams.max(1) as usize,
             };
             if state.connecting * per_connection >= state.waiters.len() {
                 return;
@@ -278,7 +278,7 @@ impl Pool {
         if self.draining.get() {
             return self.close_http1(connection);
         }
-        let until = self.context.worker.timers().now().after_opt(self.context.config.idle_timeout);
+        let until = self.context.worker.timers().now().after_opt(self.context.config.http.common.idle_timeout);
         let mut state = self.state.borrow_mut();
         state.idle.push(Idle { connection, until });
         let Some(keeper) = &state.keeper else {
@@ -454,29 +454,44 @@ pub(super) struct ConnectionGuard {
     _permit: Permit,
 }
 
+/// What a connection will speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ConnectionKind {
+    Http1,
+    Http2,
+    Tcp,
+}
+
 impl ConnectionGuard {
-    fn new(pool: &Pool, permit: Permit) -> Self {
-        let stats = &pool.context.stats;
+    pub(super) fn new(context: &Rc<ClusterContext>, host: &Arc<Host>, kind: ConnectionKind, permit: Permit) -> Self {
+        let stats = &context.stats;
         stats.upstream_cx_total().inc();
         stats.upstream_cx_active().inc();
-        match pool.protocol {
-            PoolProtocol::Http1 => stats.upstream_cx_http1_total().inc(),
-            PoolProtocol::Http2 => stats.upstream_cx_http2_total().inc(),
+        match kind {
+            ConnectionKind::Http1 => stats.upstream_cx_http1_total().inc(),
+            ConnectionKind::Http2 => stats.upstream_cx_http2_total().inc(),
+            ConnectionKind::Tcp => {}
         }
-        let shard = pool.host.shard(pool.context.worker.index());
+        let shard = host.shard(context.worker.index());
         shard.cx_total.inc();
         shard.cx_active.inc();
         Self {
-            context: Rc::clone(&pool.context),
-            host: Arc::clone(&pool.host),
+            context: Rc::clone(context),
+            host: Arc::clone(host),
             opened: Instant::now(),
-            id: pool.context.worker.next_connection_id(),
+            id: context.worker.next_connection_id(),
             _permit: permit,
         }
     }
 
+    /// Counts bytes that crossed the connection: received, sent.
+    pub(super) fn bytes(&self, received: u64, sent: u64) {
+        self.context.stats.upstream_cx_rx_bytes_total().add(received);
+        self.context.stats.upstream_cx_tx_bytes_total().add(sent);
+    }
+
     /// The connection is over; says who ended it, how many requests it carried and whether one was in flight.
-    fn ended(&self, by_peer: bool, requests: u64, active: bool) {
+    pub(super) fn ended(&self, by_peer: bool, requests: u64, active: bool) {
         let stats = &self.context.stats;
         stats.upstream_cx_destroy().inc();
         if by_peer {

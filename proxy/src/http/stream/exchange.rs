@@ -170,6 +170,9 @@ impl<D: Downstream> Stream<'_, D> {
                 Poll::Ready(Ok(None))
             }
             Poll::Ready(Ok(Some(Frame::Trailers(trailers)))) => {
+                if !self.manager.config.access_logs.is_empty() {
+                    self.trailers = Some(trailers.clone());
+                }
                 self.down.send_trailers(*trailers);
                 self.response_sent(progress);
                 Poll::Ready(Ok(None))

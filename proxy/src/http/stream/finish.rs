@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use filters::http::Version;
+use filters::format::{AccessLogType, FormatContext};
 
 use super::{Downstream, Stream};
 
@@ -29,13 +29,23 @@ impl<D: Downstream> Stream<'_, D> {
             stats.downstream_rq_completed().inc();
             listener.downstream_rq_completed().inc();
         }
-        if self.manager.logs.is_empty() {
+        let logs = &self.manager.config.access_logs;
+        if logs.is_empty() {
             return;
         }
         let (received, sent) = self.down.wire_bytes();
         self.info.downstream_bytes.wire_rx = received;
         self.info.downstream_bytes.wire_tx = sent;
-        self.manager.logs.log(self.request.as_ref(), self.response.as_ref(), &self.info);
-        let _ = Version::Http11;
+        let worker = &self.manager.worker;
+        let context = FormatContext {
+            request: self.request.as_ref(),
+            response: self.response.as_ref(),
+            trailers: self.trailers.as_deref(),
+            log_type: AccessLogType::DownstreamEnd,
+            ..FormatContext::new(&self.info)
+        };
+        for log in logs {
+            log.log(&context, worker.logs(), &*worker.runtime());
+        }
     }
 }

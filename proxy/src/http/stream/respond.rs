@@ -42,7 +42,7 @@ impl<D: Downstream> Stream<'_, D> {
             &manager.config.response,
             &mut head,
             self.request.as_ref(),
-            &manager.date,
+            manager.worker.date(),
             SystemTime::now(),
         );
         self.info.response_code = head.status;

@@ -14,6 +14,7 @@ use super::deadline::Expired;
 use super::exchange::{Event, Progress};
 use super::{Downstream, End, Step, Stream, upgrade_protocol};
 use crate::http::codec::Interrupt;
+use crate::config::cluster::UpstreamProtocol;
 use crate::http::reply::LocalReply;
 use crate::http::upgrade;
 use crate::route::{ClusterName, ForwardAction, Route, RouteAction};
@@ -71,7 +72,7 @@ impl<D: Downstream> Stream<'_, D> {
         let upstream = self.info.upstream_mut();
         match cluster {
             Some(cluster) => {
-                upstream.cluster = Some(Arc::clone(&cluster.config().stat_name));
+                upstream.cluster = Some(Arc::clone(&cluster.config().observability_name));
                 self.cluster = Some(Rc::clone(&cluster));
                 Ok(cluster)
             }
@@ -105,7 +106,7 @@ impl<D: Downstream> Stream<'_, D> {
         }
         let response = response.filter(|d| !d.is_zero());
         if let Some(limit) = response
-            && !self.manager.config.router.suppress_envoy_headers
+            && !self.manager.config.router().suppress_envoy_headers
         {
             let mut text = itoa::Buffer::new();
             let text = Bytes::copy_from_slice(text.format(limit.as_millis()).as_bytes());
@@ -135,7 +136,7 @@ impl<D: Downstream> Stream<'_, D> {
         if route.include_request_attempt_count {
             head.headers.set(Known::XEnvoyAttemptCount, Bytes::from_static(b"1"));
         }
-        let keep_original = !self.manager.config.router.suppress_envoy_headers;
+        let keep_original = !self.manager.config.router().suppress_envoy_headers;
         route.finalize_request(&mut head, Some(&choice), &self.info, keep_original);
         self.request = Some(head);
     }
@@ -143,8 +144,7 @@ impl<D: Downstream> Stream<'_, D> {
     /// `upstream.maintenance_mode.<cluster>`: the operator sends a share of requests away.
     async fn maintenance(&mut self, cluster: &Rc<Cluster>) -> Step<()> {
         let runtime = self.manager.worker.runtime();
-        let key = &cluster.config().maintenance_key;
-        if !runtime.fraction(key).is_some_and(|fraction| fraction.contains(self.random)) {
+        if !runtime.fraction(cluster.context().maintenance_key()).is_some_and(|fraction| fraction.contains(self.random)) {
             return Ok(());
         }
         cluster.context().stats.upstream_rq_maintenance_mode().inc();
@@ -178,9 +178,9 @@ impl<D: Downstream> Stream<'_, D> {
             crate::route::policy::Priority::High => Priority::High,
         };
         let version = self.info.protocol.unwrap_or_default();
-        let protocol = match cluster.config().protocol.upstream(version) {
-            Version::Http2 => PoolProtocol::Http2,
-            Version::Http10 | Version::Http11 => PoolProtocol::Http1,
+        let protocol = match (cluster.config().http.protocol, version) {
+            (UpstreamProtocol::Http2, _) | (UpstreamProtocol::UseDownstream, Version::Http2) => PoolProtocol::Http2,
+            _ => PoolProtocol::Http1,
         };
         let pool = cluster.pool(host, priority, protocol);
         let asked = Instant::now();
@@ -296,7 +296,7 @@ impl<D: Downstream> Stream<'_, D> {
                 upgrade::to_downstream(request, &mut head, granted);
             }
         }
-        if !self.manager.config.router.suppress_envoy_headers {
+        if !self.manager.config.router().suppress_envoy_headers {
             let mut text = itoa::Buffer::new();
             let text = Bytes::copy_from_slice(text.format(millis(sent.elapsed())).as_bytes());
             head.headers.set(Known::XEnvoyUpstreamServiceTime, text);

@@ -55,9 +55,9 @@ impl Http1Connection {
             write_failed: false,
             closed_by_peer: false,
             requests: 0,
-            max_requests: context.config.max_requests_per_connection.map_or(u64::MAX, |n| u64::from(n.get())),
+            max_requests: context.config.http.common.max_requests_per_connection.map_or(u64::MAX, u64::from),
             active: false,
-            buffer_limit: context.config.buffer_limit,
+            buffer_limit: context.buffer_limit(),
             guard,
         }
     }
@@ -105,13 +105,13 @@ impl Http1Lease {
     /// # Errors
     /// When the head cannot be said in HTTP/1.
     pub fn send_head(&mut self, head: &RequestHead, end: bool, tunnel: bool) -> Result<(), UpstreamFailure> {
-        let format = self.pool.context.config.header_format();
+        let format = self.pool.context.header_format();
         let Some(c) = &mut self.connection else { return Err(gone()) };
         let options = RequestOptions {
             end_stream: end,
             upgrade: tunnel && head.method != Method::Connect,
             format,
-            absolute_form: self.pool.context.config.http1.send_fully_qualified_url,
+            absolute_form: self.pool.context.config.http.http1.send_fully_qualified_url,
         };
         c.encoder
             .encode_head(head, &options, &mut c.out)
@@ -145,7 +145,7 @@ impl Http1Lease {
 
     /// Queues the trailers that end the request.
     pub fn send_trailers(&mut self, trailers: &Headers) {
-        let trailers = self.pool.context.config.http1.enable_trailers.then_some(trailers);
+        let trailers = self.pool.context.config.http.http1.enable_trailers.then_some(trailers);
         let Some(c) = &mut self.connection else { return };
         c.request_sent = true;
         c.write_failed |= c.encoder.finish(trailers, HeaderFormat::default(), &mut c.out).is_err();

@@ -24,6 +24,7 @@ pub(super) struct Multiplexed {
     /// `max_concurrent_streams` and `max_requests_per_connection` of the cluster.
     limit: usize,
     max_requests: u64,
+    local: Option<std::net::SocketAddr>,
     guard: ConnectionGuard,
 }
 
@@ -75,6 +76,12 @@ impl Http2Lease {
         self.connection.client.borrow_mut().send(head, end)
     }
 
+    /// The connection's local address.
+    #[must_use]
+    pub fn local_address(&self) -> Option<std::net::SocketAddr> {
+        self.connection.local
+    }
+
     /// Process-wide number of the connection.
     #[must_use]
     pub fn connection_id(&self) -> u64 {
@@ -96,6 +103,7 @@ pub(super) fn adopt(
     pool: &Rc<Pool>,
     client: ClientConnection,
     driver: h2::client::Connection<Io, Bytes>,
+    local: Option<std::net::SocketAddr>,
     guard: ConnectionGuard,
 ) -> Rc<Multiplexed> {
     let config = &pool.context.config;
@@ -104,8 +112,9 @@ pub(super) fn adopt(
         active: Cell::new(0),
         requests: Cell::new(0),
         retired: Cell::new(false),
-        limit: config.http2.max_concurrent_streams as usize,
-        max_requests: config.max_requests_per_connection.map_or(u64::MAX, u64::from),
+        limit: pool.context.h2_options.max_concurrent_streams as usize,
+        max_requests: config.http.common.max_requests_per_connection.map_or(u64::MAX, u64::from),
+        local,
         guard,
     });
     tokio::task::spawn_local(drive(Rc::downgrade(pool), Rc::downgrade(&connection), driver));
@@ -119,7 +128,7 @@ async fn drive(
 ) {
     let idle = {
         let Some(pool) = pool.upgrade() else { return };
-        (pool.context.config.idle_timeout, pool.context.worker.timers().alarm(), Rc::clone(pool.context.worker.timers()))
+        (pool.context.config.http.common.idle_timeout, pool.context.worker.timers().alarm(), Rc::clone(pool.context.worker.timers()))
     };
     let (timeout, alarm, timers) = idle;
     let mut idle_since = timers.now();

@@ -1,0 +1,156 @@
+//! A byte stream to a host, with the cluster's socket options.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use filters::stream_info::Address;
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+use super::breaker::Permit;
+use super::cluster::ClusterContext;
+use super::failure::{FailureKind, UpstreamFailure};
+use super::host::Host;
+use super::pool::{ConnectionGuard, ConnectionKind};
+use crate::config::address::SocketState;
+use crate::transport::Io;
+
+/// A connection of its own for one layer-4 stream; counts as an upstream connection until dropped.
+pub struct TcpLease(ConnectionGuard);
+
+impl TcpLease {
+    /// Says what crossed the connection: received, sent.
+    pub fn bytes(&self, received: u64, sent: u64) {
+        self.0.bytes(received, sent);
+    }
+}
+
+impl Drop for TcpLease {
+    fn drop(&mut self) {
+        self.0.ended(false, 1, true);
+    }
+}
+
+/// Connects to `host` for a layer-4 stream, within the cluster's `connect_timeout`.
+///
+/// # Errors
+/// [`FailureKind::ConnectFailure`] or [`FailureKind::ConnectTimeout`].
+pub async fn tcp(
+    context: &Rc<ClusterContext>,
+    host: &Arc<Host>,
+    permit: Permit,
+) -> Result<(Io, TcpLease), UpstreamFailure> {
+    let guard = ConnectionGuard::new(context, host, ConnectionKind::Tcp, permit);
+    let started = Instant::now();
+    let opened = within_timeout(context, async {
+        socket(context, host.address()).await.map_err(|error| connect_failure(&error))
+    })
+    .await;
+    match opened {
+        Ok(io) => {
+            connected(context, started);
+            Ok((io, TcpLease(guard)))
+        }
+        Err(failure) => {
+            failed(context, host, &guard, &failure);
+            Err(failure)
+        }
+    }
+}
+
+/// Runs a connect within the cluster's `connect_timeout`.
+pub(super) async fn within_timeout<T>(
+    context: &ClusterContext,
+    connect: impl Future<Output = Result<T, UpstreamFailure>>,
+) -> Result<T, UpstreamFailure> {
+    let timers = context.worker.timers();
+    let deadline = timers.now().after(context.config.connect_timeout);
+    let alarm = timers.alarm();
+    let mut connect = std::pin::pin!(connect);
+    std::future::poll_fn(|cx| {
+        if let std::task::Poll::Ready(outcome) = connect.as_mut().poll(cx) {
+            return std::task::Poll::Ready(outcome);
+        }
+        alarm.poll(deadline, cx).map(|()| Err(UpstreamFailure::new(FailureKind::ConnectTimeout)))
+    })
+    .await
+}
+
+/// Counts a connection that was made.
+pub(super) fn connected(context: &ClusterContext, started: Instant) {
+    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    context.stats.upstream_cx_connect_ms().record(millis);
+}
+
+/// Counts a connection that could not be made.
+pub(super) fn failed(context: &ClusterContext, host: &Host, guard: &ConnectionGuard, failure: &UpstreamFailure) {
+    context.stats.upstream_cx_connect_fail().inc();
+    if failure.kind == FailureKind::ConnectTimeout {
+        context.stats.upstream_cx_connect_timeout().inc();
+    }
+    host.shard(context.worker.index()).cx_connect_fail.inc();
+    guard.ended(failure.kind == FailureKind::ConnectFailure, 0, false);
+}
+
+/// A connected byte stream to `address`, with the cluster's socket options.
+pub(super) async fn socket(context: &ClusterContext, address: &Address) -> io::Result<Io> {
+    match address {
+        Address::Ip(address) => Ok(Io::tcp(tcp_socket(context, *address).await?, Bytes::new())),
+        Address::Pipe(path) => Ok(Io::unix(unix_socket(path).await?, Bytes::new())),
+        Address::Internal(name) => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, format!("internal listener {name:?} cannot be reached")))
+        }
+    }
+}
+
+async fn tcp_socket(context: &ClusterContext, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    let options = &context.config.connection;
+    let socket_ref = socket2::SockRef::from(&socket);
+    if let Some(keepalive) = &options.tcp_keepalive {
+        keepalive.apply(&socket_ref)?;
+    }
+    let (source, socket_options) = options.bind.source_for(address);
+    let bound = || -> io::Result<()> {
+        if options.bind.freebind {
+            socket_ref.set_freebind_v4(true)?;
+        }
+        for option in socket_options.iter().filter(|option| option.state == SocketState::Prebind) {
+            option.apply(&socket_ref)?;
+        }
+        if let Some(source) = source {
+            socket.bind(source)?;
+        }
+        for option in socket_options.iter().filter(|option| option.state == SocketState::Bound) {
+            option.apply(&socket_ref)?;
+        }
+        Ok(())
+    };
+    bound().inspect_err(|_| context.stats.bind_errors().inc())?;
+    socket.connect(address).await
+}
+
+async fn unix_socket(path: &str) -> io::Result<UnixStream> {
+    match path.strip_prefix('@') {
+        None => UnixStream::connect(path).await,
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+            let stream = std::os::unix::net::UnixStream::connect_addr(&address)?;
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
+        }
+    }
+}
+
+/// The failure an operating system's error stands for, in Envoy's words.
+pub(super) fn connect_failure(error: &io::Error) -> UpstreamFailure {
+    // `Connection refused (os error 111)`: Envoy's text has the words alone.
+    let text = error.to_string();
+    let words = text.split(" (os error").next().unwrap_or(&text);
+    UpstreamFailure::with(FailureKind::ConnectFailure, format!("delayed connect error: {words}"))
+}
