@@ -1,0 +1,127 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn handle(default: Thresholds) -> BreakerHandle {
+    BreakerHandle::new(Arc::new(Breakers::new(&CircuitBreakers { default, ..CircuitBreakers::default() })))
+}
+
+#[test]
+fn the_limit_holds_and_a_dropped_permit_comes_back() {
+    let breakers = handle(Thresholds { max_requests: 2, track_remaining: true, ..Thresholds::default() });
+    let view = || breakers.breakers().view(Priority::Default, Resource::Requests);
+    let first = breakers.try_acquire(Priority::Default, Resource::Requests).unwrap();
+    let second = breakers.try_acquire(Priority::Default, Resource::Requests).unwrap();
+    assert_eq!(view(), BreakerView { open: true, remaining: Some(0), limit: 2 });
+    let overflow = breakers.try_acquire(Priority::Default, Resource::Requests).unwrap_err();
+    assert_eq!(overflow.resource.overflow_stat(), "upstream_rq_active_overflow");
+    assert_eq!(overflow.to_string(), "max_requests limit of 2 reached");
+    drop(first);
+    assert_eq!(view(), BreakerView { open: false, remaining: Some(1), limit: 2 });
+    drop(second);
+    assert_eq!(breakers.breakers().used(Priority::Default, Resource::Requests), 0);
+}
+
+#[test]
+fn priorities_have_limits_of_their_own() {
+    let breakers = handle(Thresholds { max_retries: 0, ..Thresholds::default() });
+    assert!(breakers.try_acquire(Priority::Default, Resource::Retries).is_err());
+    assert!(breakers.try_acquire(Priority::High, Resource::Retries).is_ok());
+}
+
+#[test]
+fn an_empty_pool_may_go_beyond_the_limit() {
+    let breakers = handle(Thresholds { max_connections: 0, ..Thresholds::default() });
+    assert!(breakers.try_acquire(Priority::Default, Resource::Connections).is_err());
+    let permit = breakers.acquire(Priority::Default, Resource::Connections);
+    assert_eq!(breakers.breakers().used(Priority::Default, Resource::Connections), 1);
+    drop(permit);
+    assert_eq!(breakers.breakers().used(Priority::Default, Resource::Connections), 0);
+}
+
+#[test]
+fn what_is_unlimited_is_not_counted_unless_somebody_reads_it() {
+    let unlimited = Thresholds { max_requests: u32::MAX, max_pending_requests: u32::MAX, ..Thresholds::default() };
+    let breakers = handle(unlimited.clone());
+    let _permit = breakers.try_acquire(Priority::Default, Resource::Requests).unwrap();
+    assert_eq!(breakers.breakers().used(Priority::Default, Resource::Requests), 0);
+
+    let tracked = handle(Thresholds { track_remaining: true, ..unlimited.clone() });
+    let _permit = tracked.try_acquire(Priority::Default, Resource::Requests).unwrap();
+    let view = tracked.breakers().view(Priority::Default, Resource::Requests);
+    assert_eq!(view.remaining, Some(u32::MAX - 1));
+
+    let budget = RetryBudget { budget_percent: 20.0, min_retry_concurrency: 1, budget_interval: std::time::Duration::ZERO };
+    let budgeted = handle(Thresholds { retry_budget: Some(budget), ..unlimited });
+    let _active: Vec<_> =
+        (0..15).map(|_| budgeted.try_acquire(Priority::Default, Resource::Requests).unwrap()).collect();
+    let retries: Vec<_> = (0..5).map(|_| budgeted.try_acquire(Priority::Default, Resource::Retries)).collect();
+    assert_eq!(retries.iter().filter(|retry| retry.is_ok()).count(), 3, "20 % of 15 requests");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Try(bool, usize),
+    Force(bool, usize),
+    Drop(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (any::<bool>(), 0..5_usize).prop_map(|(high, kind)| Step::Try(high, kind)),
+        (any::<bool>(), 0..5_usize).prop_map(|(high, kind)| Step::Force(high, kind)),
+        (0..64_usize).prop_map(Step::Drop),
+    ]
+}
+
+proptest! {
+    /// Whatever is taken and dropped in whatever order on two handles: a total is what is held, a refusal means that
+    /// the limit was reached, and at the end nothing is left.
+    #[test]
+    fn totals_are_what_is_held(steps in prop::collection::vec(step(), 0..200)) {
+        let limits = Thresholds {
+            max_connections: 3,
+            max_pending_requests: 2,
+            max_requests: 5,
+            max_retries: 1,
+            max_connection_pools: 4,
+            ..Thresholds::default()
+        };
+        let config = CircuitBreakers { default: limits.clone(), high: limits, per_host_max_connections: None };
+        let shared = Arc::new(Breakers::new(&config));
+        let handles = [BreakerHandle::new(shared.clone()), BreakerHandle::new(shared.clone())];
+        let priority = |high| if high { Priority::High } else { Priority::Default };
+        let mut held: Vec<(Priority, Permit)> = Vec::new();
+        for (turn, step) in steps.into_iter().enumerate() {
+            let handle = &handles[turn % 2];
+            match step {
+                Step::Try(high, kind) => {
+                    let (priority, resource) = (priority(high), Resource::ALL[kind]);
+                    let used = shared.used(priority, resource);
+                    match handle.try_acquire(priority, resource) {
+                        Ok(permit) => {
+                            prop_assert!(used < shared.view(priority, resource).limit);
+                            held.push((priority, permit));
+                        }
+                        Err(overflow) => prop_assert!(used >= overflow.limit),
+                    }
+                }
+                Step::Force(high, kind) => {
+                    held.push((priority(high), handle.acquire(priority(high), Resource::ALL[kind])));
+                }
+                Step::Drop(index) if !held.is_empty() => drop(held.swap_remove(index % held.len())),
+                Step::Drop(_) => {}
+            }
+            for priority in [Priority::Default, Priority::High] {
+                for resource in Resource::ALL {
+                    let count = held.iter().filter(|(p, permit)| *p == priority && permit.resource() == resource).count();
+                    prop_assert_eq!(shared.used(priority, resource) as usize, count);
+                }
+            }
+        }
+        held.clear();
+        for resource in Resource::ALL {
+            prop_assert_eq!(shared.used(Priority::Default, resource) + shared.used(Priority::High, resource), 0);
+        }
+    }
+}
