@@ -9,7 +9,7 @@ pub mod cluster;
 pub mod endpoint;
 pub mod filter_chain;
 pub mod hcm;
-pub mod http_chain;
 pub mod listener;
 pub mod route;
+pub mod service;
 pub mod tcp_proxy;

@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 
 use filters::matcher::{NoRuntime, Runtime};
 use stats::Store;
+use tokio::sync::mpsc::UnboundedSender;
 
 use self::mailbox::{Mailbox, Pending};
 use self::serve::Listeners;
@@ -26,6 +27,7 @@ use crate::http::manager::RouteSlot;
 use crate::observe::access_log::WorkerLogs;
 use crate::transport::SCRATCH;
 use crate::upstream::cluster::{Cluster, ClusterContext};
+use crate::upstream::host::Host;
 
 /// What every worker is given when it starts.
 #[derive(Clone)]
@@ -34,8 +36,16 @@ pub struct Shared {
     pub store: Arc<Store>,
     /// Connections of all listeners, and the process-wide limit.
     pub connections: Arc<ConnectionBudget>,
+    /// Where workers tell control things.
+    pub reports: UnboundedSender<Report>,
     /// Begun when the whole server drains.
     pub drain: Arc<crate::downstream::drain::Drain>,
+}
+
+/// What a worker tells control.
+pub enum Report {
+    /// An `ORIGINAL_DST` cluster met new destinations.
+    HostsCreated(Arc<str>, Vec<Arc<Host>>),
 }
 
 /// The state of one worker thread.
@@ -107,6 +117,18 @@ impl Worker {
     #[must_use]
     pub const fn index(&self) -> usize {
         self.index
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub const fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Tells control something.
+    pub fn report(&self, report: Report) {
+        // Without a control thread the process is ending.
+        let _ = self.shared.reports.send(report);
     }
 
     /// The statistics registry.

@@ -28,7 +28,7 @@ pub trait Downstream {
     fn send_informational(&mut self, head: &ResponseHead);
 
     /// Queues the response head; with `end` nothing follows.
-    fn send_head(&mut self, head: ResponseHead, end: bool);
+    fn send_head(&mut self, head: &ResponseHead, end: bool);
 
     /// Queues body bytes; with `end` nothing follows.
     fn send_data(&mut self, data: Bytes, end: bool);

@@ -17,7 +17,7 @@ use super::codec::h2::Http2Options;
 use super::hygiene::Peer;
 use crate::config::filter_chain::FilterChain;
 use crate::config::hcm::{HcmConfig, HeaderCase, Underscores};
-use crate::config::http_chain::{ChainRoutes, HttpChain};
+use crate::config::service::{ChainRoutes, HttpChain};
 use crate::downstream::drain::Drain;
 use crate::observe::catalogue::{Http1Stats, Http2Stats, HttpStats, ListenerHttpStats};
 use crate::route::RouteTable;

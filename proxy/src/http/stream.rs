@@ -222,7 +222,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             return self.reply_to(head, LocalReply::new(404, ""), details::ABSOLUTE_PATH_REJECTED).await;
         }
         match config.path.normalize(head) {
-            PathVerdict::Forward => {}
+            PathVerdict::Continue => {}
             PathVerdict::Reject => {
                 self.manager.stats.downstream_rq_failed_path_normalization().inc();
                 return self.reply_to(head, LocalReply::new(400, ""), details::PATH_NORMALIZATION_FAILED).await;

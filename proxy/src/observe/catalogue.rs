@@ -210,6 +210,7 @@ stats::group! {
     /// `listener.<address>.`: what arrives at a listener, before a network filter sees it.
     pub struct ListenerStats {
         counters {
+            accept_failure,
             downstream_cx_destroy,
             downstream_cx_overflow,
             downstream_cx_overload_reject,

@@ -16,7 +16,8 @@ use filters::flags::{ResponseFlags, details};
 use filters::format::{AccessLogType, FormatContext};
 use filters::stream_info::{ConnectionInfo, StreamInfo};
 
-use crate::config::tcp_proxy::{ClusterSpecifier, TcpProxyConfig};
+use crate::config::service::TcpChain;
+use crate::config::tcp_proxy::TcpProxyConfig;
 use crate::observe::access_log::AccessLog;
 use crate::observe::catalogue::TcpStats;
 use crate::http::codec::h1::WriteBuf;
@@ -39,9 +40,24 @@ pub struct TcpProxy {
     pub stats: TcpStats,
     /// Access logs, empty for none.
     pub logs: Arc<[AccessLog]>,
+    /// Keeps the statistics in the scrape.
+    _group: Arc<stats::GroupHandle<TcpStats>>,
 }
 
 impl TcpProxy {
+    /// The proxy a chain's configuration describes, on `worker`.
+    #[must_use]
+    pub fn new(worker: &Rc<Worker>, chain: &TcpChain) -> Rc<Self> {
+        let group = worker.store().group::<TcpStats>(&format!("tcp.{}.", chain.config.stat_prefix));
+        Rc::new(Self {
+            worker: Rc::clone(worker),
+            config: Arc::clone(&chain.config),
+            stats: group.shard(worker.index()),
+            logs: Arc::clone(&chain.logs),
+            _group: group,
+        })
+    }
+
     /// Serves one connection to its end.
     pub async fn serve(self: Rc<Self>, connection: Rc<ConnectionInfo>, mut down: Io) {
         self.stats.downstream_cx_total().inc();
@@ -50,17 +66,14 @@ impl TcpProxy {
         self.run(&mut info, &mut down).await;
         info.end = Some(Instant::now());
         let context = FormatContext { log_type: AccessLogType::TcpConnectionEnd, ..FormatContext::new(&info) };
-        for log in &self.logs {
+        for log in &*self.logs {
             log.log(&context, self.worker.logs(), &*self.worker.runtime());
         }
     }
 
     async fn run(&self, info: &mut StreamInfo, down: &mut Io) {
         let random = fastrand::u64(..);
-        let name = match &self.config.cluster {
-            ClusterSpecifier::Cluster(name) => name,
-            ClusterSpecifier::Weighted(weighted) => weighted.pick(random),
-        };
+        let name = self.config.cluster.pick(random);
         let Some(cluster) = self.worker.cluster(name) else {
             self.stats.downstream_cx_no_route().inc();
             info.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
@@ -70,7 +83,7 @@ impl TcpProxy {
         info.upstream_mut().cluster = Some(Arc::clone(&cluster.config().observability_name));
         let mut attempts = 0;
         let (mut up, lease) = loop {
-            match self.connect(&cluster, info, random).await {
+            match self.connect(&cluster, info).await {
                 Ok(connected) => break connected,
                 Err(failure) => {
                     attempts += 1;
@@ -94,10 +107,10 @@ impl TcpProxy {
         &self,
         cluster: &Rc<Cluster>,
         info: &mut StreamInfo,
-        random: u64,
     ) -> Result<(Io, TcpLease), UpstreamFailure> {
         let context = cluster.context();
-        let pick = PickContext { random, ..PickContext::new(None, info) };
+        let destination = cluster.destination(None, &info.connection);
+        let pick = PickContext { destination, ..PickContext::default() };
         let Some(host) = cluster.pick(&pick) else {
             context.stats.upstream_cx_none_healthy().inc();
             info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);

@@ -2,20 +2,23 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use filters::http::RequestHead;
+use filters::stream_info::ConnectionInfo;
 use stats::{CodesHandle, GroupHandle, Store};
 
 use super::breaker::{BreakerHandle, Breakers, Priority};
 use super::host::{Host, HostSet};
 use super::lb::{PickContext, Scheduler};
 use super::pool::{Pool, PoolProtocol};
-use crate::config::cluster::{ClusterConfig, UpstreamProtocol};
+use crate::config::cluster::{ClusterConfig, Discovery, UpstreamProtocol};
 use crate::http::codec::h1::{ClientOptions, HeaderFormat};
 use crate::http::codec::h2::Http2Options;
 use crate::observe::catalogue::{ClusterStats, Http1Stats, Http2Stats};
-use crate::worker::Worker;
+use crate::worker::{Report, Worker};
 
 /// One version of a cluster, shared by all workers. Keeps its statistics in the scrape for as long as it lives.
 pub struct ClusterShared {
@@ -217,7 +220,9 @@ impl Cluster {
                 stays
             });
         }
-        state.scheduler = None;
+        if let Some(scheduler) = &mut state.scheduler {
+            scheduler.refresh(Arc::clone(&hosts));
+        }
         std::mem::replace(&mut state.hosts, hosts)
     }
 
@@ -228,8 +233,42 @@ impl Cluster {
         let state = &mut *state;
         let scheduler = state
             .scheduler
-            .get_or_insert_with(|| Scheduler::new(&self.context.config, &state.hosts, fastrand::u64(..)));
-        scheduler.pick(context)
+            .get_or_insert_with(|| {
+                let (config, hosts) = (Arc::clone(&self.context.config), Arc::clone(&state.hosts));
+                Scheduler::new(config, hosts, self.context.worker.workers(), fastrand::Rng::new())
+            });
+        let picked = scheduler.pick(context);
+        if scheduler.in_panic() {
+            self.context.stats.lb_healthy_panic().inc();
+        }
+        let created = scheduler.take_created();
+        if !created.is_empty() {
+            self.context.worker.report(Report::HostsCreated(Arc::clone(&self.context.config.name), created));
+        }
+        picked
+    }
+
+    /// Where a request was going before it was redirected here, for `ORIGINAL_DST` clusters.
+    #[must_use]
+    pub fn destination(&self, request: Option<&RequestHead>, connection: &ConnectionInfo) -> Option<SocketAddr> {
+        let Discovery::OriginalDst(options) = &self.context.config.discovery else { return None };
+        let header = options.header.as_ref().and_then(|name| {
+            let value = &request?.headers.iter().find(|header| header.name.as_str() == name.as_str())?.value;
+            let address = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
+            if address.is_none() {
+                self.context.stats.original_dst_host_invalid().inc();
+            }
+            address
+        });
+        let mut address = match header {
+            Some(address) => address,
+            None if connection.local_restored => connection.local.ip()?,
+            None => return None,
+        };
+        if let Some(port) = options.port_override {
+            address.set_port(port);
+        }
+        Some(address)
     }
 
     /// The pool for a host.

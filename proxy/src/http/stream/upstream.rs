@@ -156,7 +156,8 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     async fn choose_host(&mut self, cluster: &Rc<Cluster>) -> Step<Arc<Host>> {
-        let context = PickContext { random: self.random, ..PickContext::new(self.request.as_ref(), &self.info) };
+        let destination = cluster.destination(self.request.as_ref(), &self.connection.info);
+        let context = PickContext { destination, ..PickContext::default() };
         if let Some(host) = cluster.pick(&context) {
             return Ok(host);
         }

@@ -215,9 +215,9 @@ impl Downstream for ServerExchange {
         }
     }
 
-    fn send_head(&mut self, head: ResponseHead, end: bool) {
+    fn send_head(&mut self, head: &ResponseHead, end: bool) {
         let Send::Head(mut respond) = std::mem::replace(&mut self.send, Send::Done(None)) else { return };
-        let Some(response) = response_to_h2(&head) else {
+        let Some(response) = response_to_h2(head) else {
             respond.send_reset(Reason::INTERNAL_ERROR);
             return;
         };

@@ -1,8 +1,10 @@
-//! A filter chain's HTTP connection manager, joined with its routes.
+//! What serves a filter chain's connections, with everything its configuration refers to joined to it.
 
 use std::sync::Arc;
 
 use super::hcm::HcmConfig;
+use super::tcp_proxy::TcpProxyConfig;
+use crate::observe::access_log::AccessLog;
 use crate::route::RouteTable;
 
 /// The HTTP connection manager of a filter chain.
@@ -21,4 +23,13 @@ pub enum ChainRoutes {
     Inline(Arc<RouteTable>),
     /// Discovered: the key of the route configuration in the workers' slots.
     Discovered(Arc<str>),
+}
+
+/// The TCP proxy of a filter chain.
+#[derive(Debug)]
+pub struct TcpChain {
+    /// The proxy.
+    pub config: Arc<TcpProxyConfig>,
+    /// Its access logs.
+    pub logs: Arc<[AccessLog]>,
 }
