@@ -85,7 +85,12 @@ impl Watcher {
         }
         let inotify = Inotify::init()?;
         inotify.watches().add(self.directory(), mask)?;
-        Ok(AsyncFd::register(inotify)?)
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; what it guards against, a value that changes or closes its descriptor, \
+                      does not apply to an `Inotify`"
+        )]
+        AsyncFd::new(inotify)
     }
 
     /// Waits for events; whether one of them concerns the file.
