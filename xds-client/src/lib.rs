@@ -52,6 +52,7 @@ mod mux;
 mod observer;
 mod rate_limit;
 mod rest;
+pub mod server;
 mod source;
 mod subscription;
 mod ttl;

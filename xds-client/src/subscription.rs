@@ -172,11 +172,6 @@ impl Watches {
         self.wildcard() || self.names.contains_key(name)
     }
 
-    /// Whether the name itself is asked for (a wildcard aside).
-    pub(crate) fn wants_by_name(&self, name: &str) -> bool {
-        self.names.contains_key(name)
-    }
-
     /// The subscriptions an update is for: the wildcards, and those that asked for a name in it.
     pub(crate) fn concerned(
         &self,
@@ -245,7 +240,7 @@ mod tests {
         watches.add(two, names(&["b"]));
         watches.add(three, Interest::wildcard("t"));
         assert_eq!(watches.names().collect::<Vec<_>>(), ["a", "b"]);
-        assert!(watches.wants("other") && !watches.wants_by_name("other"));
+        assert!(watches.wants("other"));
         let released = watches.remove(one);
         assert_eq!(
             released,

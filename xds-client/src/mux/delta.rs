@@ -33,13 +33,17 @@ impl Delta {
         &self.system_version
     }
 
-    pub(crate) fn subscribed<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+    pub(crate) fn subscribed(&mut self, names: &[String]) {
         // Until the first request of the stream the watches themselves are the list.
-        if self.started {
-            for name in names {
+        if !self.started {
+            return;
+        }
+        for name in names {
+            // Asking for a name again makes the server send it again; for everything, giving it up comes first.
+            if name != WILDCARD {
                 self.unsubscribe.remove(name);
-                self.subscribe.insert(name.to_owned());
             }
+            self.subscribe.insert(name.clone());
         }
     }
 
@@ -111,8 +115,11 @@ impl Delta {
             request.error_detail = error.map(status);
         }
         if self.started {
-            request.resource_names_subscribe =
-                std::mem::take(&mut self.subscribe).into_iter().collect();
+            let mut subscribe = std::mem::take(&mut self.subscribe);
+            if self.unsubscribe.contains(WILDCARD) && subscribe.remove(WILDCARD) {
+                self.subscribe.insert(WILDCARD.to_owned());
+            }
+            request.resource_names_subscribe = subscribe.into_iter().collect();
             request.resource_names_unsubscribe =
                 std::mem::take(&mut self.unsubscribe).into_iter().collect();
             for name in &request.resource_names_unsubscribe {

@@ -176,11 +176,13 @@ impl Mux {
             self.fetch_deadlines.insert((deadline, id));
         }
         let kind = &mut self.types[at];
-        if let Variant::Delta(delta) = &mut kind.variant {
-            match &interest.selection {
-                Selection::Wildcard => delta.subscribed(std::iter::once(sotw::WILDCARD)),
-                Selection::Names(names) => delta.subscribed(names.iter().map(String::as_str)),
-            }
+        let names = match &interest.selection {
+            Selection::Wildcard => &[sotw::WILDCARD.to_owned()],
+            Selection::Names(names) => names.as_slice(),
+        };
+        match &mut kind.variant {
+            Variant::Sotw(sotw) => sotw.subscribed(names, &kind.watches),
+            Variant::Delta(delta) => delta.subscribed(names),
         }
         kind.watches.add(id, interest);
         kind.changed = true;
@@ -198,8 +200,8 @@ impl Mux {
         match &mut kind.variant {
             Variant::Sotw(sotw) => {
                 let changed = released.wildcard || !released.names.is_empty();
+                sotw.released(released);
                 if kind.watches.is_empty() {
-                    sotw.forget();
                     // An empty list would subscribe to everything, unless names have been sent before.
                     kind.changed = sotw.must_empty();
                 } else {
@@ -616,10 +618,7 @@ impl Type {
     fn record(&mut self, record: &Record, overtaken: bool, now: Instant) {
         match &mut self.variant {
             Variant::Sotw(sotw) => {
-                // Released in the meantime: the next subscriber must not claim to have it.
-                if !self.watches.is_empty() {
-                    sotw.accepted(record, overtaken);
-                }
+                sotw.accepted(record, overtaken);
                 if overtaken {
                     return;
                 }

@@ -1,6 +1,8 @@
 //! The state-of-the-world variant: every request repeats all names, the last accepted version and the last answered
 //! nonce; every response of a wildcard type lists everything there is.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use envoy_types::pb::google::protobuf::Any;
@@ -9,7 +11,7 @@ use prost::Message as _;
 
 use super::ack::{Answer, Record};
 use super::{Incoming, duration};
-use crate::subscription::Watches;
+use crate::subscription::{Released, Watches};
 use crate::types::{Resource, is_full_state, resource_name};
 
 /// The wrapper a server may put around a resource to give it a TTL.
@@ -30,6 +32,8 @@ pub(crate) struct Sotw {
     nonce: String,
     /// Whether this stream has seen a list with names: from then on an empty list means "nothing".
     names_sent: bool,
+    /// Released since the last request.
+    given_up: BTreeSet<String>,
 }
 
 impl Sotw {
@@ -43,14 +47,25 @@ impl Sotw {
         }
     }
 
-    /// Nobody is interested any more: whoever comes next must be told everything.
-    pub(crate) fn forget(&mut self) {
-        self.version.clear();
+    /// Somebody subscribes. What had been given up, and the server does not know of it yet, must be sent again; and a first
+    /// subscriber has nothing at all. Only a client without a version can ask for that.
+    pub(crate) fn subscribed(&mut self, names: &[String], watches: &Watches) {
+        if watches.is_empty() || names.iter().any(|name| self.given_up.contains(name)) {
+            self.version.clear();
+        }
+    }
+
+    pub(crate) fn released(&mut self, released: Released) {
+        self.given_up.extend(released.names);
+        if released.wildcard {
+            self.given_up.insert(WILDCARD.to_owned());
+        }
     }
 
     pub(crate) fn stream_closed(&mut self) {
         self.nonce.clear();
         self.names_sent = false;
+        self.given_up.clear();
     }
 
     pub(crate) fn request(
@@ -69,6 +84,7 @@ impl Sotw {
             resource_names.push(WILDCARD.to_owned());
         }
         resource_names.extend(watches.names().cloned());
+        self.given_up.clear();
         self.names_sent |= !resource_names.is_empty();
         discovery::DiscoveryRequest {
             version_info: self.version.clone(),
