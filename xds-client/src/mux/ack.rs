@@ -156,6 +156,11 @@ impl Ledger {
         }
     }
 
+    /// Whether the consumer still has to decide about something.
+    pub(crate) fn has_outstanding(&self) -> bool {
+        !self.outstanding.is_empty()
+    }
+
     pub(crate) fn has_answers(&self) -> bool {
         !self.answers.is_empty()
     }

@@ -39,7 +39,7 @@ impl Delta {
             return;
         }
         for name in names {
-            // Asking for a name again makes the server send it again; for everything, giving it up comes first.
+            // Asking for a name again makes the server send it again.
             if name != WILDCARD {
                 self.unsubscribe.remove(name);
             }
@@ -116,7 +116,8 @@ impl Delta {
         }
         if self.started {
             let mut subscribe = std::mem::take(&mut self.subscribe);
-            if self.unsubscribe.contains(WILDCARD) && subscribe.remove(WILDCARD) {
+            // Together they would not tell what is to be sent again: what was given up goes first.
+            if !self.unsubscribe.is_empty() && subscribe.remove(WILDCARD) {
                 self.subscribe.insert(WILDCARD.to_owned());
             }
             request.resource_names_subscribe = subscribe.into_iter().collect();

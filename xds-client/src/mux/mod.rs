@@ -592,6 +592,11 @@ impl Mux {
 
 impl Type {
     fn has_something_to_say(&self) -> bool {
+        if !self.solicited && self.ledger.has_outstanding() {
+            // On a new stream we say what we have, and as long as responses of the last one are undecided we do not know: what
+            // is accepted after the introduction could be gone from the server, and it would never tell.
+            return false;
+        }
         self.ledger.has_answers() || self.changed
     }
 
@@ -602,16 +607,16 @@ impl Type {
         self.changed = false;
         self.solicited = true;
         match &mut self.variant {
-            Variant::Sotw(sotw) => Request::Sotw(Box::new(sotw.request(
-                &self.type_url,
-                &self.watches,
-                answer,
-            ))),
-            Variant::Delta(delta) => Request::Delta(Box::new(delta.request(
-                &self.type_url,
-                &self.watches,
-                answer,
-            ))),
+            Variant::Sotw(sotw) => {
+                let request = sotw.request(&self.type_url, &self.watches, answer);
+                self.changed = sotw.has_more();
+                Request::Sotw(Box::new(request))
+            }
+            Variant::Delta(delta) => {
+                let request = delta.request(&self.type_url, &self.watches, answer);
+                self.changed = delta.has_changes();
+                Request::Delta(Box::new(request))
+            }
         }
     }
 

@@ -32,6 +32,14 @@ pub(crate) struct Sotw {
     nonce: String,
     /// Whether this stream has seen a list with names: from then on an empty list means "nothing".
     names_sent: bool,
+    /// The next request must make the server send everything again.
+    resend: bool,
+    /// Both ways of subscribing have been used. A version does not tell which of them it was given for, so a new stream begins
+    /// without one.
+    used_wildcard: bool,
+    used_names: bool,
+    /// This stream has seen a request.
+    introduced: bool,
     /// Released since the last request.
     given_up: BTreeSet<String>,
 }
@@ -50,9 +58,17 @@ impl Sotw {
     /// Somebody subscribes. What had been given up, and the server does not know of it yet, must be sent again; and a first
     /// subscriber has nothing at all. Only a client without a version can ask for that.
     pub(crate) fn subscribed(&mut self, names: &[String], watches: &Watches) {
-        if watches.is_empty() || names.iter().any(|name| self.given_up.contains(name)) {
+        let everything = WILDCARD.to_owned();
+        let given_up = self.given_up.contains(&everything)
+            || (names.contains(&everything) && !self.given_up.is_empty())
+            || names.iter().any(|name| self.given_up.contains(name));
+        if given_up || watches.is_empty() {
+            self.resend |= !self.version.is_empty();
             self.version.clear();
         }
+        let wildcard = names.contains(&everything);
+        self.used_wildcard |= wildcard;
+        self.used_names |= !wildcard;
     }
 
     pub(crate) fn released(&mut self, released: Released) {
@@ -65,6 +81,7 @@ impl Sotw {
     pub(crate) fn stream_closed(&mut self) {
         self.nonce.clear();
         self.names_sent = false;
+        self.introduced = false;
         self.given_up.clear();
     }
 
@@ -86,8 +103,17 @@ impl Sotw {
         resource_names.extend(watches.names().cloned());
         self.given_up.clear();
         self.names_sent |= !resource_names.is_empty();
+        // A NACK says why, and makes nobody send anything: it leaves the question to the request after it.
+        let ask_again = self.resend && error_detail.is_none();
+        self.resend &= !ask_again;
+        let unsure = !self.introduced && self.used_wildcard && self.used_names;
+        self.introduced = true;
         discovery::DiscoveryRequest {
-            version_info: self.version.clone(),
+            version_info: if ask_again || unsure {
+                String::new()
+            } else {
+                self.version.clone()
+            },
             node: None,
             resource_names,
             resource_locators: Vec::new(),
@@ -100,6 +126,11 @@ impl Sotw {
     /// Whether a bodiless resource of this version confirms what we have.
     pub(crate) fn is_current(&self, version: &str, response_version: &str) -> bool {
         version.is_empty() || version == self.version || version == response_version
+    }
+
+    /// Whether a further request has to follow the last one.
+    pub(crate) fn has_more(&self) -> bool {
+        self.resend
     }
 
     /// Whether the server has to be told that nothing is wanted any more.

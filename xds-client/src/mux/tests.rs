@@ -61,10 +61,10 @@ fn sotw_wildcard_ack_and_nack() {
 fn sotw_names_come_and_go() {
     sotw(
         "
-        connect
-        ! connected
         subscribe endpoints b
         subscribe endpoints a c
+        connect
+        ! connected
         > endpoints [a b c] v= n=
         < endpoints v=1 n=a: a b
         ! update endpoints v=1: a b
@@ -119,8 +119,8 @@ fn a_name_given_up_and_taken_again_is_sent_again() {
         subscribe endpoints a
         subscribe clusters *
         resume endpoints
-        resume clusters
         > endpoints +a
+        resume clusters
         > clusters -*
         > clusters +*
     ",
@@ -161,8 +161,7 @@ fn an_existing_name_is_asked_for_again_for_its_second_subscriber() {
 
 #[test]
 fn endpoints_are_asked_for_before_clusters_are_acknowledged() {
-    for talk in [sotw as fn(&str), delta] {
-        let delta = talk == delta as fn(&str);
+    for delta in [false, true] {
         let (first, endpoints, ack) = if delta {
             ("> clusters", "> endpoints +x +y", "> clusters n=a")
         } else {
@@ -173,7 +172,12 @@ fn endpoints_are_asked_for_before_clusters_are_acknowledged() {
             )
         };
         let full = if delta { "" } else { " full" };
-        talk(&format!(
+        let mode = if delta {
+            Mode::Delta
+        } else {
+            Mode::StateOfTheWorld
+        };
+        Talk::new(mode, None, true).play(&format!(
             "
             subscribe clusters *
             connect
@@ -205,8 +209,8 @@ fn a_paused_type_is_held_and_merged() {
         pause clusters
         pause clusters
         < clusters v=1 n=a: x
-        < clusters v=2 n=b: x
         ! update clusters v=1 full: x
+        < clusters v=2 n=b: x
         ! update clusters v=2 full: x
         accept
         accept
@@ -216,8 +220,8 @@ fn a_paused_type_is_held_and_merged() {
         # a NACK is news and is never merged away
         pause clusters
         < clusters v=3 n=c: x
-        < clusters v=4 n=d: x
         ! update clusters v=3 full: x
+        < clusters v=4 n=d: x
         ! update clusters v=4 full: x
         reject bad
         accept
@@ -234,8 +238,8 @@ fn a_paused_type_is_held_and_merged() {
         > clusters
         pause clusters
         < clusters v=1 n=a: x@1
-        < clusters v=2 n=b: x@2
         ! update clusters v=1: x@1
+        < clusters v=2 n=b: x@2
         ! update clusters v=2: x@2
         accept
         accept
@@ -254,8 +258,8 @@ fn answers_out_of_order() {
         ! connected
         > clusters [] v= n=
         < clusters v=1 n=a: x
-        < clusters v=2 n=b: x
         ! update clusters v=1 full: x
+        < clusters v=2 n=b: x
         ! update clusters v=2 full: x
         accept newest
         > clusters [] v=2 n=b
@@ -269,8 +273,8 @@ fn answers_out_of_order() {
         ! connected
         > clusters
         < clusters v=1 n=a: x@1
-        < clusters v=2 n=b: y@1
         ! update clusters v=1: x@1
+        < clusters v=2 n=b: y@1
         ! update clusters v=2: y@1
         accept newest
         > clusters n=b
@@ -799,9 +803,9 @@ impl Talk {
                 _ => self.act(line),
             }
             if !held {
-                said.extend(
-                    std::iter::from_fn(|| self.mux.poll_request(self.now)).map(|r| self.show(&r)),
-                );
+                while let Some(request) = self.mux.poll_request(self.now) {
+                    said.push_back(self.show(&request));
+                }
                 while let Some(event) = self.mux.poll_event() {
                     told.push_back(self.hear(event));
                 }
