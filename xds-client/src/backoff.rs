@@ -15,10 +15,7 @@ pub struct BackoffConfig {
 
 impl Default for BackoffConfig {
     fn default() -> Self {
-        Self {
-            base: Duration::from_millis(500),
-            max: Duration::from_secs(30),
-        }
+        Self { base: Duration::from_millis(500), max: Duration::from_secs(30) }
     }
 }
 
@@ -34,19 +31,9 @@ impl Backoff {
     /// A fresh backoff; equal seeds give equal delays.
     pub fn new(config: BackoffConfig, seed: u64) -> Self {
         // A base above the maximum is read as the maximum, a zero base as the smallest delay there is.
-        let base = config.base.clamp(
-            Duration::from_millis(1),
-            config.max.max(Duration::from_millis(1)),
-        );
-        let config = BackoffConfig {
-            base,
-            max: config.max.max(base),
-        };
-        Self {
-            config,
-            ceiling: base,
-            rng: Rng::with_seed(seed),
-        }
+        let base = config.base.clamp(Duration::from_millis(1), config.max.max(Duration::from_millis(1)));
+        let config = BackoffConfig { base, max: config.max.max(base) };
+        Self { config, ceiling: base, rng: Rng::with_seed(seed) }
     }
 
     /// How long to wait before the next attempt: anything below the ceiling, which then doubles.
@@ -93,25 +80,14 @@ mod tests {
                 backoff.next_delay()
             })
             .collect();
-        assert!(
-            delays
-                .iter()
-                .any(|delay| *delay < Duration::from_millis(50))
-        );
-        assert!(
-            delays
-                .iter()
-                .any(|delay| *delay > Duration::from_millis(450))
-        );
+        assert!(delays.iter().any(|delay| *delay < Duration::from_millis(50)));
+        assert!(delays.iter().any(|delay| *delay > Duration::from_millis(450)));
     }
 
     #[test]
     fn odd_configurations_are_survived() {
         for (base, max) in [(0, 0), (10, 1), (0, 5)] {
-            let config = BackoffConfig {
-                base: Duration::from_millis(base),
-                max: Duration::from_millis(max),
-            };
+            let config = BackoffConfig { base: Duration::from_millis(base), max: Duration::from_millis(max) };
             let mut backoff = Backoff::new(config, 3);
             for _ in 0..5 {
                 assert!(backoff.next_delay() <= Duration::from_millis(max.max(1)));

@@ -30,8 +30,10 @@ const MAX_STREAMS: usize = 100;
 /// All connections of one thread, by where they go.
 pub(crate) struct Channels {
     network: Rc<dyn Network>,
-    places: RefCell<HashMap<(Target, Option<Keepalive>), Rc<Place>>>,
+    places: RefCell<Places>,
 }
+
+type Places = HashMap<(Target, Option<Keepalive>), Rc<Place>>;
 
 #[derive(Default)]
 struct Place {
@@ -62,28 +64,17 @@ impl Lease {
 
 impl Channels {
     pub(crate) fn new(network: Rc<dyn Network>) -> Self {
-        Self {
-            network,
-            places: RefCell::default(),
-        }
+        Self { network, places: RefCell::default() }
     }
 
     /// A hold on a connection with room for a stream, opened now if there is none.
-    pub(crate) async fn lease(
-        &self,
-        target: &Target,
-        keepalive: Option<Keepalive>,
-    ) -> Result<Lease, String> {
+    pub(crate) async fn lease(&self, target: &Target, keepalive: Option<Keepalive>) -> Result<Lease, String> {
         let place = {
             let mut places = self.places.borrow_mut();
             Rc::clone(places.entry((target.clone(), keepalive)).or_default())
         };
         let mut connections = place.connections.lock().await;
-        connections.retain(|connection| {
-            connection
-                .upgrade()
-                .is_some_and(|shared| !shared.send.is_closed())
-        });
+        connections.retain(|connection| connection.upgrade().is_some_and(|shared| !shared.send.is_closed()));
         let open = connections.iter().filter_map(Weak::upgrade);
         // One count is the `upgrade` itself; each lease is a stream.
         let with_room = |shared: &Rc<Shared>| Rc::strong_count(shared) - 1 < MAX_STREAMS;
@@ -96,26 +87,15 @@ impl Channels {
     }
 
     async fn open(&self, target: &Target, keepalive: Option<Keepalive>) -> Result<Shared, String> {
-        let connection = self
-            .network
-            .connect(target)
-            .await
-            .map_err(|error| format!("cannot connect to {target}: {error}"))?;
+        let connection =
+            self.network.connect(target).await.map_err(|error| format!("cannot connect to {target}: {error}"))?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
-        if let Some(Keepalive {
-            interval,
-            timeout,
-            while_idle,
-        }) = keepalive
-        {
-            builder
-                .keep_alive_interval(interval)
-                .keep_alive_timeout(timeout)
-                .keep_alive_while_idle(while_idle);
+        if let Some(Keepalive { interval, timeout, while_idle }) = keepalive {
+            builder.keep_alive_interval(interval).keep_alive_timeout(timeout).keep_alive_while_idle(while_idle);
         }
         let (send, driver) = builder
             .handshake(TokioIo::new(connection.io))
@@ -126,9 +106,6 @@ impl Channels {
                 tracing::debug!(%error, "a connection to a control plane ended");
             }
         });
-        Ok(Shared {
-            send,
-            local_ip: connection.local_ip,
-        })
+        Ok(Shared { send, local_ip: connection.local_ip })
     }
 }

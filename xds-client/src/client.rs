@@ -46,11 +46,7 @@ struct Shared {
 impl Client {
     /// A client whose mux starts out disconnected; a driver (see [`grpc`](crate::grpc), [`rest`](crate::rest),
     /// [`file`](crate::file)) makes it move.
-    pub fn new(
-        config: MuxConfig,
-        observer: Rc<dyn SourceObserver>,
-        consumer: Rc<dyn Consumer>,
-    ) -> Self {
+    pub fn new(config: MuxConfig, observer: Rc<dyn SourceObserver>, consumer: Rc<dyn Consumer>) -> Self {
         let shared = Shared {
             mux: RefCell::new(Mux::new(config, observer, now())),
             consumer,
@@ -59,28 +55,19 @@ impl Client {
             readable: Notify::new(),
             delivering: Cell::new(false),
         };
-        Self {
-            shared: Rc::new(shared),
-        }
+        Self { shared: Rc::new(shared) }
     }
 
     /// Subscribes until the returned guard is dropped.
     pub fn subscribe(&self, interest: Interest) -> Subscription {
         let id = self.change(|mux| mux.subscribe(interest, now()));
-        Subscription {
-            client: self.clone(),
-            id,
-            on_drop: None,
-        }
+        Subscription { client: self.clone(), id, on_drop: None }
     }
 
     /// Holds back requests and answers of a type until the returned guard is dropped. Pauses of one type add up.
     pub fn pause(&self, type_url: &str) -> Pause {
         self.change(|mux| mux.pause(type_url));
-        Pause {
-            client: self.clone(),
-            type_url: type_url.to_owned(),
-        }
+        Pause { client: self.clone(), type_url: type_url.to_owned() }
     }
 
     /// The update was applied. See [`Mux::accept`].

@@ -96,25 +96,15 @@ impl FromStr for Address {
     type Err = TargetError;
 
     fn from_str(uri: &str) -> Result<Self, TargetError> {
-        let fail = |reason| TargetError {
-            uri: uri.to_owned(),
-            reason,
-        };
+        let fail = |reason| TargetError { uri: uri.to_owned(), reason };
         if let Some(path) = uri.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() {
-                Err(fail("no path"))
-            } else {
-                Ok(Self::Unix(path.into()))
-            };
+            return if path.is_empty() { Err(fail("no path")) } else { Ok(Self::Unix(path.into())) };
         }
         if let Some(name) = uri.strip_prefix("unix-abstract:") {
             return Ok(Self::Unix(format!("@{name}").into()));
         }
-        let rest = ["dns:", "ipv4:", "ipv6:"]
-            .iter()
-            .find_map(|scheme| uri.strip_prefix(scheme))
-            .unwrap_or(uri);
+        let rest = ["dns:", "ipv4:", "ipv6:"].iter().find_map(|scheme| uri.strip_prefix(scheme)).unwrap_or(uri);
         let rest = match rest.strip_prefix("//").map(|rest| rest.split_once('/')) {
             None => rest,
             Some(Some(("", endpoint))) => endpoint,
@@ -126,9 +116,7 @@ impl FromStr for Address {
         }
         let (host, port) = match rest.strip_prefix('[') {
             Some(rest) => {
-                let (host, tail) = rest
-                    .split_once(']')
-                    .ok_or_else(|| fail("an unclosed bracket"))?;
+                let (host, tail) = rest.split_once(']').ok_or_else(|| fail("an unclosed bracket"))?;
                 let port = match tail.strip_prefix(':') {
                     Some(port) => Some(port),
                     None if tail.is_empty() => None,
@@ -146,13 +134,8 @@ impl FromStr for Address {
         if host.is_empty() {
             return Err(fail("no host"));
         }
-        let port = port
-            .map_or(Ok(443), str::parse)
-            .map_err(|_| fail("the port is not a number below 65536"))?;
-        Ok(Self::Tcp {
-            host: host.to_owned(),
-            port,
-        })
+        let port = port.map_or(Ok(443), str::parse).map_err(|_| fail("the port is not a number below 65536"))?;
+        Ok(Self::Tcp { host: host.to_owned(), port })
     }
 }
 
@@ -165,10 +148,7 @@ pub struct PlainNetwork<F> {
 impl<F: Fn(&str) -> Option<Vec<Address>>> PlainNetwork<F> {
     /// A network in which `clusters` knows the addresses of a cluster at this moment (`None`: no such cluster).
     pub fn new(clusters: F) -> Self {
-        Self {
-            clusters,
-            turn: Cell::new(0),
-        }
+        Self { clusters, turn: Cell::new(0) }
     }
 }
 
@@ -177,18 +157,15 @@ impl<F: Fn(&str) -> Option<Vec<Address>>> Network for PlainNetwork<F> {
         Box::pin(async move {
             let addresses = match target {
                 Target::Address(address) => vec![address.clone()],
-                Target::Cluster(name) => (self.clusters)(name).ok_or_else(|| {
-                    io::Error::new(io::ErrorKind::NotFound, format!("unknown cluster '{name}'"))
-                })?,
+                Target::Cluster(name) => (self.clusters)(name)
+                    .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("unknown cluster '{name}'")))?,
             };
             // Every attempt begins one further on, so that a dead address costs one attempt and not every one.
             let turn = self.turn.get();
             self.turn.set(turn.wrapping_add(1));
-            let mut last =
-                io::Error::new(io::ErrorKind::NotFound, format!("{target} has no address"));
+            let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{target} has no address"));
             for step in 0..addresses.len() {
-                let Some(address) = addresses.get((turn.wrapping_add(step)) % addresses.len())
-                else {
+                let Some(address) = addresses.get((turn.wrapping_add(step)) % addresses.len()) else {
                     break;
                 };
                 match connect_address(address).await {
@@ -208,17 +185,11 @@ pub async fn connect_address(address: &Address) -> io::Result<Connection> {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
             let local_ip = stream.local_addr().ok().map(|address| address.ip());
-            Ok(Connection {
-                io: Box::new(stream),
-                local_ip,
-            })
+            Ok(Connection { io: Box::new(stream), local_ip })
         }
         Address::Unix(path) => {
             let stream = connect_unix(path).await?;
-            Ok(Connection {
-                io: Box::new(stream),
-                local_ip: None,
-            })
+            Ok(Connection { io: Box::new(stream), local_ip: None })
         }
     }
 }
@@ -241,10 +212,7 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16) -> Address {
-        Address::Tcp {
-            host: host.into(),
-            port,
-        }
+        Address::Tcp { host: host.into(), port }
     }
 
     #[test]
@@ -259,14 +227,8 @@ mod tests {
             ("ipv6:[::1]:80", Some(tcp("::1", 80))),
             ("[::1]", Some(tcp("::1", 443))),
             ("::1", Some(tcp("::1", 443))),
-            (
-                "unix:/var/run/xds.sock",
-                Some(Address::Unix("/var/run/xds.sock".into())),
-            ),
-            (
-                "unix:///var/run/xds.sock",
-                Some(Address::Unix("/var/run/xds.sock".into())),
-            ),
+            ("unix:/var/run/xds.sock", Some(Address::Unix("/var/run/xds.sock".into()))),
+            ("unix:///var/run/xds.sock", Some(Address::Unix("/var/run/xds.sock".into()))),
             ("unix:xds.sock", Some(Address::Unix("xds.sock".into()))),
             ("unix-abstract:x", Some(Address::Unix("@x".into()))),
             ("unix:", None),

@@ -46,10 +46,7 @@ impl Watcher {
             Err(error) => {
                 let directory = self.directory();
                 let reason = format!("cannot watch {}: {error}", directory.display());
-                tracing::warn!(
-                    reason,
-                    "changes of a configuration file will not be noticed"
-                );
+                tracing::warn!(reason, "changes of a configuration file will not be noticed");
                 let _ = self.client.disconnected(reason);
                 return std::future::pending().await;
             }
@@ -102,8 +99,7 @@ impl Watcher {
             match guard.get_inner_mut().read_events(&mut buffer) {
                 Ok(events) => {
                     for event in events {
-                        concerns |=
-                            event.mask.contains(EventMask::Q_OVERFLOW) || self.concerns(event.name);
+                        concerns |= event.mask.contains(EventMask::Q_OVERFLOW) || self.concerns(event.name);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -122,16 +118,12 @@ impl Watcher {
     fn read(&self, reads: &mut u64) {
         *reads += 1;
         let path = &self.source.path;
-        let content =
-            std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()));
+        let content = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()));
         match content.and_then(|content| (self.decoder)(path, &content)) {
             Ok(response) => {
                 // A file has no nonce and need not repeat its type: the subscription knows it.
-                let response = DiscoveryResponse {
-                    nonce: reads.to_string(),
-                    type_url: self.type_url.to_string(),
-                    ..response
-                };
+                let response =
+                    DiscoveryResponse { nonce: reads.to_string(), type_url: self.type_url.to_string(), ..response };
                 // Requests have no reader here, but answering needs them to be taken.
                 while self.client.try_next_request().is_some() {}
                 self.client.on_message(Message::Sotw(response));

@@ -56,12 +56,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     pub(crate) fn new(body: B, limit: Option<usize>) -> Self {
-        Self {
-            body,
-            buffer: BytesMut::new(),
-            limit: limit.unwrap_or(usize::MAX),
-            trailers: None,
-        }
+        Self { body, buffer: BytesMut::new(), limit: limit.unwrap_or(usize::MAX), trailers: None }
     }
 
     /// The next message; `None` at the end of the body. May be cancelled and called again.
@@ -97,10 +92,7 @@ where
         }
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length > self.limit {
-            return Err(FrameError::TooLarge {
-                length,
-                limit: self.limit,
-            });
+            return Err(FrameError::TooLarge { length, limit: self.limit });
         }
         if rest.len() < length {
             return Ok(None);
@@ -122,18 +114,9 @@ impl Status {
     pub(crate) fn read(headers: &HeaderMap) -> Option<Self> {
         let code = headers.get("grpc-status")?;
         // UNKNOWN for what is not a number.
-        let code = code
-            .to_str()
-            .ok()
-            .and_then(|code| code.parse().ok())
-            .unwrap_or(2);
-        let message = headers
-            .get("grpc-message")
-            .map_or("", |message| message.to_str().unwrap_or_default());
-        Some(Self {
-            code,
-            message: percent_decode(message),
-        })
+        let code = code.to_str().ok().and_then(|code| code.parse().ok()).unwrap_or(2);
+        let message = headers.get("grpc-message").map_or("", |message| message.to_str().unwrap_or_default());
+        Some(Self { code, message: percent_decode(message) })
     }
 }
 
@@ -178,9 +161,7 @@ mod tests {
     use std::convert::Infallible;
 
     fn read(chunks: Vec<&'static [u8]>, limit: Option<usize>) -> (Vec<Bytes>, Result<(), String>) {
-        let frames = chunks
-            .into_iter()
-            .map(|chunk| Ok::<_, Infallible>(Frame::data(Bytes::from_static(chunk))));
+        let frames = chunks.into_iter().map(|chunk| Ok::<_, Infallible>(Frame::data(Bytes::from_static(chunk))));
         let mut reader = FrameReader::new(StreamBody::new(tokio_stream::iter(frames)), limit);
         let mut messages = Vec::new();
         loop {
@@ -194,10 +175,7 @@ mod tests {
 
     #[test]
     fn messages_are_cut_out_of_any_chunks() {
-        let (messages, end) = read(
-            vec![b"\0\0\0", b"\0\x02a", b"b\0\0\0\0\0\0\0\0\0\x01", b"c"],
-            None,
-        );
+        let (messages, end) = read(vec![b"\0\0\0", b"\0\x02a", b"b\0\0\0\0\0\0\0\0\0\x01", b"c"], None);
         assert_eq!(messages, ["ab", "", "c"]);
         assert_eq!(end, Ok(()));
     }
@@ -222,35 +200,18 @@ mod tests {
     fn frames_are_read_back() {
         let message = "hello".to_owned();
         let mut reader = FrameReader::new(Full::new(frame(&message)), None);
-        let read = reader
-            .next()
-            .now_or_never()
-            .expect("ready")
-            .expect("good")
-            .expect("one");
+        let read = reader.next().now_or_never().expect("ready").expect("good").expect("one");
         assert_eq!(<String as prost::Message>::decode(read), Ok(message));
     }
 
     #[test]
     fn statuses_are_decoded() {
         let headers = |pairs: &[(&'static str, &'static str)]| {
-            pairs
-                .iter()
-                .map(|(name, value)| (name.parse().expect("name"), value.parse().expect("value")))
-                .collect()
+            pairs.iter().map(|(name, value)| (name.parse().expect("name"), value.parse().expect("value"))).collect()
         };
-        let message =
-            |text| Status::read(&headers(&[("grpc-status", "14"), ("grpc-message", text)]));
-        assert_eq!(
-            message("a%20b%e2%82%ac%zz%2")
-                .map(|status| status.message)
-                .as_deref(),
-            Some("a b€%zz%2")
-        );
+        let message = |text| Status::read(&headers(&[("grpc-status", "14"), ("grpc-message", text)]));
+        assert_eq!(message("a%20b%e2%82%ac%zz%2").map(|status| status.message).as_deref(), Some("a b€%zz%2"));
         assert_eq!(Status::read(&headers(&[])), None);
-        assert_eq!(
-            Status::read(&headers(&[("grpc-status", "x")])).map(|status| status.code),
-            Some(2)
-        );
+        assert_eq!(Status::read(&headers(&[("grpc-status", "x")])).map(|status| status.code), Some(2));
     }
 }

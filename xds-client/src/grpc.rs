@@ -23,12 +23,7 @@ use crate::mux::{Message, Mode, Request};
 use crate::source::{GrpcService, GrpcSource};
 
 /// Runs for ever: connects, converses, and after every failure waits and begins again.
-pub(crate) async fn drive(
-    client: Client,
-    source: GrpcSource,
-    method: &'static str,
-    channels: Rc<Channels>,
-) {
+pub(crate) async fn drive(client: Client, source: GrpcSource, method: &'static str, channels: Rc<Channels>) {
     let conversation = async {
         client.wanted().await;
         loop {
@@ -45,12 +40,7 @@ pub(crate) async fn drive(
 }
 
 /// One stream, from connecting to its end; returns why it ended.
-async fn session(
-    client: &Client,
-    source: &GrpcSource,
-    method: &'static str,
-    channels: &Channels,
-) -> String {
+async fn session(client: &Client, source: &GrpcSource, method: &'static str, channels: &Channels) -> String {
     let service = &source.service;
     let lease = match channels.lease(&service.target, service.keepalive).await {
         Ok(lease) => lease,
@@ -92,10 +82,7 @@ async fn session(
                 },
                 Ok(None) => {
                     let status = reader.trailers().and_then(Status::read);
-                    return status.map_or_else(
-                        || "closed by the server".to_owned(),
-                        |status| status.to_string(),
-                    );
+                    return status.map_or_else(|| "closed by the server".to_owned(), |status| status.to_string());
                 }
                 Err(error) => return error.to_string(),
             }
@@ -133,10 +120,7 @@ fn stream_request(
     local_ip: Option<IpAddr>,
     body: RequestBody,
 ) -> Result<http::Request<RequestBody>, String> {
-    let authority = service
-        .authority
-        .clone()
-        .unwrap_or_else(|| service.target.authority());
+    let authority = service.authority.clone().unwrap_or_else(|| service.target.authority());
     let uri = Uri::builder()
         .scheme("http")
         .authority(authority.as_str())
@@ -160,17 +144,13 @@ fn headers(service: &GrpcService, local_ip: Option<IpAddr>) -> Result<HeaderMap,
     }
     for (name, value) in &service.initial_metadata {
         let header = HeaderName::from_bytes(name.as_bytes());
-        let encoded = name
-            .ends_with("-bin")
-            .then(|| STANDARD_NO_PAD.encode(value));
+        let encoded = name.ends_with("-bin").then(|| STANDARD_NO_PAD.encode(value));
         let value = HeaderValue::from_bytes(encoded.as_deref().map_or(value, str::as_bytes));
         match (header, value) {
             (Ok(header), Ok(value)) => headers.append(header, value),
             // The value may be a secret.
             _ => {
-                return Err(format!(
-                    "initial_metadata: \"{name}\" is not a valid header"
-                ));
+                return Err(format!("initial_metadata: \"{name}\" is not a valid header"));
             }
         };
     }
@@ -212,12 +192,7 @@ mod tests {
         ];
         let ip = Some([10, 0, 0, 7].into());
         let map = headers(&service, ip).expect("valid");
-        let values = |name: &str| {
-            map.get_all(name)
-                .iter()
-                .map(|v| v.to_str().expect("text"))
-                .collect::<Vec<_>>()
-        };
+        let values = |name: &str| map.get_all(name).iter().map(|v| v.to_str().expect("text")).collect::<Vec<_>>();
         assert_eq!(values("x-envoy-internal"), ["true"]);
         assert_eq!(values("x-forwarded-for"), ["10.0.0.7"]);
         assert_eq!(values("x-twice"), ["1", "2"]);
@@ -225,11 +200,7 @@ mod tests {
         assert_eq!(values("authorization"), ["Bearer x"]);
 
         service.skip_envoy_headers = true;
-        assert!(
-            !headers(&service, ip)
-                .expect("valid")
-                .contains_key("x-envoy-internal")
-        );
+        assert!(!headers(&service, ip).expect("valid").contains_key("x-envoy-internal"));
         service.initial_metadata = vec![("bad name".into(), "secret".into())];
         let error = headers(&service, ip).expect_err("invalid");
         assert!(error.contains("bad name") && !error.contains("secret"));

@@ -91,10 +91,7 @@ impl Hub {
         let client = self.client(grpc_mux(&source), observer);
         let driver = grpc::drive(client.clone(), source, method, Rc::clone(&self.channels));
         let driver = tokio::task::spawn_local(driver).abort_handle();
-        let ads = Ads {
-            client: client.clone(),
-            driver,
-        };
+        let ads = Ads { client: client.clone(), driver };
         if let Some(old) = self.ads.replace(Some(ads)) {
             old.driver.abort();
         }
@@ -108,11 +105,7 @@ impl Hub {
 
     /// Subscribes at a source until the returned guard is dropped. Any source but ADS gets a client, and a stream,
     /// poller or watch, of its own.
-    pub fn subscribe(
-        &self,
-        source: &SourceConfig,
-        interest: Interest,
-    ) -> Result<Subscription, SubscribeError> {
+    pub fn subscribe(&self, source: &SourceConfig, interest: Interest) -> Result<Subscription, SubscribeError> {
         match source {
             SourceConfig::Ads => Ok(self.ads().ok_or(SubscribeError::NoAds)?.subscribe(interest)),
             SourceConfig::Grpc(source) => self.subscribe_grpc(source, interest),
@@ -121,11 +114,7 @@ impl Hub {
         }
     }
 
-    fn subscribe_grpc(
-        &self,
-        source: &GrpcSource,
-        interest: Interest,
-    ) -> Result<Subscription, SubscribeError> {
+    fn subscribe_grpc(&self, source: &GrpcSource, interest: Interest) -> Result<Subscription, SubscribeError> {
         let row = resource_type(&interest.type_url);
         let method = match (source.aggregated, source.mode) {
             (true, Mode::StateOfTheWorld) => Some(ADS_SOTW_METHOD),
@@ -138,25 +127,14 @@ impl Hub {
             kind: "a gRPC service of its own",
         })?;
         let client = self.client(grpc_mux(source), Rc::new(Unobserved));
-        let driver = grpc::drive(
-            client.clone(),
-            source.clone(),
-            method,
-            Rc::clone(&self.channels),
-        );
+        let driver = grpc::drive(client.clone(), source.clone(), method, Rc::clone(&self.channels));
         Ok(start(&client, interest, driver))
     }
 
-    fn subscribe_rest(
-        &self,
-        source: &RestSource,
-        interest: Interest,
-    ) -> Result<Subscription, SubscribeError> {
+    fn subscribe_rest(&self, source: &RestSource, interest: Interest) -> Result<Subscription, SubscribeError> {
         let path = resource_type(&interest.type_url).and_then(|row| row.rest_path);
-        let path = path.ok_or_else(|| SubscribeError::NotServed {
-            type_url: Arc::clone(&interest.type_url),
-            kind: "REST",
-        })?;
+        let path =
+            path.ok_or_else(|| SubscribeError::NotServed { type_url: Arc::clone(&interest.type_url), kind: "REST" })?;
         let client = self.client(MuxConfig::default(), Rc::new(Unobserved));
         let poller = rest::Poller {
             client: client.clone(),
@@ -182,11 +160,7 @@ impl Hub {
     }
 
     fn client(&self, config: MuxConfig, observer: Rc<dyn SourceObserver>) -> Client {
-        let config = MuxConfig {
-            node: self.environment.node.clone(),
-            seed: self.seed(),
-            ..config
-        };
+        let config = MuxConfig { node: self.environment.node.clone(), seed: self.seed(), ..config };
         Client::new(config, observer, Rc::clone(&self.environment.consumer))
     }
 
@@ -213,11 +187,7 @@ fn grpc_mux(source: &GrpcSource) -> MuxConfig {
     }
 }
 
-fn start(
-    client: &Client,
-    interest: Interest,
-    driver: impl Future<Output = ()> + 'static,
-) -> Subscription {
+fn start(client: &Client, interest: Interest, driver: impl Future<Output = ()> + 'static) -> Subscription {
     let subscription = client.subscribe(interest);
     subscription.owning(tokio::task::spawn_local(driver).abort_handle())
 }

@@ -60,10 +60,7 @@ mod types;
 
 pub use backoff::{Backoff, BackoffConfig};
 pub use client::{Client, Consumer, Pause, Subscription};
-pub use connect::{
-    Address, Connecting, Connection, Io, Network, PlainNetwork, Target, TargetError,
-    connect_address,
-};
+pub use connect::{Address, Connecting, Connection, Io, Network, PlainNetwork, Target, TargetError, connect_address};
 pub use hub::{Environment, FileDecoder, Hub, SubscribeError};
 pub use mux::{Message, Mode, Mux, MuxConfig, Request, TypeStatus};
 pub use observer::{Accepted, SourceObserver, SubscriptionObserver, Unobserved, version_hash};
@@ -72,7 +69,7 @@ pub use rest::RestCodec;
 pub use source::{FileSource, GrpcService, GrpcSource, Keepalive, RestSource, SourceConfig};
 pub use subscription::{DEFAULT_INITIAL_FETCH_TIMEOUT, Interest, Selection, SubscriptionId};
 pub use types::{
-    ADS_DELTA_METHOD, ADS_SOTW_METHOD, CLUSTER, ENDPOINTS, EXTENSION_CONFIG, Event, LB_ENDPOINT,
-    LISTENER, RESOURCE_TYPES, ROUTE, RUNTIME, Rejection, Resource, ResourceError, ResourceType,
-    SCOPED_ROUTE, SECRET, Ticket, Update, VIRTUAL_HOST, resource_name, resource_type,
+    ADS_DELTA_METHOD, ADS_SOTW_METHOD, CLUSTER, ENDPOINTS, EXTENSION_CONFIG, Event, LB_ENDPOINT, LISTENER,
+    RESOURCE_TYPES, ROUTE, RUNTIME, Rejection, Resource, ResourceError, ResourceType, SCOPED_ROUTE, SECRET, Ticket,
+    Update, VIRTUAL_HOST, resource_name, resource_type,
 };

@@ -88,11 +88,7 @@ impl Poller {
     /// Time until the next poll.
     fn pause(&mut self) -> Duration {
         let jitter = u64::try_from(self.source.jitter.as_nanos()).unwrap_or(u64::MAX);
-        let jitter = Duration::from_nanos(if jitter == 0 {
-            0
-        } else {
-            self.rng.u64(0..jitter)
-        });
+        let jitter = Duration::from_nanos(if jitter == 0 { 0 } else { self.rng.u64(0..jitter) });
         // A delay of zero would be a busy loop.
         (self.source.refresh_delay + jitter).max(Duration::from_millis(1))
     }
@@ -101,11 +97,8 @@ impl Poller {
         match self.codec.decode(body) {
             Ok(response) => {
                 // REST knows no nonces; the mux does, to match answers.
-                let response = DiscoveryResponse {
-                    nonce: poll.to_string(),
-                    type_url: self.type_url.to_string(),
-                    ..response
-                };
+                let response =
+                    DiscoveryResponse { nonce: poll.to_string(), type_url: self.type_url.to_string(), ..response };
                 self.client.on_message(Message::Sotw(response));
             }
             Err(detail) => self.client.on_unreadable(&self.type_url, detail),
@@ -120,11 +113,7 @@ impl Poller {
                 Some(connection) if !connection.sender.is_closed() => connection,
                 _ => self.connect().await?,
             };
-            let Kept {
-                mut sender,
-                local_ip,
-                fresh,
-            } = connection;
+            let Kept { mut sender, local_ip, fresh } = connection;
             let request = self.request(body.clone(), local_ip)?;
             let response = match sender.send_request(request).await {
                 Ok(response) => response,
@@ -133,17 +122,8 @@ impl Poller {
                 Err(error) => return Err(chain(&error)),
             };
             let status = response.status();
-            let body = response
-                .into_body()
-                .collect()
-                .await
-                .map_err(|error| chain(&error))?
-                .to_bytes();
-            *kept = Some(Kept {
-                sender,
-                local_ip,
-                fresh: false,
-            });
+            let body = response.into_body().collect().await.map_err(|error| chain(&error))?.to_bytes();
+            *kept = Some(Kept { sender, local_ip, fresh: false });
             return match status {
                 StatusCode::OK => Ok(Some(body)),
                 StatusCode::NOT_MODIFIED => Ok(None),
@@ -161,21 +141,12 @@ impl Poller {
                 question = *request;
             }
         }
-        DiscoveryRequest {
-            response_nonce: String::new(),
-            error_detail: None,
-            ..question
-        }
+        DiscoveryRequest { response_nonce: String::new(), error_detail: None, ..question }
     }
 
-    fn request(
-        &self,
-        body: Bytes,
-        local_ip: Option<std::net::IpAddr>,
-    ) -> Result<http::Request<Full<Bytes>>, String> {
+    fn request(&self, body: Bytes, local_ip: Option<std::net::IpAddr>) -> Result<http::Request<Full<Bytes>>, String> {
         let authority = self.source.target.authority();
-        let host = HeaderValue::try_from(&authority)
-            .map_err(|error| format!("host \"{authority}\": {error}"))?;
+        let host = HeaderValue::try_from(&authority).map_err(|error| format!("host \"{authority}\": {error}"))?;
         let mut request = http::Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = http::Uri::from_static(self.path);
@@ -190,23 +161,14 @@ impl Poller {
 
     async fn connect(&self) -> Result<Kept, String> {
         let target = &self.source.target;
-        let connection = self
-            .network
-            .connect(target)
-            .await
-            .map_err(|error| format!("cannot connect to {target}: {error}"))?;
-        let (sender, driver) = http1::handshake(TokioIo::new(connection.io))
-            .await
-            .map_err(|error| chain(&error))?;
+        let connection =
+            self.network.connect(target).await.map_err(|error| format!("cannot connect to {target}: {error}"))?;
+        let (sender, driver) = http1::handshake(TokioIo::new(connection.io)).await.map_err(|error| chain(&error))?;
         tokio::spawn(async move {
             if let Err(error) = driver.await {
                 tracing::debug!(%error, "a connection to a control plane ended");
             }
         });
-        Ok(Kept {
-            sender,
-            local_ip: connection.local_ip,
-            fresh: true,
-        })
+        Ok(Kept { sender, local_ip: connection.local_ip, fresh: true })
     }
 }

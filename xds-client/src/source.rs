@@ -113,12 +113,7 @@ pub struct RestSource {
 impl RestSource {
     /// A source with Envoy's defaults.
     pub fn new(target: Target, refresh_delay: Duration) -> Self {
-        Self {
-            target,
-            refresh_delay,
-            jitter: Duration::from_secs(1),
-            request_timeout: Duration::from_secs(1),
-        }
+        Self { target, refresh_delay, jitter: Duration::from_secs(1), request_timeout: Duration::from_secs(1) }
     }
 }
 
@@ -137,10 +132,6 @@ pub struct FileSource {
 impl FileSource {
     /// A file whose replacement by rename is noticed.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            watched_directory: None,
-            watch_modify: false,
-        }
+        Self { path: path.into(), watched_directory: None, watch_modify: false }
     }
 }

@@ -122,14 +122,7 @@ impl Watches {
             self.names.entry(name.clone()).or_default().push(id);
         }
         interest.observer.attempt();
-        self.watches.insert(
-            id,
-            Watch {
-                names,
-                observer: interest.observer,
-                waiting: true,
-            },
-        );
+        self.watches.insert(id, Watch { names, observer: interest.observer, waiting: true });
     }
 
     pub(crate) fn remove(&mut self, id: SubscriptionId) -> Released {
@@ -173,11 +166,7 @@ impl Watches {
     }
 
     /// The subscriptions an update is for: the wildcards, and those that asked for a name in it.
-    pub(crate) fn concerned(
-        &self,
-        resources: &[Resource],
-        removed: &[String],
-    ) -> Vec<SubscriptionId> {
+    pub(crate) fn concerned(&self, resources: &[Resource], removed: &[String]) -> Vec<SubscriptionId> {
         let mut concerned: BTreeSet<_> = self.wildcards.clone();
         let names = resources.iter().flat_map(Resource::names);
         for name in names.chain(removed.iter().map(String::as_str)) {
@@ -242,13 +231,7 @@ mod tests {
         assert_eq!(watches.names().collect::<Vec<_>>(), ["a", "b"]);
         assert!(watches.wants("other"));
         let released = watches.remove(one);
-        assert_eq!(
-            released,
-            Released {
-                names: vec!["a".into()],
-                wildcard: false
-            }
-        );
+        assert_eq!(released, Released { names: vec!["a".into()], wildcard: false });
         assert_eq!(watches.remove(one), Released::default(), "only once");
         assert!(watches.remove(three).wildcard);
         assert!(!watches.wants("other") && watches.wants("b"));

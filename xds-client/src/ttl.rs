@@ -37,11 +37,7 @@ impl TtlTable {
     /// Takes out everything whose time has come.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<String> {
         let mut expired = Vec::new();
-        while self
-            .order
-            .first()
-            .is_some_and(|(deadline, _)| *deadline <= now)
-        {
+        while self.order.first().is_some_and(|(deadline, _)| *deadline <= now) {
             if let Some((_, name)) = self.order.pop_first() {
                 self.deadlines.remove(&name);
                 expired.push(name);

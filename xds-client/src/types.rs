@@ -89,18 +89,8 @@ pub struct Resource {
 
 impl Resource {
     /// A resource without aliases or TTL.
-    pub fn new(
-        name: impl Into<String>,
-        version: impl Into<String>,
-        body: impl Into<Bytes>,
-    ) -> Self {
-        Self {
-            name: name.into(),
-            aliases: Vec::new(),
-            version: version.into(),
-            body: Some(body.into()),
-            ttl: None,
-        }
+    pub fn new(name: impl Into<String>, version: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self { name: name.into(), aliases: Vec::new(), version: version.into(), body: Some(body.into()), ttl: None }
     }
 
     /// The resource's name and aliases.
@@ -153,12 +143,7 @@ impl Rejection {
 
     /// A rejection because of one resource.
     pub fn resource(name: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            errors: vec![ResourceError {
-                name: name.into(),
-                message: message.into(),
-            }],
-        }
+        Self { errors: vec![ResourceError { name: name.into(), message: message.into() }] }
     }
 
     /// The text sent to the control plane, in the shape Envoy uses for the type (control planes match on it).
@@ -244,11 +229,9 @@ pub const RUNTIME: &str = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
 pub const EXTENSION_CONFIG: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
 /// The aggregated state-of-the-world method.
-pub const ADS_SOTW_METHOD: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+pub const ADS_SOTW_METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 /// The aggregated delta method.
-pub const ADS_DELTA_METHOD: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+pub const ADS_DELTA_METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// Every type with a service of its own. Other types work over ADS and files.
 pub static RESOURCE_TYPES: [ResourceType; 10] = [
@@ -289,9 +272,7 @@ pub static RESOURCE_TYPES: [ResourceType; 10] = [
     },
     ResourceType {
         type_url: SCOPED_ROUTE,
-        sotw_method: Some(
-            "/envoy.service.route.v3.ScopedRoutesDiscoveryService/StreamScopedRoutes",
-        ),
+        sotw_method: Some("/envoy.service.route.v3.ScopedRoutesDiscoveryService/StreamScopedRoutes"),
         delta_method: "/envoy.service.route.v3.ScopedRoutesDiscoveryService/DeltaScopedRoutes",
         rest_path: Some("/v3/discovery:scoped-routes"),
         wildcard: true,
@@ -305,9 +286,7 @@ pub static RESOURCE_TYPES: [ResourceType; 10] = [
     },
     ResourceType {
         type_url: EXTENSION_CONFIG,
-        sotw_method: Some(
-            "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs",
-        ),
+        sotw_method: Some("/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs"),
         delta_method: "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs",
         rest_path: Some("/v3/discovery:extension_configs"),
         wildcard: false,
@@ -330,9 +309,7 @@ pub static RESOURCE_TYPES: [ResourceType; 10] = [
 
 /// The table's row for a type, if it has one.
 pub fn resource_type(type_url: &str) -> Option<&'static ResourceType> {
-    RESOURCE_TYPES
-        .iter()
-        .find(|known| known.type_url == type_url)
+    RESOURCE_TYPES.iter().find(|known| known.type_url == type_url)
 }
 
 /// Whether a state-of-the-world response of this type lists everything there is.
@@ -365,10 +342,7 @@ pub fn resource_name(message: &[u8]) -> Option<String> {
         }
         rest = tail;
     }
-    name.map_or_else(
-        || Some(String::new()),
-        |name| String::from_utf8(name.to_vec()).ok(),
-    )
+    name.map_or_else(|| Some(String::new()), |name| String::from_utf8(name.to_vec()).ok())
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
@@ -394,23 +368,10 @@ mod tests {
 
     #[test]
     fn names_are_read_from_the_wire() {
-        let cluster = Cluster {
-            name: "blue".into(),
-            alt_stat_name: "b".into(),
-            ..Default::default()
-        };
-        assert_eq!(
-            resource_name(&cluster.encode_to_vec()).as_deref(),
-            Some("blue")
-        );
-        let cla = ClusterLoadAssignment {
-            cluster_name: "green".into(),
-            ..Default::default()
-        };
-        assert_eq!(
-            resource_name(&cla.encode_to_vec()).as_deref(),
-            Some("green")
-        );
+        let cluster = Cluster { name: "blue".into(), alt_stat_name: "b".into(), ..Default::default() };
+        assert_eq!(resource_name(&cluster.encode_to_vec()).as_deref(), Some("blue"));
+        let cla = ClusterLoadAssignment { cluster_name: "green".into(), ..Default::default() };
+        assert_eq!(resource_name(&cla.encode_to_vec()).as_deref(), Some("green"));
         for (bytes, want) in [
             (&b""[..], Some("")),
             (b"\x0a\x01a\x0a\x01b", Some("b")),
@@ -436,27 +397,13 @@ mod tests {
     fn details_read_as_envoys() {
         let two = Rejection {
             errors: vec![
-                ResourceError {
-                    name: "a".into(),
-                    message: "bad".into(),
-                },
-                ResourceError {
-                    name: "b".into(),
-                    message: "worse".into(),
-                },
+                ResourceError { name: "a".into(), message: "bad".into() },
+                ResourceError { name: "b".into(), message: "worse".into() },
             ],
         };
         for (rejection, type_url, want) in [
-            (
-                &two,
-                CLUSTER,
-                "Error adding/updating cluster(s) a: bad, b: worse",
-            ),
-            (
-                &two,
-                LISTENER,
-                "Error adding/updating listener(s) a: bad\nb: worse\n",
-            ),
+            (&two, CLUSTER, "Error adding/updating cluster(s) a: bad, b: worse"),
+            (&two, LISTENER, "Error adding/updating listener(s) a: bad\nb: worse\n"),
             (&two, ROUTE, "a: bad, b: worse"),
             (&Rejection::whole("no"), CLUSTER, "no"),
         ] {

@@ -1,4 +1,5 @@
 //! Client and control plane over real sockets and files.
+#![expect(clippy::expect_used, reason = "a test may stop where it stands")]
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -16,9 +17,9 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use xds_client::server::{ControlPlane, Mischief, RestServerCodec};
 use xds_client::{
-    Address, BackoffConfig, CLUSTER, Client, ENDPOINTS, Environment, Event, FileSource, GrpcSource,
-    Hub, Interest, LISTENER, Mode, PlainNetwork, ROUTE, Rejection, Request, Resource, RestCodec,
-    RestSource, SourceConfig, SourceObserver, SubscribeError, Target, Unobserved, Update,
+    Address, BackoffConfig, CLUSTER, Client, ENDPOINTS, Environment, Event, FileSource, GrpcSource, Hub, Interest,
+    LISTENER, Mode, PlainNetwork, ROUTE, Rejection, Request, Resource, RestCodec, RestSource, SourceConfig,
+    SourceObserver, SubscribeError, Target, Unobserved, Update,
 };
 
 const MODES: [Mode; 2] = [Mode::StateOfTheWorld, Mode::Delta];
@@ -30,10 +31,7 @@ fn an_aggregated_stream_from_first_request_to_reconnect() {
             let control_plane = ControlPlane::new("test");
             control_plane.edit(|snapshot| {
                 snapshot.set(CLUSTER, vec![resource("x", 1), resource("y", 1)]);
-                snapshot.set(
-                    ENDPOINTS,
-                    vec![resource("x", 1), resource("y", 1), resource("z", 1)],
-                );
+                snapshot.set(ENDPOINTS, vec![resource("x", 1), resource("y", 1), resource("z", 1)]);
             });
             let mut peer = Peer::start(&control_plane).await;
             let observer = Rc::new(Watching::default());
@@ -44,24 +42,15 @@ fn an_aggregated_stream_from_first_request_to_reconnect() {
             assert_eq!(names(&update), ["x", "y"]);
             assert_eq!(*observer.identifier.borrow(), "test");
             // The consumer subscribes while it applies; only then does it accept.
-            let _endpoints: Vec<_> = ["x", "y"]
-                .map(|name| peer.subscribe(Interest::name(ENDPOINTS, name)))
-                .into();
+            let _endpoints: Vec<_> = ["x", "y"].map(|name| peer.subscribe(Interest::name(ENDPOINTS, name))).into();
             peer.accept(update);
             let order = control_plane
                 .wait_for(|log| {
-                    let types: Vec<_> = log
-                        .iter()
-                        .map(|received| received.type_url().to_owned())
-                        .collect();
+                    let types: Vec<_> = log.iter().map(|received| received.type_url().to_owned()).collect();
                     (types.len() >= 3).then_some(types)
                 })
                 .await;
-            assert_eq!(
-                order[..3],
-                [CLUSTER, ENDPOINTS, CLUSTER],
-                "endpoints are asked for before the ACK"
-            );
+            assert_eq!(order[..3], [CLUSTER, ENDPOINTS, CLUSTER], "endpoints are asked for before the ACK");
 
             let update = peer.update().await;
             assert_eq!(names(&update), ["x", "y"]);
@@ -69,24 +58,15 @@ fn an_aggregated_stream_from_first_request_to_reconnect() {
 
             control_plane.put(ENDPOINTS, resource("y", 2));
             let update = peer.update().await;
-            let want: &[&str] = if mode == Mode::Delta {
-                &["y"]
-            } else {
-                &["x", "y"]
-            };
+            let want: &[&str] = if mode == Mode::Delta { &["y"] } else { &["x", "y"] };
             assert_eq!(names(&update), want);
-            peer.client()
-                .reject(update.ticket, &Rejection::resource("y", "no such locality"));
-            let nack = control_plane
-                .wait_for(|log| log.iter().find_map(|r| r.nack().map(str::to_owned)))
-                .await;
+            peer.client().reject(update.ticket, &Rejection::resource("y", "no such locality"));
+            let nack = control_plane.wait_for(|log| log.iter().find_map(|r| r.nack().map(str::to_owned))).await;
             assert_eq!(nack, "y: no such locality");
 
             // The stream is lost: versions of what was accepted come with the next, and what was refused comes again.
             control_plane.drop_streams();
-            let first = control_plane
-                .wait_for(|log| log.iter().find(|r| r.stream == 1).cloned())
-                .await;
+            let first = control_plane.wait_for(|log| log.iter().find(|r| r.stream == 1).cloned()).await;
             assert_eq!(first.type_url(), CLUSTER);
             match &first.request {
                 Request::Sotw(request) => assert_eq!(request.version_info, "1"),
@@ -112,23 +92,14 @@ fn a_misbehaving_control_plane_loses_nothing() {
             let _clusters = peer.subscribe(Interest::wildcard(CLUSTER));
             let update = peer.update().await;
             peer.accept(update);
-            control_plane
-                .wait_for(|log| (log.len() == 2).then_some(()))
-                .await;
+            control_plane.wait_for(|log| (log.len() == 2).then_some(())).await;
 
             for (mischief, reason) in [
                 (Mischief::Garbage, "does not decode"),
                 (Mischief::ResetMidMessage, ""),
-                (
-                    Mischief::Raw(Bytes::from_static(b"\x0a\x05abc")),
-                    "does not decode",
-                ),
+                (Mischief::Raw(Bytes::from_static(b"\x0a\x05abc")), "does not decode"),
             ] {
-                let stream = control_plane
-                    .requests()
-                    .iter()
-                    .map(|received| received.stream)
-                    .max();
+                let stream = control_plane.requests().iter().map(|received| received.stream).max();
                 control_plane.misbehave(mischief);
                 let lost = peer.event(|event| match event {
                     Event::Disconnected { reason } => Some(reason),
@@ -139,9 +110,7 @@ fn a_misbehaving_control_plane_loses_nothing() {
                 // What was accepted stays, and is what the next stream begins with.
                 assert_eq!(peer.client().status(CLUSTER).version, "1");
                 let find = |log: &[xds_client::server::Received]| {
-                    log.iter()
-                        .find(|received| Some(received.stream) > stream)
-                        .cloned()
+                    log.iter().find(|received| Some(received.stream) > stream).cloned()
                 };
                 let next = control_plane.wait_for(find).await;
                 match &next.request {
@@ -155,12 +124,7 @@ fn a_misbehaving_control_plane_loses_nothing() {
             let big = Resource::new("big", "", vec![0x12; 9 << 20]);
             control_plane.put(CLUSTER, big);
             let update = peer.update().await;
-            let body = update
-                .resources
-                .iter()
-                .filter_map(|resource| resource.body.as_ref())
-                .map(Bytes::len)
-                .max();
+            let body = update.resources.iter().filter_map(|resource| resource.body.as_ref()).map(Bytes::len).max();
             assert_eq!(body, Some(9 << 20));
         });
     }
@@ -176,18 +140,12 @@ fn streams_of_their_own_share_a_connection() {
                 snapshot.set(ROUTE, vec![resource("r", 1)]);
             });
             let mut peer = Peer::start(&control_plane).await;
-            let mut source = GrpcSource {
-                aggregated: false,
-                ..ads(mode)
-            };
+            let mut source = GrpcSource { aggregated: false, ..ads(mode) };
             source.service.initial_metadata = vec![("x-token".into(), "t".into())];
             let source = SourceConfig::Grpc(source);
             let mut subscriptions = Vec::new();
             for (type_url, name) in [(ENDPOINTS, "x"), (ENDPOINTS, "y"), (ROUTE, "r")] {
-                let subscription = peer
-                    .hub
-                    .subscribe(&source, Interest::name(type_url, name))
-                    .expect("served");
+                let subscription = peer.hub.subscribe(&source, Interest::name(type_url, name)).expect("served");
                 let (client, update) = peer.update_of().await;
                 assert!(client.same_source(subscription.client()));
                 assert_eq!(names(&update), [name]);
@@ -197,13 +155,7 @@ fn streams_of_their_own_share_a_connection() {
             assert_eq!(control_plane.open_streams(), 3);
             assert_eq!(*peer.connections.borrow(), 1);
             let request = control_plane.requests().remove(0);
-            let header = |name| {
-                request
-                    .headers
-                    .iter()
-                    .find(|(key, _)| key == name)
-                    .map(|(_, value)| value.as_str())
-            };
+            let header = |name| request.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
             assert_eq!(header("x-token"), Some("t"));
             assert_eq!(header("x-envoy-internal"), Some("true"));
             assert_eq!(header("x-forwarded-for"), Some("127.0.0.1"));
@@ -225,28 +177,12 @@ fn streams_of_their_own_share_a_connection() {
 fn sources_that_cannot_work_are_refused_at_once() {
     local(async {
         let peer = Peer::start(&ControlPlane::new("test")).await;
-        let sotw = SourceConfig::Grpc(GrpcSource {
-            aggregated: false,
-            ..ads(Mode::StateOfTheWorld)
-        });
-        let refused = |source: &SourceConfig, type_url| {
-            peer.hub
-                .subscribe(source, Interest::wildcard(type_url))
-                .err()
-        };
-        assert_eq!(
-            refused(&SourceConfig::Ads, CLUSTER),
-            Some(SubscribeError::NoAds)
-        );
-        assert!(matches!(
-            refused(&sotw, xds_client::VIRTUAL_HOST),
-            Some(SubscribeError::NotServed { .. })
-        ));
+        let sotw = SourceConfig::Grpc(GrpcSource { aggregated: false, ..ads(Mode::StateOfTheWorld) });
+        let refused = |source: &SourceConfig, type_url| peer.hub.subscribe(source, Interest::wildcard(type_url)).err();
+        assert_eq!(refused(&SourceConfig::Ads, CLUSTER), Some(SubscribeError::NoAds));
+        assert!(matches!(refused(&sotw, xds_client::VIRTUAL_HOST), Some(SubscribeError::NotServed { .. })));
         let rest = SourceConfig::Rest(RestSource::new(cluster(), Duration::from_secs(1)));
-        assert!(matches!(
-            refused(&rest, "type.googleapis.com/none"),
-            Some(SubscribeError::NotServed { .. })
-        ));
+        assert!(matches!(refused(&rest, "type.googleapis.com/none"), Some(SubscribeError::NotServed { .. })));
     });
 }
 
@@ -258,8 +194,7 @@ fn a_control_plane_that_comes_late() {
         control_plane.refuse(true);
         let mut peer = Peer::start(&control_plane).await;
         peer.hub.set_ads(ads(Mode::Delta), Rc::new(Unobserved));
-        let interest =
-            Interest::wildcard(LISTENER).initial_fetch_timeout(Some(Duration::from_millis(20)));
+        let interest = Interest::wildcard(LISTENER).initial_fetch_timeout(Some(Duration::from_millis(20)));
         let subscription = peer.subscribe(interest);
         let timed_out = peer
             .event(|event| match event {
@@ -285,9 +220,7 @@ fn unix_sockets() {
         let listener = UnixListener::bind(&path).expect("bound");
         tokio::spawn(control_plane.clone().serve_unix(listener));
         let mut peer = Peer::start(&control_plane).await;
-        let address: Address = format!("unix://{}", path.display())
-            .parse()
-            .expect("a target");
+        let address: Address = format!("unix://{}", path.display()).parse().expect("a target");
         let source = GrpcSource::new(Mode::StateOfTheWorld, true, Target::Address(address));
         peer.hub.set_ads(source, Rc::new(Unobserved));
         let _clusters = peer.subscribe(Interest::wildcard(CLUSTER));
@@ -295,13 +228,7 @@ fn unix_sockets() {
         assert_eq!(names(&update), ["x"]);
         peer.accept(update);
         let request = control_plane.wait_for(|log| log.first().cloned()).await;
-        assert!(
-            !request
-                .headers
-                .iter()
-                .any(|(name, _)| name == "x-envoy-internal"),
-            "not with google_grpc"
-        );
+        assert!(!request.headers.iter().any(|(name, _)| name == "x-envoy-internal"), "not with google_grpc");
     });
 }
 
@@ -311,13 +238,7 @@ fn heartbeats_keep_a_resource_alive() {
         local(async {
             let control_plane = ControlPlane::new("test");
             let ttl = Some(Duration::from_millis(300));
-            control_plane.set(
-                CLUSTER,
-                vec![Resource {
-                    ttl,
-                    ..resource("x", 1)
-                }],
-            );
+            control_plane.set(CLUSTER, vec![Resource { ttl, ..resource("x", 1) }]);
             let mut peer = Peer::start(&control_plane).await;
             peer.hub.set_ads(ads(mode), Rc::new(Unobserved));
             let _clusters = peer.subscribe(Interest::wildcard(CLUSTER));
@@ -327,9 +248,7 @@ fn heartbeats_keep_a_resource_alive() {
             for beat in 0..4 {
                 tokio::time::sleep(Duration::from_millis(120)).await;
                 control_plane.heartbeat(CLUSTER, "x");
-                control_plane
-                    .wait_for(|log| (log.len() >= 3 + beat).then_some(()))
-                    .await;
+                control_plane.wait_for(|log| (log.len() >= 3 + beat).then_some(())).await;
             }
             let expired = peer.event(|event| match event {
                 Event::Expired { names, .. } => Some(names),
@@ -337,11 +256,7 @@ fn heartbeats_keep_a_resource_alive() {
                 _ => None,
             });
             assert_eq!(expired.await, ["x"]);
-            assert!(
-                accepted.elapsed() > Duration::from_millis(4 * 120 + 290),
-                "{:?}",
-                accepted.elapsed()
-            );
+            assert!(accepted.elapsed() > Duration::from_millis(4 * 120 + 290), "{:?}", accepted.elapsed());
         });
     }
 }
@@ -354,10 +269,7 @@ fn files_are_read_again_when_replaced() {
         std::fs::write(&path, file(&["x"])).expect("written");
         let mut peer = Peer::start(&ControlPlane::new("unused")).await;
         let source = SourceConfig::File(FileSource::new(&path));
-        let subscription = peer
-            .hub
-            .subscribe(&source, Interest::wildcard(CLUSTER))
-            .expect("accepted");
+        let subscription = peer.hub.subscribe(&source, Interest::wildcard(CLUSTER)).expect("accepted");
         let (client, update) = peer.update_of().await;
         assert_eq!((names(&update), update.full_state), (vec!["x"], true));
         client.accept(update.ticket);
@@ -372,19 +284,12 @@ fn files_are_read_again_when_replaced() {
         assert_eq!(names(&update), ["y"]);
         client.reject(update.ticket, &Rejection::resource("y", "odd"));
         let status = client.status(CLUSTER);
-        assert_eq!(
-            status.last_rejection.as_deref(),
-            Some("Error adding/updating cluster(s) y: odd")
-        );
+        assert_eq!(status.last_rejection.as_deref(), Some("Error adding/updating cluster(s) y: odd"));
 
         replace(b"\xff");
         let detail = peer.rejected().await;
         assert!(detail.contains("failed to decode"), "{detail}");
-        assert_eq!(
-            client.status(CLUSTER).version,
-            "v",
-            "the last good one stays"
-        );
+        assert_eq!(client.status(CLUSTER).version, "v", "the last good one stays");
         drop(subscription);
     });
 }
@@ -405,16 +310,10 @@ fn a_swapped_link_beside_the_file_is_noticed() {
         version(1, &["x"]);
         let path = volume.path().join("cds.pb");
         std::os::unix::fs::symlink("..data/cds.pb", &path).expect("linked");
-        let source = FileSource {
-            watched_directory: Some(volume.path().to_owned()),
-            ..FileSource::new(&path)
-        };
+        let source = FileSource { watched_directory: Some(volume.path().to_owned()), ..FileSource::new(&path) };
         let mut peer = Peer::start(&ControlPlane::new("unused")).await;
         let interest = Interest::wildcard(CLUSTER);
-        let _subscription = peer
-            .hub
-            .subscribe(&SourceConfig::File(source), interest)
-            .expect("accepted");
+        let _subscription = peer.hub.subscribe(&SourceConfig::File(source), interest).expect("accepted");
         let (client, update) = peer.update_of().await;
         client.accept(update.ticket);
         version(2, &["y"]);
@@ -431,10 +330,7 @@ fn a_missing_file_is_a_rejection_until_it_appears() {
         let path = directory.path().join("eds.pb");
         let mut peer = Peer::start(&ControlPlane::new("unused")).await;
         let source = SourceConfig::File(FileSource::new(&path));
-        let _subscription = peer
-            .hub
-            .subscribe(&source, Interest::wildcard(CLUSTER))
-            .expect("accepted");
+        let _subscription = peer.hub.subscribe(&source, Interest::wildcard(CLUSTER)).expect("accepted");
         let detail = peer.rejected().await;
         assert!(detail.contains("cannot read"), "{detail}");
         std::fs::write(directory.path().join("draft"), file(&["x"])).expect("written");
@@ -452,19 +348,10 @@ fn rest_is_polled() {
         control_plane.serve_rest(Arc::new(Binary));
         control_plane.set(CLUSTER, vec![resource("x", 1)]);
         let mut peer = Peer::start(&control_plane).await;
-        let rest = RestSource {
-            jitter: Duration::ZERO,
-            ..RestSource::new(cluster(), Duration::from_millis(5))
-        };
-        let rest = RestSource {
-            request_timeout: Duration::from_secs(20),
-            ..rest
-        };
+        let rest = RestSource { jitter: Duration::ZERO, ..RestSource::new(cluster(), Duration::from_millis(5)) };
+        let rest = RestSource { request_timeout: Duration::from_secs(20), ..rest };
         let interest = Interest::wildcard(CLUSTER);
-        let _subscription = peer
-            .hub
-            .subscribe(&SourceConfig::Rest(rest), interest)
-            .expect("served");
+        let _subscription = peer.hub.subscribe(&SourceConfig::Rest(rest), interest).expect("served");
         let (client, update) = peer.update_of().await;
         assert_eq!((names(&update), update.full_state), (vec!["x"], true));
         client.accept(update.ticket);
@@ -479,16 +366,8 @@ fn rest_is_polled() {
             .await;
         assert_eq!(asked.method, "/v3/discovery:clusters");
         assert_eq!((asked.nonce(), asked.nack()), ("", None));
-        for header in [
-            "content-type",
-            "x-envoy-internal",
-            "x-forwarded-for",
-            "x-envoy-expected-rq-timeout-ms",
-        ] {
-            assert!(
-                asked.headers.iter().any(|(name, _)| name == header),
-                "{header}"
-            );
+        for header in ["content-type", "x-envoy-internal", "x-forwarded-for", "x-envoy-expected-rq-timeout-ms"] {
+            assert!(asked.headers.iter().any(|(name, _)| name == header), "{header}");
         }
         assert_eq!(*peer.connections.borrow(), 1, "the connection is kept");
 
@@ -523,20 +402,12 @@ impl Peer {
         let counted = Rc::clone(&connections);
         let network = PlainNetwork::new(move |name| {
             *counted.borrow_mut() += 1;
-            (name == "xds").then(|| {
-                vec![Address::Tcp {
-                    host: "127.0.0.1".to_owned(),
-                    port,
-                }]
-            })
+            (name == "xds").then(|| vec![Address::Tcp { host: "127.0.0.1".to_owned(), port }])
         });
         let (sender, events) = mpsc::unbounded_channel();
         let consumer = move |client: &Client, event| drop(sender.send((client.clone(), event)));
         let environment = Environment {
-            node: Node {
-                id: "me".into(),
-                ..Default::default()
-            },
+            node: Node { id: "me".into(), ..Default::default() },
             network: Rc::new(network),
             file_decoder: Rc::new(|_: &Path, content: &[u8]| {
                 DiscoveryResponse::decode(content).map_err(|error| error.to_string())
@@ -545,11 +416,7 @@ impl Peer {
             consumer: Rc::new(consumer),
             seed: 1,
         };
-        Self {
-            hub: Hub::new(environment),
-            events,
-            connections,
-        }
+        Self { hub: Hub::new(environment), events, connections }
     }
 
     fn client(&self) -> Client {
@@ -557,9 +424,7 @@ impl Peer {
     }
 
     fn subscribe(&self, interest: Interest) -> xds_client::Subscription {
-        self.hub
-            .subscribe(&SourceConfig::Ads, interest)
-            .expect("ADS is set")
+        self.hub.subscribe(&SourceConfig::Ads, interest).expect("ADS is set")
     }
 
     fn accept(&self, update: Update) {
@@ -639,14 +504,9 @@ impl RestServerCodec for Binary {
 }
 
 fn local(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let bounded = async {
-        tokio::time::timeout(Duration::from_secs(60), test)
-            .await
-            .expect("the test hangs");
+        tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test hangs");
     };
     LocalSet::new().block_on(&runtime, bounded);
 }
@@ -656,44 +516,23 @@ fn cluster() -> Target {
 }
 
 fn ads(mode: Mode) -> GrpcSource {
-    let backoff = BackoffConfig {
-        base: Duration::from_millis(2),
-        max: Duration::from_millis(10),
-    };
-    GrpcSource {
-        backoff,
-        ..GrpcSource::new(mode, true, cluster())
-    }
+    let backoff = BackoffConfig { base: Duration::from_millis(2), max: Duration::from_millis(10) };
+    GrpcSource { backoff, ..GrpcSource::new(mode, true, cluster()) }
 }
 
 /// Any message with the name in field 1.
 fn resource(name: &str, content: u8) -> Resource {
     let length = u8::try_from(name.len()).expect("short");
-    Resource::new(
-        name,
-        "",
-        [&[0x0a, length], name.as_bytes(), &[0x10, content]].concat(),
-    )
+    Resource::new(name, "", [&[0x0a, length], name.as_bytes(), &[0x10, content]].concat())
 }
 
 fn names(update: &Update) -> Vec<&str> {
-    update
-        .resources
-        .iter()
-        .map(|resource| resource.name.as_str())
-        .collect()
+    update.resources.iter().map(|resource| resource.name.as_str()).collect()
 }
 
 fn file(names: &[&str]) -> Vec<u8> {
-    let any = |name: &&str| Any {
-        type_url: CLUSTER.to_owned(),
-        value: resource(name, 1).body.unwrap_or_default().to_vec(),
-    };
+    let any =
+        |name: &&str| Any { type_url: CLUSTER.to_owned(), value: resource(name, 1).body.unwrap_or_default().to_vec() };
     let resources = names.iter().map(any).collect();
-    DiscoveryResponse {
-        version_info: "v".into(),
-        resources,
-        ..Default::default()
-    }
-    .encode_to_vec()
+    DiscoveryResponse { version_info: "v".into(), resources, ..Default::default() }.encode_to_vec()
 }

@@ -74,17 +74,10 @@ impl Ledger {
     /// Opens an entry and issues its ticket.
     pub(crate) fn open(&mut self, type_url: &Arc<str>, nonce: String, record: Record) -> Ticket {
         let seal = Arc::new(());
-        let entry = Outstanding {
-            seal: Arc::clone(&seal),
-            nonce: Some(nonce),
-            record,
-        };
+        let entry = Outstanding { seal: Arc::clone(&seal), nonce: Some(nonce), record };
         self.outstanding.push_back((self.next_serial, entry));
         self.next_serial += 1;
-        Ticket {
-            type_url: Arc::clone(type_url),
-            seal,
-        }
+        Ticket { type_url: Arc::clone(type_url), seal }
     }
 
     /// Answers without troubling the consumer.
@@ -96,53 +89,27 @@ impl Ledger {
 
     /// Settles the entry a ticket stands for. `drop_if_overtaken` (state of the world) leaves an answer out that a newer
     /// one has made stale. `None` if the ticket is not of this ledger.
-    pub(crate) fn settle(
-        &mut self,
-        ticket: &Ticket,
-        error: Option<&str>,
-        drop_if_overtaken: bool,
-    ) -> Option<Settled> {
-        let at = self
-            .outstanding
-            .iter()
-            .position(|(_, entry)| Arc::ptr_eq(&entry.seal, &ticket.seal))?;
+    pub(crate) fn settle(&mut self, ticket: &Ticket, error: Option<&str>, drop_if_overtaken: bool) -> Option<Settled> {
+        let at = self.outstanding.iter().position(|(_, entry)| Arc::ptr_eq(&entry.seal, &ticket.seal))?;
         self.settle_at(at, error, drop_if_overtaken)
     }
 
     /// Settles, as refused, one entry whose ticket was dropped.
-    pub(crate) fn settle_abandoned(
-        &mut self,
-        error: &str,
-        drop_if_overtaken: bool,
-    ) -> Option<Settled> {
-        let at = self
-            .outstanding
-            .iter()
-            .position(|(_, entry)| Arc::strong_count(&entry.seal) == 1)?;
+    pub(crate) fn settle_abandoned(&mut self, error: &str, drop_if_overtaken: bool) -> Option<Settled> {
+        let at = self.outstanding.iter().position(|(_, entry)| Arc::strong_count(&entry.seal) == 1)?;
         self.settle_at(at, Some(error), drop_if_overtaken)
     }
 
-    fn settle_at(
-        &mut self,
-        at: usize,
-        error: Option<&str>,
-        drop_if_overtaken: bool,
-    ) -> Option<Settled> {
+    fn settle_at(&mut self, at: usize, error: Option<&str>, drop_if_overtaken: bool) -> Option<Settled> {
         let (serial, entry) = self.outstanding.remove(at)?;
         let overtaken = self.newest_settled.is_some_and(|newest| newest > serial);
         self.newest_settled = self.newest_settled.max(Some(serial));
         if let Some(nonce) = entry.nonce
             && !(overtaken && drop_if_overtaken)
         {
-            self.answers.push_back(Answer {
-                nonce,
-                error: error.map(str::to_owned),
-            });
+            self.answers.push_back(Answer { nonce, error: error.map(str::to_owned) });
         }
-        Some(Settled {
-            record: entry.record,
-            overtaken,
-        })
+        Some(Settled { record: entry.record, overtaken })
     }
 
     /// The next answer to send. With `coalesce` (state of the world) ACKs with a newer answer behind them are dropped.

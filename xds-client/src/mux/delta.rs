@@ -69,11 +69,8 @@ impl Delta {
     pub(crate) fn accepted(&mut self, record: &Record, overtaken: bool, watches: &Watches) {
         for resource in &record.resources {
             // What was released in the meantime is no longer known.
-            if watches.wants(&resource.name)
-                || resource.aliases.iter().any(|alias| watches.wants(alias))
-            {
-                self.versions
-                    .insert(resource.name.clone(), resource.version.clone());
+            if watches.wants(&resource.name) || resource.aliases.iter().any(|alias| watches.wants(alias)) {
+                self.versions.insert(resource.name.clone(), resource.version.clone());
             }
         }
         for name in &record.removed {
@@ -106,10 +103,7 @@ impl Delta {
         watches: &Watches,
         answer: Option<Answer>,
     ) -> discovery::DeltaDiscoveryRequest {
-        let mut request = discovery::DeltaDiscoveryRequest {
-            type_url: type_url.to_owned(),
-            ..Default::default()
-        };
+        let mut request = discovery::DeltaDiscoveryRequest { type_url: type_url.to_owned(), ..Default::default() };
         if let Some(Answer { nonce, error }) = answer {
             request.response_nonce = nonce;
             request.error_detail = error.map(status);
@@ -121,8 +115,7 @@ impl Delta {
                 self.subscribe.insert(WILDCARD.to_owned());
             }
             request.resource_names_subscribe = subscribe.into_iter().collect();
-            request.resource_names_unsubscribe =
-                std::mem::take(&mut self.unsubscribe).into_iter().collect();
+            request.resource_names_unsubscribe = std::mem::take(&mut self.unsubscribe).into_iter().collect();
             for name in &request.resource_names_unsubscribe {
                 self.on_wire.remove(name);
             }
@@ -133,31 +126,23 @@ impl Delta {
             if watches.wildcard() && watches.has_names() {
                 request.resource_names_subscribe.push(WILDCARD.to_owned());
             }
-            request
-                .resource_names_subscribe
-                .extend(watches.names().cloned());
+            request.resource_names_subscribe.extend(watches.names().cloned());
             if watches.wildcard() {
                 self.on_wire.insert(WILDCARD.to_owned());
             }
         }
-        self.on_wire
-            .extend(request.resource_names_subscribe.iter().cloned());
+        self.on_wire.extend(request.resource_names_subscribe.iter().cloned());
         request
     }
 
     /// Whether a bodiless resource of this version confirms what we have.
     pub(crate) fn is_current(&self, name: &str, version: &str) -> bool {
-        self.versions
-            .get(name)
-            .is_some_and(|known| version.is_empty() || known == version)
+        self.versions.get(name).is_some_and(|known| version.is_empty() || known == version)
     }
 }
 
 /// Takes a response apart; an error is the detail of the NACK.
-pub(crate) fn parse(
-    type_url: &str,
-    response: discovery::DeltaDiscoveryResponse,
-) -> (String, Result<Incoming, String>) {
+pub(crate) fn parse(type_url: &str, response: discovery::DeltaDiscoveryResponse) -> (String, Result<Incoming, String>) {
     let discovery::DeltaDiscoveryResponse {
         system_version_info,
         resources,
@@ -169,11 +154,7 @@ pub(crate) fn parse(
         resource_errors,
     } = response;
     let mut removed = removed_resources;
-    removed.extend(
-        removed_resource_names
-            .into_iter()
-            .map(|locator| locator.name),
-    );
+    removed.extend(removed_resource_names.into_iter().map(|locator| locator.name));
     let mut parsed = Vec::with_capacity(resources.len());
     for wrapper in resources {
         match resource(type_url, wrapper) {
@@ -206,11 +187,7 @@ fn resource(type_url: &str, wrapper: discovery::Resource) -> Result<Resource, St
         cache_control: _,
         metadata: _,
     } = wrapper;
-    let name = if name.is_empty() {
-        locator.map(|locator| locator.name).unwrap_or_default()
-    } else {
-        name
-    };
+    let name = if name.is_empty() { locator.map(|locator| locator.name).unwrap_or_default() } else { name };
     let body = match inner {
         Some(inner) if inner.type_url != type_url => {
             return Err(format!(
@@ -223,30 +200,19 @@ fn resource(type_url: &str, wrapper: discovery::Resource) -> Result<Resource, St
         None => None,
     };
     let ttl = duration(ttl).map_err(|error| format!("{name}: ttl: {error}"))?;
-    Ok(Resource {
-        name,
-        aliases,
-        version,
-        body,
-        ttl,
-    })
+    Ok(Resource { name, aliases, version, body, ttl })
 }
 
 fn check_duplicates(resources: &[Resource], removed: &[String]) -> Result<(), String> {
     let mut seen = HashSet::with_capacity(resources.len() + removed.len());
     for resource in resources {
         if !seen.insert(resource.name.as_str()) {
-            return Err(format!(
-                "duplicate name {} found among added/updated resources",
-                resource.name
-            ));
+            return Err(format!("duplicate name {} found among added/updated resources", resource.name));
         }
     }
     for name in removed {
         if !seen.insert(name) {
-            return Err(format!(
-                "duplicate name {name} found in the union of added+removed resources"
-            ));
+            return Err(format!("duplicate name {name} found in the union of added+removed resources"));
         }
     }
     Ok(())

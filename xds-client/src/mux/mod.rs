@@ -12,6 +12,7 @@
 
 mod ack;
 mod delta;
+mod kind;
 mod sotw;
 #[cfg(test)]
 mod tests;
@@ -25,14 +26,12 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use envoy_types::pb::google::protobuf;
 
-use self::ack::{Answer, Ledger, Record, Recorded};
-use self::delta::Delta;
-use self::sotw::Sotw;
+use self::ack::{Record, Recorded};
+use self::kind::{Kind, Variant};
 use crate::backoff::{Backoff, BackoffConfig};
 use crate::observer::{Accepted, SourceObserver};
 use crate::rate_limit::{RateLimit, TokenBucket};
-use crate::subscription::{Interest, Selection, SubscriptionId, Watches};
-use crate::ttl::TtlTable;
+use crate::subscription::{Interest, Selection, SubscriptionId};
 use crate::types::{Event, Rejection, Resource, Ticket, Update};
 
 /// Which of the two protocol variants is spoken.
@@ -104,7 +103,7 @@ pub struct Mux {
     config: MuxConfig,
     observer: Rc<dyn SourceObserver>,
     /// In the order of their first subscription, which is the order of the first requests of a stream.
-    types: Vec<Type>,
+    types: Vec<Kind>,
     index: HashMap<Arc<str>, usize>,
     owners: HashMap<SubscriptionId, usize>,
     next_subscription: u64,
@@ -118,27 +117,6 @@ pub struct Mux {
     /// The bucket is empty until then.
     throttled_until: Option<Instant>,
     backoff: Backoff,
-}
-
-struct Type {
-    type_url: Arc<str>,
-    watches: Watches,
-    variant: Variant,
-    ledger: Ledger,
-    ttl: TtlTable,
-    /// How many times it has been paused.
-    pauses: usize,
-    queued: bool,
-    /// Something other than an answer is to be told.
-    changed: bool,
-    /// A request of this type went out on this stream, so the server may answer.
-    solicited: bool,
-    last_rejection: Option<String>,
-}
-
-enum Variant {
-    Sotw(Sotw),
-    Delta(Delta),
 }
 
 impl Mux {
@@ -169,10 +147,7 @@ impl Mux {
         self.next_subscription += 1;
         let at = self.type_index(&interest.type_url);
         self.owners.insert(id, at);
-        if let Some(deadline) = interest
-            .initial_fetch_timeout
-            .and_then(|timeout| now.checked_add(timeout))
-        {
+        if let Some(deadline) = interest.initial_fetch_timeout.and_then(|timeout| now.checked_add(timeout)) {
             self.fetch_deadlines.insert((deadline, id));
         }
         let kind = &mut self.types[at];
@@ -320,20 +295,14 @@ impl Mux {
             (Some(at), _) => *at,
             (None, [_]) if type_url.is_empty() => 0,
             (None, _) => {
-                tracing::warn!(
-                    type_url,
-                    "response of a type that was not asked for; ignored"
-                );
+                tracing::warn!(type_url, "response of a type that was not asked for; ignored");
                 return;
             }
         };
         let kind = &self.types[at];
         if !kind.solicited {
             // Answering it would subscribe to it.
-            tracing::warn!(
-                type_url = &*kind.type_url,
-                "response of a type that was not asked for; ignored"
-            );
+            tracing::warn!(type_url = &*kind.type_url, "response of a type that was not asked for; ignored");
             return;
         }
         let (nonce, parsed) = match (&kind.variant, message) {
@@ -363,21 +332,13 @@ impl Mux {
 
     /// The moment [`next_deadline`](Self::next_deadline) named has come (calling it early is harmless).
     pub fn on_deadline(&mut self, now: Instant) {
-        while self
-            .fetch_deadlines
-            .first()
-            .is_some_and(|(deadline, _)| *deadline <= now)
-        {
+        while self.fetch_deadlines.first().is_some_and(|(deadline, _)| *deadline <= now) {
             if let Some((_, id)) = self.fetch_deadlines.pop_first()
                 && let Some(at) = self.owners.get(&id)
                 && let Some(names) = self.types[*at].watches.fetch_timed_out(id)
             {
                 let type_url = Arc::clone(&self.types[*at].type_url);
-                self.events.push_back(Event::InitialFetchTimeout {
-                    subscription: id,
-                    type_url,
-                    names,
-                });
+                self.events.push_back(Event::InitialFetchTimeout { subscription: id, type_url, names });
             }
         }
         for kind in &mut self.types {
@@ -388,10 +349,7 @@ impl Mux {
             if let Variant::Delta(delta) = &mut kind.variant {
                 names.iter().for_each(|name| delta.expired(name));
             }
-            self.events.push_back(Event::Expired {
-                type_url: Arc::clone(&kind.type_url),
-                names,
-            });
+            self.events.push_back(Event::Expired { type_url: Arc::clone(&kind.type_url), names });
         }
     }
 
@@ -443,15 +401,8 @@ impl Mux {
     /// latest.
     pub fn next_deadline(&self) -> Option<Instant> {
         let fetch = self.fetch_deadlines.first().map(|(deadline, _)| *deadline);
-        let ttl = self
-            .types
-            .iter()
-            .filter_map(|kind| kind.ttl.next_deadline())
-            .min();
-        [fetch, ttl, self.throttled_until]
-            .into_iter()
-            .flatten()
-            .min()
+        let ttl = self.types.iter().filter_map(|kind| kind.ttl.next_deadline()).min();
+        [fetch, ttl, self.throttled_until].into_iter().flatten().min()
     }
 
     /// Whether more responses may be read; if not, the consumer has to answer some first.
@@ -473,10 +424,7 @@ impl Mux {
             Variant::Sotw(sotw) => sotw.version(),
             Variant::Delta(delta) => delta.version(),
         };
-        TypeStatus {
-            version: version.to_owned(),
-            last_rejection: kind.last_rejection.clone(),
-        }
+        TypeStatus { version: version.to_owned(), last_rejection: kind.last_rejection.clone() }
     }
 
     fn deliver(&mut self, at: usize, nonce: String, incoming: Incoming, now: Instant) {
@@ -484,29 +432,12 @@ impl Mux {
             self.observer.identifier(identifier);
         }
         for error in &incoming.errors {
-            let name = error
-                .resource_name
-                .as_ref()
-                .map_or("", |locator| locator.name.as_str());
-            let detail = error
-                .error_detail
-                .as_ref()
-                .map_or("", |status| status.message.as_str());
-            tracing::warn!(
-                resource = name,
-                detail,
-                "the control plane reports an error for a resource"
-            );
+            let name = error.resource_name.as_ref().map_or("", |locator| locator.name.as_str());
+            let detail = error.error_detail.as_ref().map_or("", |status| status.message.as_str());
+            tracing::warn!(resource = name, detail, "the control plane reports an error for a resource");
         }
         let kind = &mut self.types[at];
-        let Incoming {
-            version,
-            mut resources,
-            mut removed,
-            full_state,
-            control_plane,
-            errors: _,
-        } = incoming;
+        let Incoming { version, mut resources, mut removed, full_state, control_plane, errors: _ } = incoming;
         resources.retain(|resource| resource.names().any(|name| kind.watches.wants(name)));
         removed.retain(|name| kind.watches.wants(name));
         let mut record = Record {
@@ -518,8 +449,7 @@ impl Mux {
             concerned: Vec::new(),
         };
         // Nothing for the consumer: nobody subscribes to what came, or it only confirms what is there.
-        let only_heartbeats =
-            !resources.is_empty() && resources.iter().all(|resource| resource.body.is_none());
+        let only_heartbeats = !resources.is_empty() && resources.iter().all(|resource| resource.body.is_none());
         let is_news = if resources.is_empty() || only_heartbeats {
             !removed.is_empty() || full_state || (kind.watches.wildcard() && !only_heartbeats)
         } else {
@@ -569,133 +499,10 @@ impl Mux {
             return *at;
         }
         let type_url: Arc<str> = type_url.into();
-        self.types.push(Type {
-            type_url: Arc::clone(&type_url),
-            watches: Watches::default(),
-            variant: match self.config.mode {
-                Mode::StateOfTheWorld => Variant::Sotw(Sotw::default()),
-                Mode::Delta => Variant::Delta(Delta::default()),
-            },
-            ledger: Ledger::default(),
-            ttl: TtlTable::default(),
-            pauses: 0,
-            queued: false,
-            changed: false,
-            solicited: false,
-            last_rejection: None,
-        });
+        self.types.push(Kind::new(Arc::clone(&type_url), self.config.mode));
         let at = self.types.len() - 1;
         self.index.insert(type_url, at);
         at
-    }
-}
-
-impl Type {
-    fn has_something_to_say(&self) -> bool {
-        if !self.solicited && self.ledger.has_outstanding() {
-            // On a new stream we say what we have, and as long as responses of the last one are undecided we do not know: what
-            // is accepted after the introduction could be gone from the server, and it would never tell.
-            return false;
-        }
-        self.ledger.has_answers() || self.changed
-    }
-
-    /// The next request: an answer if one waits, and with it whatever else there is to say.
-    fn request(&mut self) -> Request {
-        let coalesce = matches!(self.variant, Variant::Sotw(_));
-        let answer: Option<Answer> = self.ledger.next_answer(coalesce);
-        self.changed = false;
-        self.solicited = true;
-        match &mut self.variant {
-            Variant::Sotw(sotw) => {
-                let request = sotw.request(&self.type_url, &self.watches, answer);
-                self.changed = sotw.has_more();
-                Request::Sotw(Box::new(request))
-            }
-            Variant::Delta(delta) => {
-                let request = delta.request(&self.type_url, &self.watches, answer);
-                self.changed = delta.has_changes();
-                Request::Delta(Box::new(request))
-            }
-        }
-    }
-
-    fn record(&mut self, record: &Record, overtaken: bool, now: Instant) {
-        match &mut self.variant {
-            Variant::Sotw(sotw) => {
-                sotw.accepted(record, overtaken);
-                if overtaken {
-                    return;
-                }
-            }
-            Variant::Delta(delta) => delta.accepted(record, overtaken, &self.watches),
-        }
-        if record.full_state {
-            let listed: BTreeSet<&str> = record
-                .resources
-                .iter()
-                .map(|resource| resource.name.as_str())
-                .collect();
-            self.ttl.retain(|name| listed.contains(name));
-        }
-        for resource in &record.resources {
-            self.ttl.set(&resource.name, resource.ttl, now);
-        }
-        for name in &record.removed {
-            self.ttl.remove(name);
-        }
-    }
-
-    fn refused(&mut self, detail: String, events: &mut VecDeque<Event>) {
-        self.watches.rejected();
-        self.last_rejection = Some(detail.clone());
-        events.push_back(Event::Rejected {
-            type_url: Arc::clone(&self.type_url),
-            detail,
-        });
-    }
-
-    /// A resource without a body must be one we have.
-    fn check_heartbeats(&self, incoming: &Incoming) -> Result<(), String> {
-        for resource in incoming
-            .resources
-            .iter()
-            .filter(|resource| resource.body.is_none())
-        {
-            let current = match &self.variant {
-                Variant::Sotw(sotw) => sotw.is_current(&resource.version, &incoming.version),
-                Variant::Delta(delta) => delta.is_current(&resource.name, &resource.version),
-            };
-            let wanted = resource.names().any(|name| self.watches.wants(name));
-            if wanted && !current {
-                return Err(format!(
-                    "{}: a heartbeat of version \"{}\", which is not the one in use",
-                    resource.name, resource.version
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn stream_closed(&mut self) {
-        self.queued = false;
-        self.solicited = false;
-        self.ledger.stream_closed();
-        match &mut self.variant {
-            Variant::Sotw(sotw) => sotw.stream_closed(),
-            Variant::Delta(delta) => delta.stream_closed(),
-        }
-    }
-}
-
-impl From<&Resource> for Recorded {
-    fn from(resource: &Resource) -> Self {
-        Self {
-            name: resource.name.clone(),
-            aliases: resource.aliases.clone(),
-            version: resource.version.clone(),
-            ttl: resource.ttl,
-        }
     }
 }
 
@@ -705,9 +512,7 @@ fn duration(duration: Option<protobuf::Duration>) -> Result<Option<Duration>, St
         return Ok(None);
     };
     match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => {
-            Ok(Some(Duration::new(seconds, nanos)))
-        }
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Some(Duration::new(seconds, nanos))),
         _ => Err(format!("{seconds}s {nanos}ns is not a positive duration")),
     }
 }

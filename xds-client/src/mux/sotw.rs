@@ -109,11 +109,7 @@ impl Sotw {
         let unsure = !self.introduced && self.used_wildcard && self.used_names;
         self.introduced = true;
         discovery::DiscoveryRequest {
-            version_info: if ask_again || unsure {
-                String::new()
-            } else {
-                self.version.clone()
-            },
+            version_info: if ask_again || unsure { String::new() } else { self.version.clone() },
             node: None,
             resource_names,
             resource_locators: Vec::new(),
@@ -141,18 +137,11 @@ impl Sotw {
 
 /// The `error_detail` of a NACK.
 pub(crate) fn status(message: String) -> rpc::Status {
-    rpc::Status {
-        code: INTERNAL,
-        message,
-        details: Vec::new(),
-    }
+    rpc::Status { code: INTERNAL, message, details: Vec::new() }
 }
 
 /// Takes a response apart; an error is the detail of the NACK.
-pub(crate) fn parse(
-    type_url: &str,
-    response: discovery::DiscoveryResponse,
-) -> (String, Result<Incoming, String>) {
+pub(crate) fn parse(type_url: &str, response: discovery::DiscoveryResponse) -> (String, Result<Incoming, String>) {
     let discovery::DiscoveryResponse {
         version_info,
         resources,
@@ -171,8 +160,7 @@ pub(crate) fn parse(
     }
     // A response of heartbeats alone confirms some resources and says nothing about the others. (Envoy 1.40 takes it for the
     // full state and deletes what it was told to keep.)
-    let heartbeats_only =
-        !parsed.is_empty() && parsed.iter().all(|resource| resource.body.is_none());
+    let heartbeats_only = !parsed.is_empty() && parsed.iter().all(|resource| resource.body.is_none());
     let incoming = Incoming {
         version: version_info,
         resources: parsed,
@@ -197,9 +185,8 @@ fn resource(type_url: &str, any: Any, version: &str) -> Result<Resource, String>
             ttl: None,
         });
     }
-    let wrapper = discovery::Resource::decode(any.value.as_slice()).map_err(|error| {
-        format!("a Resource wrapper in the DiscoveryResponse does not decode: {error}")
-    })?;
+    let wrapper = discovery::Resource::decode(any.value.as_slice())
+        .map_err(|error| format!("a Resource wrapper in the DiscoveryResponse does not decode: {error}"))?;
     let discovery::Resource {
         name,
         resource_name: locator,
@@ -210,11 +197,7 @@ fn resource(type_url: &str, any: Any, version: &str) -> Result<Resource, String>
         cache_control: _,
         metadata: _,
     } = wrapper;
-    let name = if name.is_empty() {
-        locator.map(|locator| locator.name).unwrap_or_default()
-    } else {
-        name
-    };
+    let name = if name.is_empty() { locator.map(|locator| locator.name).unwrap_or_default() } else { name };
     let body = match inner {
         Some(inner) => {
             check_type(type_url, &inner.type_url)?;
@@ -228,20 +211,12 @@ fn resource(type_url: &str, any: Any, version: &str) -> Result<Resource, String>
         return Err("a heartbeat in the DiscoveryResponse names no resource".to_owned());
     }
     let ttl = duration(ttl).map_err(|error| format!("{name}: ttl: {error}"))?;
-    Ok(Resource {
-        name,
-        aliases,
-        version: own_version,
-        body,
-        ttl,
-    })
+    Ok(Resource { name, aliases, version: own_version, body, ttl })
 }
 
 fn check_type(expected: &str, found: &str) -> Result<(), String> {
     if found == expected {
         return Ok(());
     }
-    Err(format!(
-        "{found} does not match the message-wide type URL {expected} in DiscoveryResponse"
-    ))
+    Err(format!("{found} does not match the message-wide type URL {expected} in DiscoveryResponse"))
 }

@@ -48,19 +48,14 @@ fn route(path: &str) -> Option<Route> {
         _ => {}
     }
     RESOURCE_TYPES.iter().find_map(|row| match path {
-        _ if row.sotw_method == Some(path) => {
-            Some(Route::Stream(Mode::StateOfTheWorld, Some(row.type_url)))
-        }
+        _ if row.sotw_method == Some(path) => Some(Route::Stream(Mode::StateOfTheWorld, Some(row.type_url))),
         _ if row.delta_method == path => Some(Route::Stream(Mode::Delta, Some(row.type_url))),
         _ if row.rest_path == Some(path) => Some(Route::Rest(row.type_url)),
         _ => None,
     })
 }
 
-async fn answer(
-    control_plane: ControlPlane,
-    request: http::Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+async fn answer(control_plane: ControlPlane, request: http::Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let refusing = control_plane.state().refusing;
     let response = match route(request.uri().path()) {
         None => plain(StatusCode::NOT_FOUND, Bytes::new()),
@@ -69,21 +64,15 @@ async fn answer(
         Some(Route::Stream(..)) if refusing => {
             let mut response = plain(StatusCode::OK, Bytes::new());
             *response.headers_mut() = status(14, "refusing");
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             response
         }
         Some(Route::Stream(mode, type_url)) => {
             let (frames, body) = mpsc::channel(16);
             let conversation = Conversation {
                 stream: match mode {
-                    Mode::StateOfTheWorld => {
-                        Stream::Sotw(SotwStream::new(&control_plane.shared.identifier))
-                    }
-                    Mode::Delta => {
-                        Stream::Delta(DeltaStream::new(&control_plane.shared.identifier))
-                    }
+                    Mode::StateOfTheWorld => Stream::Sotw(SotwStream::new(&control_plane.shared.identifier)),
+                    Mode::Delta => Stream::Delta(DeltaStream::new(&control_plane.shared.identifier)),
                 },
                 control_plane,
                 type_url,
@@ -92,11 +81,8 @@ async fn answer(
                 frames,
             };
             tokio::spawn(conversation.run(request.into_body()));
-            let mut response =
-                Response::new(StreamBody::new(ReceiverStream::new(body)).boxed_unsync());
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            let mut response = Response::new(StreamBody::new(ReceiverStream::new(body)).boxed_unsync());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             response
         }
     };
@@ -158,19 +144,11 @@ impl Conversation {
                     fill(&mut request.type_url, self.type_url);
                     let state = self.control_plane.state();
                     let due = stream.on_request(&request, &state.snapshot);
-                    (
-                        Request::Delta(Box::new(request)),
-                        due.map(|due| frame(&due)),
-                    )
+                    (Request::Delta(Box::new(request)), due.map(|due| frame(&due)))
                 }
             };
             let (method, headers) = (self.method.clone(), self.headers.clone());
-            self.control_plane.log(Received {
-                stream: id,
-                method,
-                headers,
-                request,
-            });
+            self.control_plane.log(Received { stream: id, method, headers, request });
             encoded.into_iter().collect()
         };
         self.send(responses).await
@@ -181,36 +159,21 @@ impl Conversation {
             Command::Changed => {
                 let state = self.control_plane.state();
                 match &mut self.stream {
-                    Stream::Sotw(stream) => stream
-                        .on_change(&state.snapshot)
-                        .iter()
-                        .map(|due| frame(due))
-                        .collect(),
-                    Stream::Delta(stream) => stream
-                        .on_change(&state.snapshot)
-                        .iter()
-                        .map(|due| frame(due))
-                        .collect(),
+                    Stream::Sotw(stream) => stream.on_change(&state.snapshot).iter().map(frame).collect(),
+                    Stream::Delta(stream) => stream.on_change(&state.snapshot).iter().map(frame).collect(),
                 }
             }
             Command::Heartbeat { type_url, name } => {
                 let state = self.control_plane.state();
                 let due = match &mut self.stream {
-                    Stream::Sotw(stream) => stream
-                        .heartbeat(&type_url, &name, &state.snapshot)
-                        .map(|due| frame(&due)),
-                    Stream::Delta(stream) => stream
-                        .heartbeat(&type_url, &name, &state.snapshot)
-                        .map(|due| frame(&due)),
+                    Stream::Sotw(stream) => stream.heartbeat(&type_url, &name, &state.snapshot).map(|due| frame(&due)),
+                    Stream::Delta(stream) => stream.heartbeat(&type_url, &name, &state.snapshot).map(|due| frame(&due)),
                 };
                 due.into_iter().collect()
             }
             Command::Mischief(mischief) => return self.misbehave(mischief).await,
             Command::Close => {
-                let _ = self
-                    .frames
-                    .send(Ok(Frame::trailers(status(14, "dropped"))))
-                    .await;
+                let _ = self.frames.send(Ok(Frame::trailers(status(14, "dropped")))).await;
                 return Err(Over);
             }
         };
@@ -219,27 +182,16 @@ impl Conversation {
 
     async fn misbehave(&mut self, mischief: Mischief) -> Result<(), Over> {
         match mischief {
-            Mischief::Garbage => {
-                self.send(vec![Bytes::from_static(b"\0\0\0\0\x04\xff\xff\xff\xff")])
-                    .await
-            }
+            Mischief::Garbage => self.send(vec![Bytes::from_static(b"\0\0\0\0\x04\xff\xff\xff\xff")]).await,
             Mischief::Raw(message) => {
                 let mut framed = vec![0];
-                framed.extend(
-                    u32::try_from(message.len())
-                        .unwrap_or(u32::MAX)
-                        .to_be_bytes(),
-                );
+                framed.extend(u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
                 framed.extend(message);
                 self.send(vec![framed.into()]).await
             }
             Mischief::ResetMidMessage => {
-                self.send(vec![Bytes::from_static(b"\0\xff\xff\xff\xf0abc")])
-                    .await?;
-                let _ = self
-                    .frames
-                    .send(Err(io::Error::other("reset on purpose")))
-                    .await;
+                self.send(vec![Bytes::from_static(b"\0\xff\xff\xff\xf0abc")]).await?;
+                let _ = self.frames.send(Err(io::Error::other("reset on purpose"))).await;
                 Err(Over)
             }
         }
@@ -251,20 +203,13 @@ impl Conversation {
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }
-            self.frames
-                .send(Ok(Frame::data(message)))
-                .await
-                .map_err(|_| Over)?;
+            self.frames.send(Ok(Frame::data(message))).await.map_err(|_| Over)?;
         }
         Ok(())
     }
 }
 
-async fn poll(
-    control_plane: ControlPlane,
-    type_url: &'static str,
-    request: http::Request<Incoming>,
-) -> Response<Body> {
+async fn poll(control_plane: ControlPlane, type_url: &'static str, request: http::Request<Incoming>) -> Response<Body> {
     let Some(codec) = control_plane.state().rest.clone() else {
         return plain(StatusCode::NOT_FOUND, Bytes::new());
     };
@@ -282,9 +227,7 @@ async fn poll(
         state.next_stream += 1;
         let mut stream = SotwStream::new(&control_plane.shared.identifier);
         let current = question.version_info == state.snapshot.version(type_url);
-        let due = stream
-            .on_request(&question, &state.snapshot)
-            .filter(|_| !current);
+        let due = stream.on_request(&question, &state.snapshot).filter(|_| !current);
         (id, state.delay, due)
     };
     control_plane.log(Received {
@@ -309,18 +252,11 @@ fn fill(type_url: &mut String, expected: Option<&str>) {
 
 fn text(headers: &HeaderMap) -> Vec<(String, String)> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    headers
-        .iter()
-        .map(|(name, value)| (name.to_string(), text(value)))
-        .collect()
+    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
 fn plain(status: StatusCode, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(
-        Full::new(body)
-            .map_err(|never| match never {})
-            .boxed_unsync(),
-    );
+    let mut response = Response::new(Full::new(body).map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = status;
     response
 }

@@ -32,11 +32,7 @@ struct Told {
 impl DeltaStream {
     /// A stream on which nothing has been said.
     pub fn new(identifier: impl Into<String>) -> Self {
-        Self {
-            identifier: identifier.into(),
-            types: BTreeMap::new(),
-            next_nonce: 0,
-        }
+        Self { identifier: identifier.into(), types: BTreeMap::new(), next_nonce: 0 }
     }
 
     /// A request arrived: the response that is due now, if any.
@@ -49,11 +45,7 @@ impl DeltaStream {
         let told = self.types.entry(request.type_url.clone()).or_default();
         if first {
             told.wildcard = request.resource_names_subscribe.is_empty();
-            told.known = request
-                .initial_resource_versions
-                .clone()
-                .into_iter()
-                .collect();
+            told.known = request.initial_resource_versions.clone().into_iter().collect();
             told.introduction = told.known.is_empty();
         }
         for name in &request.resource_names_unsubscribe {
@@ -78,8 +70,7 @@ impl DeltaStream {
             }
         }
         let (wildcard, names) = (told.wildcard, &told.names);
-        told.known
-            .retain(|name, _| wildcard || names.contains(name));
+        told.known.retain(|name, _| wildcard || names.contains(name));
         told.asked.retain(|name| names.contains(name));
         self.due(&request.type_url, snapshot)
     }
@@ -88,10 +79,7 @@ impl DeltaStream {
     pub fn on_change(&mut self, snapshot: &Snapshot) -> Vec<discovery::DeltaDiscoveryResponse> {
         let mut types: Vec<String> = self.types.keys().cloned().collect();
         types.sort_by_key(|type_url| Snapshot::rank(type_url));
-        types
-            .iter()
-            .filter_map(|type_url| self.due(type_url, snapshot))
-            .collect()
+        types.iter().filter_map(|type_url| self.due(type_url, snapshot)).collect()
     }
 
     /// A response that confirms a resource without repeating it.
@@ -103,19 +91,12 @@ impl DeltaStream {
     ) -> Option<discovery::DeltaDiscoveryResponse> {
         let resource = snapshot.resource(type_url, name)?;
         self.types.get(type_url)?.known.get(name)?;
-        let confirmed = Resource {
-            body: None,
-            ..resource.clone()
-        };
+        let confirmed = Resource { body: None, ..resource.clone() };
         let resources = vec![wrapper(type_url, &confirmed)];
         Some(self.response(type_url, snapshot, resources, Vec::new()))
     }
 
-    fn due(
-        &mut self,
-        type_url: &str,
-        snapshot: &Snapshot,
-    ) -> Option<discovery::DeltaDiscoveryResponse> {
+    fn due(&mut self, type_url: &str, snapshot: &Snapshot) -> Option<discovery::DeltaDiscoveryResponse> {
         let told = self.types.get_mut(type_url)?;
         let changed: Vec<&Resource> = snapshot
             .resources(type_url)
@@ -134,13 +115,9 @@ impl DeltaStream {
             told.known.remove(name);
         }
         for resource in &changed {
-            told.known
-                .insert(resource.name.clone(), resource.version.clone());
+            told.known.insert(resource.name.clone(), resource.version.clone());
         }
-        let resources = changed
-            .into_iter()
-            .map(|resource| wrapper(type_url, resource))
-            .collect();
+        let resources = changed.into_iter().map(|resource| wrapper(type_url, resource)).collect();
         Some(self.response(type_url, snapshot, resources, removed.into_iter().collect()))
     }
 
@@ -159,9 +136,7 @@ impl DeltaStream {
             removed_resources,
             removed_resource_names: Vec::new(),
             nonce: format!("n{}", self.next_nonce),
-            control_plane: Some(ControlPlane {
-                identifier: self.identifier.clone(),
-            }),
+            control_plane: Some(ControlPlane { identifier: self.identifier.clone() }),
             resource_errors: Vec::new(),
         }
     }

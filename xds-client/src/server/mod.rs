@@ -134,14 +134,8 @@ enum Command {
 impl ControlPlane {
     /// A control plane that calls itself `identifier` and serves nothing yet.
     pub fn new(identifier: impl Into<String>) -> Self {
-        let shared = Shared {
-            identifier: identifier.into(),
-            state: Mutex::default(),
-            logged: Notify::new(),
-        };
-        Self {
-            shared: Arc::new(shared),
-        }
+        let shared = Shared { identifier: identifier.into(), state: Mutex::default(), logged: Notify::new() };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Replaces all resources of a type. The type gets a new version; so does every resource whose body or TTL changed
@@ -169,10 +163,7 @@ impl ControlPlane {
 
     /// Confirms a resource that has a TTL without sending it again.
     pub fn heartbeat(&self, type_url: &str, name: &str) {
-        self.state().tell(&Command::Heartbeat {
-            type_url: type_url.to_owned(),
-            name: name.to_owned(),
-        });
+        self.state().tell(&Command::Heartbeat { type_url: type_url.to_owned(), name: name.to_owned() });
     }
 
     /// Misbehaves towards every open stream.
@@ -207,12 +198,7 @@ impl ControlPlane {
 
     /// The NACKs received so far, oldest first.
     pub fn nacks(&self) -> Vec<Received> {
-        self.state()
-            .log
-            .iter()
-            .filter(|received| received.nack().is_some())
-            .cloned()
-            .collect()
+        self.state().log.iter().filter(|received| received.nack().is_some()).cloned().collect()
     }
 
     /// How many streams are open.
@@ -264,10 +250,7 @@ impl ControlPlane {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn log(&self, received: Received) {
@@ -283,8 +266,7 @@ impl ControlPlane {
 
 impl State {
     fn tell(&mut self, command: &Command) {
-        self.streams
-            .retain(|_, stream| stream.send(command.clone()).is_ok());
+        self.streams.retain(|_, stream| stream.send(command.clone()).is_ok());
     }
 
     fn open_stream(&mut self) -> (u64, mpsc::UnboundedReceiver<Command>) {

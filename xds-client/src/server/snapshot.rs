@@ -30,11 +30,7 @@ impl Snapshot {
     /// Adds or replaces one resource.
     pub fn put(&mut self, type_url: &str, resource: Resource) {
         let kind = self.types.entry(type_url.to_owned()).or_default();
-        let old = kind
-            .resources
-            .remove_entry(&resource.name)
-            .into_iter()
-            .collect();
+        let old = kind.resources.remove_entry(&resource.name).into_iter().collect();
         kind.version += 1;
         kind.put(resource, &old);
     }
@@ -53,10 +49,7 @@ impl Snapshot {
 
     /// The version of a type.
     pub fn version(&self, type_url: &str) -> String {
-        self.types
-            .get(type_url)
-            .map_or(0, |kind| kind.version)
-            .to_string()
+        self.types.get(type_url).map_or(0, |kind| kind.version).to_string()
     }
 
     /// One resource.
@@ -66,28 +59,19 @@ impl Snapshot {
 
     /// All resources of a type, by name.
     pub fn resources(&self, type_url: &str) -> impl Iterator<Item = &Resource> {
-        self.types
-            .get(type_url)
-            .into_iter()
-            .flat_map(|kind| kind.resources.values())
+        self.types.get(type_url).into_iter().flat_map(|kind| kind.resources.values())
     }
 
     /// The position of a type in an orderly push: clusters before endpoints before listeners before routes.
     pub(super) fn rank(type_url: &str) -> usize {
-        RESOURCE_TYPES
-            .iter()
-            .position(|row| row.type_url == type_url)
-            .unwrap_or(RESOURCE_TYPES.len())
+        RESOURCE_TYPES.iter().position(|row| row.type_url == type_url).unwrap_or(RESOURCE_TYPES.len())
     }
 }
 
 impl Kind {
     fn put(&mut self, mut resource: Resource, old: &BTreeMap<String, Resource>) {
-        let unchanged = old
-            .get(&resource.name)
-            .filter(|old| old.body == resource.body && old.ttl == resource.ttl);
-        resource.version =
-            unchanged.map_or_else(|| self.version.to_string(), |old| old.version.clone());
+        let unchanged = old.get(&resource.name).filter(|old| old.body == resource.body && old.ttl == resource.ttl);
+        resource.version = unchanged.map_or_else(|| self.version.to_string(), |old| old.version.clone());
         self.resources.insert(resource.name.clone(), resource);
     }
 }

@@ -36,11 +36,7 @@ struct Told {
 impl SotwStream {
     /// A stream on which nothing has been said.
     pub fn new(identifier: impl Into<String>) -> Self {
-        Self {
-            identifier: identifier.into(),
-            types: BTreeMap::new(),
-            next_nonce: 0,
-        }
+        Self { identifier: identifier.into(), types: BTreeMap::new(), next_nonce: 0 }
     }
 
     /// A request arrived: the response that is due now, if any.
@@ -55,29 +51,19 @@ impl SotwStream {
             // It was sent before our last response was seen; the answer to that one will say the same and more.
             return None;
         }
-        let names: BTreeSet<String> = request
-            .resource_names
-            .iter()
-            .filter(|name| *name != "*")
-            .cloned()
-            .collect();
+        let names: BTreeSet<String> = request.resource_names.iter().filter(|name| *name != "*").cloned().collect();
         told.named_before |= !request.resource_names.is_empty();
         let star = names.len() < request.resource_names.len();
-        let had_everything = std::mem::replace(
-            &mut told.wildcard,
-            star || (request.resource_names.is_empty() && !told.named_before),
-        );
-        let more = names.iter().any(|name| !told.names.contains(name))
-            || (told.wildcard && !had_everything);
-        let fewer = told.names.iter().any(|name| !names.contains(name))
-            || (had_everything && !told.wildcard);
+        let had_everything =
+            std::mem::replace(&mut told.wildcard, star || (request.resource_names.is_empty() && !told.named_before));
+        let more = names.iter().any(|name| !told.names.contains(name)) || (told.wildcard && !had_everything);
+        let fewer = told.names.iter().any(|name| !names.contains(name)) || (had_everything && !told.wildcard);
         told.names = names;
         if let Some(known) = &mut told.known {
             known.retain(|name, _| told.wildcard || told.names.contains(name));
         }
         // The same question again after its answer: the client has lost the resources (a cluster that warms anew).
-        let again =
-            told.answered && !more && !fewer && !told.wildcard && request.error_detail.is_none();
+        let again = told.answered && !more && !fewer && !told.wildcard && request.error_detail.is_none();
         told.answered = true;
         // Or it says outright that it has something else than it was sent.
         let lost = !request.response_nonce.is_empty()
@@ -101,10 +87,7 @@ impl SotwStream {
     pub fn on_change(&mut self, snapshot: &Snapshot) -> Vec<discovery::DiscoveryResponse> {
         let mut types: Vec<String> = self.types.keys().cloned().collect();
         types.sort_by_key(|type_url| Snapshot::rank(type_url));
-        types
-            .iter()
-            .filter_map(|type_url| self.due(type_url, snapshot))
-            .collect()
+        types.iter().filter_map(|type_url| self.due(type_url, snapshot)).collect()
     }
 
     /// A response that confirms a resource without repeating it.
@@ -117,11 +100,7 @@ impl SotwStream {
         let resource = snapshot.resource(type_url, name)?;
         self.types.get(type_url)?.known.as_ref()?.get(name)?;
         let version = snapshot.version(type_url);
-        let confirmed = Resource {
-            body: None,
-            version: version.clone(),
-            ..resource.clone()
-        };
+        let confirmed = Resource { body: None, version: version.clone(), ..resource.clone() };
         let wrapped = wrap(type_url, &confirmed);
         Some(self.response(type_url, version, vec![wrapped]))
     }
@@ -134,9 +113,7 @@ impl SotwStream {
             known if told.wildcard => snapshot.knows(type_url) && known.as_ref() != Some(&current),
             // By name: there is no way to tell an absence.
             None => !current.is_empty(),
-            Some(known) => current
-                .iter()
-                .any(|(name, version)| known.get(name) != Some(version)),
+            Some(known) => current.iter().any(|(name, version)| known.get(name) != Some(version)),
         };
         if !due {
             return None;
@@ -153,12 +130,7 @@ impl SotwStream {
         Some(self.response(type_url, snapshot.version(type_url), resources))
     }
 
-    fn response(
-        &mut self,
-        type_url: &str,
-        version: String,
-        resources: Vec<Any>,
-    ) -> discovery::DiscoveryResponse {
+    fn response(&mut self, type_url: &str, version: String, resources: Vec<Any>) -> discovery::DiscoveryResponse {
         self.next_nonce += 1;
         let nonce = format!("n{}", self.next_nonce);
         if let Some(told) = self.types.get_mut(type_url) {
@@ -172,9 +144,7 @@ impl SotwStream {
             canary: false,
             type_url: type_url.to_owned(),
             nonce,
-            control_plane: Some(ControlPlane {
-                identifier: self.identifier.clone(),
-            }),
+            control_plane: Some(ControlPlane { identifier: self.identifier.clone() }),
             resource_errors: Vec::new(),
         }
     }
@@ -189,17 +159,11 @@ fn current(told: &Told, type_url: &str, snapshot: &Snapshot) -> BTreeMap<String,
 }
 
 pub(super) fn any(type_url: &str, resource: &Resource) -> Any {
-    Any {
-        type_url: type_url.to_owned(),
-        value: resource.body.clone().unwrap_or_default().to_vec(),
-    }
+    Any { type_url: type_url.to_owned(), value: resource.body.clone().unwrap_or_default().to_vec() }
 }
 
 fn wrap(type_url: &str, resource: &Resource) -> Any {
-    Any {
-        type_url: discovery::Resource::type_url(),
-        value: wrapper(type_url, resource).encode_to_vec(),
-    }
+    Any { type_url: discovery::Resource::type_url(), value: wrapper(type_url, resource).encode_to_vec() }
 }
 
 pub(super) fn wrapper(type_url: &str, resource: &Resource) -> discovery::Resource {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::super::*;
 use crate::server::{DeltaStream, Snapshot, SotwStream};
+use crate::types::{CLUSTER, ENDPOINTS};
 
 const TYPES: [&str; 2] = [CLUSTER, ENDPOINTS];
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -74,10 +75,7 @@ struct World {
 impl World {
     fn new(mode: Mode) -> Self {
         let now = Instant::now();
-        let config = MuxConfig {
-            mode,
-            ..MuxConfig::default()
-        };
+        let config = MuxConfig { mode, ..MuxConfig::default() };
         Self {
             mode,
             mux: Mux::new(config, Rc::new(crate::observer::Unobserved), now),
@@ -108,16 +106,8 @@ impl World {
                 let snapshot = &self.server;
                 let due: Vec<Message> = match &mut self.stream {
                     None => Vec::new(),
-                    Some(Stream::Sotw(stream)) => stream
-                        .on_change(snapshot)
-                        .into_iter()
-                        .map(Message::Sotw)
-                        .collect(),
-                    Some(Stream::Delta(stream)) => stream
-                        .on_change(snapshot)
-                        .into_iter()
-                        .map(Message::Delta)
-                        .collect(),
+                    Some(Stream::Sotw(stream)) => stream.on_change(snapshot).into_iter().map(Message::Sotw).collect(),
+                    Some(Stream::Delta(stream)) => stream.on_change(snapshot).into_iter().map(Message::Delta).collect(),
                 };
                 due.into_iter().for_each(|due| self.send(due));
             }
@@ -214,14 +204,8 @@ impl World {
             if !repeated {
                 self.answered.push(nonce.clone());
             }
-            assert!(
-                self.sent.iter().any(|(_, sent)| sent == nonce),
-                "{nonce} was not sent on {prefix}"
-            );
-            *nonce = nonce
-                .strip_prefix(&prefix)
-                .expect("a nonce of this stream")
-                .to_owned();
+            assert!(self.sent.iter().any(|(_, sent)| sent == nonce), "{nonce} was not sent on {prefix}");
+            *nonce = nonce.strip_prefix(&prefix).expect("a nonce of this stream").to_owned();
         }
         let due = match (self.stream.as_mut().expect("connected"), &request) {
             (Stream::Sotw(stream), Request::Sotw(request)) => {
@@ -236,11 +220,7 @@ impl World {
     }
 
     fn answer(&mut self, kind: usize, good: bool) {
-        let Some(at) = self
-            .open
-            .iter()
-            .position(|update| &*update.type_url == TYPES[kind])
-        else {
+        let Some(at) = self.open.iter().position(|update| &*update.type_url == TYPES[kind]) else {
             return;
         };
         let update = self.open.remove(at);
@@ -265,11 +245,7 @@ impl World {
     }
 
     fn wanted(&self) -> impl Fn(usize, &str) -> bool + use<> {
-        let subscriptions: BTreeSet<_> = self
-            .subscriptions
-            .iter()
-            .map(|(_, kind, name)| (*kind, *name))
-            .collect();
+        let subscriptions: BTreeSet<_> = self.subscriptions.iter().map(|(_, kind, name)| (*kind, *name)).collect();
         move |kind, name| {
             let by_name = NAMES.iter().position(|known| *known == name);
             subscriptions.contains(&(kind, None)) || subscriptions.contains(&(kind, by_name))
@@ -295,53 +271,26 @@ impl World {
     fn check(&self) {
         let wanted = self.wanted();
         for (kind, type_url) in TYPES.iter().enumerate() {
-            for resource in self
-                .server
-                .resources(type_url)
-                .filter(|resource| wanted(kind, &resource.name))
-            {
+            for resource in self.server.resources(type_url).filter(|resource| wanted(kind, &resource.name)) {
                 let have = self.applied.get(&(kind, resource.name.clone()));
-                assert_eq!(
-                    have.map(Vec::as_slice),
-                    resource.body.as_deref(),
-                    "{type_url} {}",
-                    resource.name
-                );
+                assert_eq!(have.map(Vec::as_slice), resource.body.as_deref(), "{type_url} {}", resource.name);
             }
         }
         for (kind, name) in self.applied.keys() {
             assert!(wanted(*kind, name));
-            let wildcard = self
-                .subscriptions
-                .iter()
-                .any(|(_, other, name)| other == kind && name.is_none());
+            let wildcard = self.subscriptions.iter().any(|(_, other, name)| other == kind && name.is_none());
             // By name, state of the world cannot tell that something is gone.
             if wildcard || self.mode == Mode::Delta {
-                assert!(
-                    self.server.resource(TYPES[*kind], name).is_some(),
-                    "{name} is gone"
-                );
+                assert!(self.server.resource(TYPES[*kind], name).is_some(), "{name} is gone");
             }
         }
         for (at, (type_url, nonce)) in self.sent.iter().enumerate() {
-            let count = |nonce: &String| {
-                self.answered
-                    .iter()
-                    .filter(|answered| *answered == nonce)
-                    .count()
-            };
-            let newer_answered = || {
-                self.sent[at..]
-                    .iter()
-                    .any(|(other, nonce)| other == type_url && count(nonce) > 0)
-            };
+            let count = |nonce: &String| self.answered.iter().filter(|answered| *answered == nonce).count();
+            let newer_answered = || self.sent[at..].iter().any(|(other, nonce)| other == type_url && count(nonce) > 0);
             match self.mode {
                 Mode::Delta => assert_eq!(count(nonce), 1, "{nonce}"),
                 Mode::StateOfTheWorld => {
-                    assert!(
-                        count(nonce) == 1 || (count(nonce) == 0 && newer_answered()),
-                        "{nonce}"
-                    );
+                    assert!(count(nonce) == 1 || (count(nonce) == 0 && newer_answered()), "{nonce}");
                 }
             }
         }
@@ -349,9 +298,7 @@ impl World {
 }
 
 fn converges(mode: Mode, steps: Vec<Step>) {
-    let rejects = steps
-        .iter()
-        .any(|step| matches!(step, Step::Answer(_, false)));
+    let rejects = steps.iter().any(|step| matches!(step, Step::Answer(_, false)));
     let mut world = World::new(mode);
     steps.into_iter().for_each(|step| world.step(step));
     world.step(Step::Connect);
