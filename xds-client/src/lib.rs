@@ -1,1 +1,3 @@
-//! placeholder
+//! The control-plane side of Legate.
+
+pub mod proto;
