@@ -39,6 +39,7 @@
 //!
 //! [`Mux`] is the state machine, without sockets or clock. [`Client`] shares it between consumers and the driver of its
 //! source: gRPC, REST or file. [`Hub`] starts those. [`server`] is a small control plane for tests and demonstrations.
+//! [`proto`] is what resources are made of: documents in YAML and JSON, checks over wire bytes, and JSON back from them.
 
 mod backoff;
 mod channel;
@@ -50,6 +51,7 @@ mod grpc;
 mod hub;
 mod mux;
 mod observer;
+pub mod proto;
 mod rate_limit;
 mod rest;
 pub mod server;
