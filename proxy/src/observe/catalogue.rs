@@ -469,3 +469,34 @@ stats::group! {
         }
     }
 }
+
+stats::group! {
+    /// `cluster_manager.cds.`, `listener_manager.lds.`, `http.<prefix>.rds.<name>.` …: one subscription.
+    pub struct SubscriptionStats {
+        counters {
+            init_fetch_timeout,
+            update_attempt,
+            update_failure,
+            update_rejected,
+            update_success,
+        }
+        gauges {
+            update_time,
+            version,
+        }
+        histograms {
+            update_duration: Milliseconds,
+        }
+    }
+}
+
+stats::group! {
+    /// `control_plane.`: the aggregated stream.
+    pub struct ControlPlaneStats {
+        counters { rate_limit_enforced }
+        gauges {
+            connected_state,
+            pending_requests,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Subscription and control-plane statistics, under Envoy's names.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use stats::{GroupHandle, Store, TextReadout};
+use xds_client::{Accepted, SourceObserver, SubscriptionObserver};
+
+use crate::observe::catalogue::{ControlPlaneStats, SubscriptionStats};
+
+/// The statistics of one subscription, below a scope such as `cluster_manager.cds.`.
+pub struct SubscriptionScope {
+    stats: SubscriptionStats,
+    version_text: TextReadout,
+    _group: Arc<GroupHandle<SubscriptionStats>>,
+}
+
+impl SubscriptionScope {
+    /// The scope `prefix`, which ends in a dot.
+    #[must_use]
+    pub fn new(store: &Arc<Store>, prefix: &str) -> Rc<Self> {
+        let group = store.group::<SubscriptionStats>(prefix);
+        Rc::new(Self {
+            stats: group.shard(store.control_shard()),
+            version_text: store.text(&format!("{prefix}version_text")),
+            _group: group,
+        })
+    }
+}
+
+impl SubscriptionObserver for SubscriptionScope {
+    fn attempt(&self) {
+        self.stats.update_attempt().inc();
+    }
+
+    fn success(&self, accepted: &Accepted<'_>) {
+        let stats = &self.stats;
+        stats.update_success().inc();
+        stats.version().set(accepted.version_hash());
+        self.version_text.set(accepted.version);
+        stats.update_duration().record(u64::try_from(accepted.duration.as_millis()).unwrap_or(u64::MAX));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        stats.update_time().set(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    fn failure(&self) {
+        self.stats.update_failure().inc();
+    }
+
+    fn rejected(&self) {
+        self.stats.update_rejected().inc();
+    }
+
+    fn init_fetch_timeout(&self) {
+        self.stats.init_fetch_timeout().inc();
+    }
+}
+
+/// `control_plane.`
+pub struct ControlPlaneScope {
+    stats: ControlPlaneStats,
+    identifier: TextReadout,
+    _group: Arc<GroupHandle<ControlPlaneStats>>,
+}
+
+impl ControlPlaneScope {
+    /// The statistics of the aggregated stream.
+    #[must_use]
+    pub fn new(store: &Arc<Store>) -> Rc<Self> {
+        let group = store.group::<ControlPlaneStats>("control_plane.");
+        Rc::new(Self {
+            stats: group.shard(store.control_shard()),
+            identifier: store.text("control_plane.identifier"),
+            _group: group,
+        })
+    }
+}
+
+impl SourceObserver for ControlPlaneScope {
+    fn connected(&self, connected: bool) {
+        self.stats.connected_state().set(connected.into());
+    }
+
+    fn pending_requests(&self, count: usize) {
+        self.stats.pending_requests().set(count as u64);
+    }
+
+    fn rate_limit_enforced(&self) {
+        self.stats.rate_limit_enforced().inc();
+    }
+
+    fn identifier(&self, identifier: &str) {
+        self.identifier.set(identifier);
+    }
+}
