@@ -102,9 +102,9 @@ pub struct Keepalive {
 pub struct RestSource {
     /// Whom to ask (`cluster_names`).
     pub target: Target,
-    /// `refresh_delay`: the pause between polls, to which up to as much as `jitter` is added.
+    /// `refresh_delay`: the least pause between polls.
     pub refresh_delay: Duration,
-    /// The most that is added to `refresh_delay`. Envoy adds up to 1 s (runtime key `upstream...`); zero for none.
+    /// The most that is added to a pause, at random. Envoy adds up to as much again as `refresh_delay`.
     pub jitter: Duration,
     /// `request_timeout`; Envoy's default is 1 s.
     pub request_timeout: Duration,
@@ -113,7 +113,7 @@ pub struct RestSource {
 impl RestSource {
     /// A source with Envoy's defaults.
     pub fn new(target: Target, refresh_delay: Duration) -> Self {
-        Self { target, refresh_delay, jitter: Duration::from_secs(1), request_timeout: Duration::from_secs(1) }
+        Self { target, refresh_delay, jitter: refresh_delay, request_timeout: Duration::from_secs(1) }
     }
 }
 

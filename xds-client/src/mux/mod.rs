@@ -102,7 +102,8 @@ struct Incoming {
 pub struct Mux {
     config: MuxConfig,
     observer: Rc<dyn SourceObserver>,
-    /// In the order of their first subscription, which is the order of the first requests of a stream.
+    /// In the order of their first subscription, which is the order of the first requests of a stream. None is ever taken
+    /// out, so the indices kept elsewhere stay good.
     types: Vec<Kind>,
     index: HashMap<Arc<str>, usize>,
     owners: HashMap<SubscriptionId, usize>,
