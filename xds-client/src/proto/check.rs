@@ -208,7 +208,6 @@ impl Checker<'_> {
         }
         let mut rest: &[Occurrence<'_>] = &occurrences;
         if schema.has_rules && self.options.validate {
-            self.oneofs(schema, &occurrences, path);
             // Absent fields have rules too.
             for (index, field) in schema.fields.iter().enumerate() {
                 let (met, after) = rest.split_at(
@@ -219,6 +218,7 @@ impl Checker<'_> {
                 rest = after;
                 self.field(schema, field, met, path, depth)?;
             }
+            self.oneofs(schema, &occurrences, path);
         } else {
             while let Some(first) = rest.first() {
                 let (met, after) = rest.split_at(

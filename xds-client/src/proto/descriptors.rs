@@ -274,3 +274,21 @@ fn full_name(scope: &str, descriptor: &[u8]) -> Result<String, Malformed> {
 fn hash(name: &str) -> u64 {
     xxh64(name.as_bytes(), 0)
 }
+
+/// Calls `take` with every top-level message descriptor.
+#[cfg(test)]
+pub(crate) fn each_message(mut take: impl FnMut(&[u8])) {
+    let bytes = bytes();
+    each(&bytes, |_, file| {
+        let Raw::Bytes(file) = file else {
+            return Ok(());
+        };
+        each(file, |tag, raw| {
+            if let (4, Raw::Bytes(descriptor)) = (tag, raw) {
+                take(descriptor);
+            }
+            Ok(())
+        })
+    })
+    .expect("a descriptor set");
+}
