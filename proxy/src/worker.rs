@@ -21,7 +21,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use self::mailbox::{Mailbox, Pending};
 use self::serve::Listeners;
 use self::timer::Timers;
-use crate::downstream::accept::ConnectionBudget;
+use crate::downstream::accept::{ConnectionBudget, ListenerId};
 use crate::http::hygiene::DateCache;
 use crate::http::manager::RouteSlot;
 use crate::observe::access_log::WorkerLogs;
@@ -46,6 +46,8 @@ pub struct Shared {
 pub enum Report {
     /// An `ORIGINAL_DST` cluster met new destinations.
     HostsCreated(Arc<str>, Vec<Arc<Host>>),
+    /// This worker no longer accepts for a listener.
+    ListenerStopped(ListenerId),
 }
 
 /// The state of one worker thread.

@@ -6,7 +6,7 @@ mod network;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use self::matches::ChainMatch;
 pub use self::network::UNSUPPORTED_FILTERS;
 use super::listener::fingerprint::Fingerprint;
 use super::listener::metadata::{self, Metadata};
+use super::service::ChainService;
 use super::tcp_proxy::TcpProxyConfig;
 use crate::downstream::chain_match::ChainIndex;
 use crate::downstream::drain::Drain;
@@ -44,6 +45,9 @@ pub struct FilterChain {
     pub identity: u64,
     /// Begun when an update of the listener removed this chain.
     pub drain: Drain,
+    /// What serves its connections, with everything it refers to joined to it: set by control before the chain is
+    /// published, once.
+    pub service: OnceLock<ChainService>,
 }
 
 /// `transport_socket`.

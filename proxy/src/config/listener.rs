@@ -11,7 +11,7 @@ pub mod metadata;
 mod tests;
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -85,6 +85,8 @@ pub struct ListenerConfig {
     pub connection_limit_key: Arc<str>,
     /// Listener-level access logs, for the access-log parser.
     pub access_logs: Vec<AccessLog>,
+    /// The same, ready to write: set by control before the listener is published, once.
+    pub logs: OnceLock<Arc<[crate::observe::access_log::AccessLog]>>,
     /// Metadata of the listener (`%METADATA(LISTENER:…)%`).
     pub metadata: Metadata,
     /// What tells two versions apart.
@@ -242,6 +244,7 @@ impl ListenerConfig {
             ignore_global_conn_limit,
             bypass_overload_manager,
             access_logs: access_log,
+            logs: OnceLock::new(),
             metadata: metadata.map(metadata::parse).unwrap_or_default(),
             addresses,
             fingerprint,

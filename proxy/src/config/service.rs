@@ -7,6 +7,17 @@ use super::tcp_proxy::TcpProxyConfig;
 use crate::observe::access_log::AccessLog;
 use crate::route::RouteTable;
 
+/// What serves the connections of a filter chain.
+#[derive(Debug)]
+pub enum ChainService {
+    /// An HTTP connection manager.
+    Http(HttpChain),
+    /// A TCP proxy.
+    Tcp(TcpChain),
+    /// Nothing: connections are closed as soon as they are there.
+    Close,
+}
+
 /// The HTTP connection manager of a filter chain.
 #[derive(Debug)]
 pub struct HttpChain {

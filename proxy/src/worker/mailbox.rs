@@ -12,6 +12,8 @@ use filters::matcher::Runtime;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::config::filter_chain::FilterChain;
+use crate::control::listeners::sockets::ListenSocket;
 use crate::downstream::accept::{ActiveListener, ListenerId};
 use crate::route::RouteTable;
 use crate::upstream::cluster::ClusterShared;
@@ -49,12 +51,12 @@ pub(super) struct Pending {
 
 /// A change to the listeners of a worker.
 pub enum ListenerChange {
-    /// Accept for this version from now on.
-    Activate(Arc<ActiveListener>),
-    /// Stop accepting; the counter of workers that have done so is told.
-    Stop(ListenerId, Arc<dyn Fn() + Send + Sync>),
-    /// The drain time is over: what is left of the listener's connections closes.
-    Close(ListenerId),
+    /// Accept for this version, on these sockets, from now on.
+    Activate(Arc<ActiveListener>, Arc<[Arc<ListenSocket>]>),
+    /// Accept what is queued and then no more; [`Report::ListenerStopped`](super::Report::ListenerStopped) says when.
+    Stop(ListenerId),
+    /// The drain time is over: what is left of the listener's connections (or only of those on these chains) closes.
+    Close(ListenerId, Option<Arc<[Arc<FilterChain>]>>),
 }
 
 impl Mailbox {

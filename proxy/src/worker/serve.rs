@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use filters::format::{AccessLogType, FormatContext};
 use filters::stream_info::{ConnectionInfo, StreamInfo};
 use stats::SharedCounter;
 
-use super::Worker;
+use super::{Report, Worker};
 use super::mailbox::ListenerChange;
-use crate::config::filter_chain::{FilterChain, NetworkFilter};
+use crate::config::filter_chain::FilterChain;
 use crate::config::listener::ListenerConfig;
+use crate::config::service::ChainService;
 use crate::downstream::accept::{
     Accepted, Acceptors, ActiveListener, ConnectionHandler, ListenerCounter, ListenerId, Stream,
 };
@@ -39,8 +41,8 @@ struct ListenerRuntime {
     /// By identity of the chain: chains an update kept are the same.
     chains: HashMap<*const FilterChain, Service>,
     filter_counters: RefCell<HashMap<(usize, FilterCounter), SharedCounter>>,
-    /// Aborted when the listener's drain time is over.
-    connections: RefCell<Vec<tokio::task::AbortHandle>>,
+    /// With the chain that serves each; aborted when the drain time of the listener or the chain is over.
+    connections: RefCell<Vec<(*const FilterChain, tokio::task::AbortHandle)>>,
 }
 
 /// What serves the connections of a chain.
@@ -61,26 +63,33 @@ impl Listeners {
     pub(super) fn apply(&self, change: ListenerChange) {
         let handler = self.acceptors.handler();
         match change {
-            ListenerChange::Activate(listener) => {
+            ListenerChange::Activate(listener, sockets) => {
                 handler.prepare(&listener);
-                if let Err(error) = self.acceptors.activate(&listener) {
+                if let Err(error) = self.acceptors.activate(&listener, &sockets) {
                     tracing::error!(listener = &*listener.config.name, %error, "a listening socket cannot be polled");
                 }
             }
-            ListenerChange::Stop(id, stopped) => {
-                let acceptors = self.acceptors.clone();
+            ListenerChange::Stop(id) => {
+                let (acceptors, worker) = (self.acceptors.clone(), Rc::clone(&handler.worker));
                 tokio::task::spawn_local(async move {
                     acceptors.stop(id).await;
-                    stopped();
+                    worker.report(Report::ListenerStopped(id));
                 });
             }
-            ListenerChange::Close(id) => {
-                let gone = handler.listeners.borrow_mut().remove(&id);
-                if let Some(listener) = gone {
-                    for connection in listener.connections.borrow().iter() {
-                        connection.abort();
-                    }
+            ListenerChange::Close(id, None) => {
+                if let Some(listener) = handler.listeners.borrow_mut().remove(&id) {
+                    listener.connections.borrow().iter().for_each(|(_, connection)| connection.abort());
                 }
+            }
+            ListenerChange::Close(id, Some(chains)) => {
+                let Some(listener) = handler.listener(id) else { return };
+                let closing = |key| chains.iter().any(|chain| std::ptr::eq(Arc::as_ptr(chain), key));
+                listener
+                    .connections
+                    .borrow()
+                    .iter()
+                    .filter(|(key, _)| closing(*key))
+                    .for_each(|(_, connection)| connection.abort());
             }
         }
     }
@@ -119,12 +128,16 @@ impl Handler {
     }
 
     fn service(&self, chain: &Arc<FilterChain>, listener: &Arc<ListenerConfig>) -> Service {
-        match &chain.network {
-            NetworkFilter::Http(http) => {
-                Service::Http(Manager::new(&self.worker, http, &listener.stat_prefix, listener.buffer_limit()))
+        match chain.service.get() {
+            Some(ChainService::Http(http)) => {
+                let limit = match listener.per_connection_buffer_limit {
+                    0 => usize::MAX / 2,
+                    limit => limit as usize,
+                };
+                Service::Http(Manager::new(&self.worker, http, &listener.stat_prefix, limit))
             }
-            NetworkFilter::TcpProxy(config) => Service::Tcp(TcpProxy::new(&self.worker, config)),
-            NetworkFilter::Empty => Service::Close,
+            Some(ChainService::Tcp(tcp)) => Service::Tcp(TcpProxy::new(&self.worker, tcp)),
+            Some(ChainService::Close) | None => Service::Close,
         }
     }
 
@@ -167,21 +180,22 @@ impl ConnectionHandler for Rc<Handler> {
         let mut connections = runtime.connections.borrow_mut();
         // Ended ones are forgotten now and then, so that the list is as long as the connections are many.
         if connections.len() == connections.capacity() {
-            connections.retain(|connection| !connection.is_finished());
+            connections.retain(|(_, connection)| !connection.is_finished());
         }
-        connections.push(task.abort_handle());
+        connections.push((key, task.abort_handle()));
     }
 
     fn unmatched(&self, listener: &Arc<ActiveListener>, info: Rc<ConnectionInfo>) {
-        if listener.config.access_logs.is_empty() {
-            return;
-        }
+        let Some(logs) = listener.config.logs.get().filter(|logs| !logs.is_empty()) else { return };
         let now = std::time::SystemTime::now();
         let mut info = StreamInfo::new(Rc::clone(&info), info.accepted, now, 0);
         info.flags.insert(filters::flags::ResponseFlags::NO_ROUTE_FOUND);
         info.details = Some(filters::flags::details::FILTER_CHAIN_NOT_FOUND.into());
         info.end = Some(std::time::Instant::now());
-        crate::observe::access_log::WorkerLogs::new(&listener.config.access_logs).log(None, None, &info);
+        let context = FormatContext { log_type: AccessLogType::TcpConnectionEnd, ..FormatContext::new(&info) };
+        for log in &**logs {
+            log.log(&context, self.worker.logs(), &*self.worker.runtime());
+        }
     }
 
     fn connection_id(&self) -> u64 {
