@@ -44,8 +44,8 @@ struct Shared {
 }
 
 impl Client {
-    /// A client whose mux starts out disconnected; a driver (see [`grpc`](crate::grpc), [`rest`](crate::rest),
-    /// [`file`](crate::file)) makes it move.
+    /// A client whose mux starts out disconnected; a driver, started by
+    /// [`Hub`](crate::Hub), makes it move.
     pub fn new(config: MuxConfig, observer: Rc<dyn SourceObserver>, consumer: Rc<dyn Consumer>) -> Self {
         let shared = Shared {
             mux: RefCell::new(Mux::new(config, observer, now())),

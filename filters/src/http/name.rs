@@ -140,7 +140,8 @@ macro_rules! known_names {
             /// The name's spelling, lower case.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
+                const TEXTS: &[&str] = &[$($text,)*];
+                TEXTS[self as usize]
             }
 
             /// The known name with this lower-case spelling.
@@ -264,6 +265,7 @@ static SLOTS: [u8; 512] = {
 };
 
 /// Where the probe for a name starts.
+#[inline]
 const fn slot(name: &[u8]) -> usize {
     let Some(last) = name.len().checked_sub(1) else { return 0 };
     let mix = name[0] as usize * 7

@@ -14,15 +14,18 @@ const TOKEN_LOWER: [u8; 256] = {
 };
 
 /// Lower-cases a run of token bytes in place; its length, that is, the position of the first byte that is none.
+#[inline]
 pub(super) fn lower_token(bytes: &mut [u8]) -> usize {
-    for (at, byte) in bytes.iter_mut().enumerate() {
+    let mut length = 0;
+    for byte in bytes {
         let lower = TOKEN_LOWER[*byte as usize];
         if lower == 0 {
-            return at;
+            break;
         }
         *byte = lower;
+        length += 1;
     }
-    bytes.len()
+    length
 }
 
 /// Whether a byte may stand in a token.
@@ -37,29 +40,23 @@ pub(super) fn is_token_text(bytes: &[u8]) -> bool {
 
 /// Whether a head holds a control character other than tab, CR and LF.
 pub(super) fn has_controls(head: &[u8]) -> bool {
-    let control = |byte: &u8| {
-        let byte = *byte;
-        (byte < 0x20) & (byte != b'\t') & (byte != b'\r') & (byte != b'\n') | (byte == 0x7f)
-    };
-    any(head, control)
+    let control = |b: u8| u8::from((b < 0x20) & (b != b'\t') & (b != b'\r') & (b != b'\n')) | u8::from(b == 0x7f);
+    let (blocks, rest) = head.as_chunks::<BLOCK>();
+    let blocks = blocks.iter().fold(0, |seen, block| seen | block.iter().fold(0, |seen, b| seen | control(*b)));
+    rest.iter().fold(blocks, |seen, b| seen | control(*b)) != 0
 }
 
 /// How many bytes are NUL, CR or LF.
 pub(super) fn count_line_breakers(bytes: &[u8]) -> usize {
-    // A u8 sum over at most 255 bytes cannot overflow and stays in vector registers.
-    bytes
-        .chunks(128)
-        .map(|chunk| {
-            let sum = chunk.iter().fold(0_u8, |sum, b| sum + u8::from((*b == b'\n') | (*b == b'\r') | (*b == 0)));
-            usize::from(sum)
-        })
-        .sum()
+    let breaks = |b: u8| u8::from((b == b'\n') | (b == b'\r') | (b == 0));
+    // A sum over one block fits a byte, which keeps it in vector registers.
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    let blocks: usize = blocks.iter().map(|block| usize::from(block.iter().map(|b| breaks(*b)).sum::<u8>())).sum();
+    blocks + rest.iter().map(|b| usize::from(breaks(*b))).sum::<usize>()
 }
 
-/// Whether a byte satisfies `test`, in blocks without early exit inside one.
-fn any(bytes: &[u8], test: impl Fn(&u8) -> bool) -> bool {
-    bytes.chunks(64).any(|chunk| chunk.iter().fold(false, |seen, b| seen | test(b)))
-}
+/// Bytes looked at without a branch in between: one vector register, so that little is left for the slow end.
+const BLOCK: usize = 16;
 
 /// `bytes` without spaces and tabs around it.
 pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
