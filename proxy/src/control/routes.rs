@@ -130,6 +130,13 @@ impl Routes {
         }
     }
 
+    /// One more user of a route configuration that is there already.
+    pub fn retain(&self, key: &Arc<str>) {
+        if let Some(entry) = self.entries.borrow_mut().get_mut(key) {
+            entry.users += 1;
+        }
+    }
+
     /// A listener uses it no more; the last one ends the subscription.
     pub fn release(&self, key: &Arc<str>) {
         let ended = {

@@ -1,0 +1,259 @@
+//! What turning resources into runtime types needs to know of the process, in one place for every manager.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3::ConfigSource;
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::google::protobuf::Struct;
+use filters::config::{At, ConfigError, Session, Warning};
+use filters::format::{Format, FormatContext, FormatOptions};
+use filters::matcher::RegexLimits;
+use filters::mutation::{ValueContext, ValueFormat};
+use prost::Message;
+use xds_client::SourceConfig;
+use xds_client::proto::{CheckOptions, UnknownFields, check};
+
+use crate::config::access_log::LogContext;
+use crate::config::hcm::HcmContext;
+use crate::config::route::RouteEnv;
+use crate::observe::access_log::LogFiles;
+use crate::observe::catalogue::{RuntimeStats, ServerStats};
+use crate::route::RouteTable;
+
+/// Facts of the process that parsing depends on.
+pub struct ParseEnv {
+    /// `--allow-unsupported`
+    pub allowed: Vec<String>,
+    /// What happens to unknown fields in discovered resources.
+    pub unknown_fields: UnknownFields,
+    /// `re2.max_program_size.*`
+    pub regex: Cell<RegexLimits>,
+    /// Facts format strings print.
+    pub formats: FormatOptions,
+    /// The process's log files.
+    pub files: LogFiles,
+    /// `node.id`
+    pub node_id: String,
+    /// `node.cluster`
+    pub node_cluster: String,
+    /// This node's own address.
+    pub local_address: Option<IpAddr>,
+    /// Runtime guard `http_reject_path_with_fragment` is false.
+    pub strip_fragment: bool,
+    /// `--skip-deprecated-logs`
+    pub skip_deprecated_logs: bool,
+    /// Turns a protobuf config source into one the xDS client understands.
+    pub source: fn(&At<'_>, ConfigSource) -> Result<SourceConfig, ConfigError>,
+    /// Control's shard of `server.` and `runtime.`.
+    pub server_stats: ServerStats,
+    /// Control's shard of `runtime.`.
+    pub runtime_stats: RuntimeStats,
+    /// Whether a cluster exists, once there is a cluster manager.
+    pub cluster_exists: OnceLockLocal<dyn Fn(&str) -> bool>,
+    warned: RefCell<BTreeSet<String>>,
+}
+
+/// Something set once after its owner was made, on the same thread.
+pub struct OnceLockLocal<T: ?Sized>(RefCell<Option<Rc<T>>>);
+
+impl<T: ?Sized> OnceLockLocal<T> {
+    /// Not set yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(RefCell::new(None))
+    }
+
+    /// Sets it.
+    pub fn set(&self, value: Rc<T>) {
+        *self.0.borrow_mut() = Some(value);
+    }
+
+    /// What was set.
+    #[must_use]
+    pub fn get(&self) -> Option<Rc<T>> {
+        self.0.borrow().clone()
+    }
+}
+
+impl<T: ?Sized> Default for OnceLockLocal<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ParseEnv {
+    /// Nothing was warned about yet.
+    #[must_use]
+    pub fn warned() -> RefCell<BTreeSet<String>> {
+        RefCell::default()
+    }
+
+    /// A session for one resource. Give it to [`Self::say`] afterwards.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        Session::new(self.allowed.iter().cloned())
+    }
+
+    /// Says what a session let through, once per process and kind.
+    pub fn say(&self, resource: &str, session: &Session) {
+        for Warning { path, key, reason } in session.take_warnings() {
+            self.runtime_stats.deprecated_feature_use().add(0);
+            if self.warned.borrow_mut().insert(key.clone()) {
+                tracing::warn!(target: "config", "{resource}: {path}: {key} is not supported and has no effect: {reason}");
+            }
+        }
+    }
+
+    /// What the connection manager's parser needs.
+    #[must_use]
+    pub fn hcm(&self) -> HcmContext<'_> {
+        HcmContext {
+            log: self.log(),
+            node_id: &self.node_id,
+            node_cluster: &self.node_cluster,
+            local_address: self.local_address,
+            strip_fragment: self.strip_fragment,
+        }
+    }
+
+    /// What the access-log parser needs.
+    #[must_use]
+    pub fn log(&self) -> LogContext<'_> {
+        LogContext { convert: struct_to_bytes, formats: &self.formats, limits: self.regex.get(), files: &self.files }
+    }
+
+    /// A discovered route table: its clusters need not exist.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the field's path.
+    pub fn routes(&self, proto: RouteConfiguration) -> Result<RouteTable, String> {
+        let session = self.session();
+        let name = proto.name.clone();
+        let table = self.route_table(proto, session.root(), false).map_err(|error| error.to_string())?;
+        self.say(&format!("route configuration {name:?}"), &session);
+        Ok(table)
+    }
+
+    /// A route table at this position. The clusters of one that is part of a listener must exist.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn route_table(
+        &self,
+        proto: RouteConfiguration,
+        at: At<'_>,
+        validate_clusters: bool,
+    ) -> Result<RouteTable, ConfigError> {
+        let exists = self.cluster_exists.get();
+        let cluster_exists = move |name: &str| exists.as_ref().is_none_or(|exists| exists(name));
+        let env = RouteEnv {
+            cluster_exists: &cluster_exists,
+            validate_clusters,
+            regex: self.regex.get(),
+            parse_format: header_value_format,
+        };
+        RouteTable::parse(proto, at, &env)
+    }
+}
+
+/// Checks a discovered resource's bytes and decodes them.
+///
+/// # Errors
+/// Every violated rule, unknown fields if they are rejected, or what does not decode.
+pub fn decode_checked<M: Message + Default>(env: &ParseEnv, type_url: &str, raw: &Bytes) -> Result<M, String> {
+    check_resource(env, type_url, raw)?;
+    M::decode(raw.clone()).map_err(|error| error.to_string())
+}
+
+/// Checks a discovered resource's bytes against the protos' rules.
+///
+/// # Errors
+/// Every violated rule, and unknown fields if they are rejected.
+pub fn check_resource(env: &ParseEnv, type_url: &str, raw: &Bytes) -> Result<(), String> {
+    let options = CheckOptions { unknown_fields: env.unknown_fields, validate: true };
+    let report = check(type_url, raw, &options).map_err(|error| error.to_string())?;
+    if report.unknown_field_count > 0 {
+        env.server_stats.dynamic_unknown_fields().add(report.unknown_field_count);
+        for field in &report.unknown_fields {
+            tracing::warn!(target: "misc", "unknown field in a discovered resource: {field:?}");
+        }
+    }
+    if !report.deprecated.is_empty() {
+        env.runtime_stats.deprecated_feature_use().add(report.deprecated.len() as u64);
+    }
+    for deprecated in report.deprecated.iter().filter(|_| !env.skip_deprecated_logs) {
+        if env.warned.borrow_mut().insert(deprecated.name.clone()) {
+            tracing::warn!(
+                target: "misc",
+                "Deprecated field: type {} Using deprecated option '{}' from file {}.",
+                type_url, deprecated.name, deprecated.file
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Converts the content of a `TypedStruct` into the message it stands for.
+///
+/// # Errors
+/// When it does not fit the type.
+pub fn struct_to_bytes(type_url: &str, content: &Struct) -> Result<Bytes, String> {
+    let json = struct_to_json(content).to_string();
+    let options = xds_client::proto::LoadOptions { source: "TypedStruct", ..Default::default() };
+    xds_client::proto::load(json.as_bytes(), xds_client::proto::Format::Json, type_url, &options)
+        .map(|document| Bytes::copy_from_slice(document.bytes()))
+        .map_err(|error| error.to_string())
+}
+
+fn struct_to_json(content: &Struct) -> serde_json::Value {
+    content.fields.iter().map(|(name, value)| (name.clone(), value_to_json(value))).collect()
+}
+
+fn value_to_json(value: &envoy_types::pb::google::protobuf::Value) -> serde_json::Value {
+    use envoy_types::pb::google::protobuf::value::Kind;
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        // A whole number is written as one, so that integer fields take it.
+        Some(Kind::NumberValue(n)) if n.fract() == 0.0 && n.abs() < 9e15 => (*n as i64).into(),
+        Some(Kind::NumberValue(n)) => (*n).into(),
+        Some(Kind::StringValue(text)) => text.as_str().into(),
+        Some(Kind::BoolValue(b)) => (*b).into(),
+        Some(Kind::StructValue(inner)) => struct_to_json(inner),
+        Some(Kind::ListValue(list)) => list.values.iter().map(value_to_json).collect(),
+    }
+}
+
+/// Compiles a header value with `%COMMAND%`s.
+///
+/// # Errors
+/// Envoy's words for what is wrong with it.
+pub fn header_value_format(text: &str) -> Result<Box<dyn ValueFormat>, String> {
+    static OPTIONS: OnceLock<FormatOptions> = OnceLock::new();
+    let options = OPTIONS.get_or_init(|| FormatOptions { omit_empty_values: true, hostname: hostname() });
+    Ok(Box::new(HeaderValue(Format::parse(text, options)?)))
+}
+
+#[derive(Debug)]
+struct HeaderValue(Format);
+
+impl ValueFormat for HeaderValue {
+    fn append_to(&self, out: &mut Vec<u8>, context: &ValueContext<'_>) {
+        let context = FormatContext {
+            request: context.request,
+            response: context.response,
+            ..FormatContext::new(context.info)
+        };
+        self.0.append_to(out, &context);
+    }
+}
+
+/// The machine's name.
+#[must_use]
+pub fn hostname() -> Arc<str> {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "".into(), |name| name.trim().into())
+}
