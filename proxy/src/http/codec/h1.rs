@@ -38,7 +38,7 @@ pub use case::{HeaderCase, HeaderFormat};
 pub use encode::{EncodeError, Framing, RequestEncoder, RequestOptions, ResponseEncoder, ResponseOptions};
 pub use hop::{sanitize_request, sanitize_response};
 pub use reason::reason_phrase;
-pub use request::{DecodedRequest, RequestDecoder, RequestEvent, ServerOptions, UnderscoreAction};
+pub use request::{DecodedRequest, RequestDecoder, RequestEvent, ServerOptions, UnderscoreAction, UpgradeMatcher};
 pub use response::{ClientOptions, DecodedResponse, Eof, Expected, ResponseDecoder, ResponseEvent};
 pub use write::WriteBuf;
 

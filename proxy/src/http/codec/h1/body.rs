@@ -139,10 +139,8 @@ impl BodyDecoder {
                         break;
                     }
                     let n = available(left, buf);
-                    if n >= SLICE || joined.len() >= JOINED {
-                        if !joined.is_empty() {
-                            break;
-                        }
+                    if !joined.is_empty() && (n >= SLICE || joined.len() >= JOINED) {
+                        break;
                     }
                     joined.push(buf.split_to(n).freeze());
                     self.state = if left == n as u64 { State::DataCr } else { State::ChunkData(left - n as u64) };

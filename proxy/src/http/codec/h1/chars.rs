@@ -41,22 +41,31 @@ pub(super) fn is_token_text(bytes: &[u8]) -> bool {
 /// Whether a head holds a control character other than tab, CR and LF.
 pub(super) fn has_controls(head: &[u8]) -> bool {
     let control = |b: u8| u8::from((b < 0x20) & (b != b'\t') & (b != b'\r') & (b != b'\n')) | u8::from(b == 0x7f);
-    let (blocks, rest) = head.as_chunks::<BLOCK>();
-    let blocks = blocks.iter().fold(0, |seen, block| seen | block.iter().fold(0, |seen, b| seen | control(*b)));
-    rest.iter().fold(blocks, |seen, b| seen | control(*b)) != 0
+    let any = |block: &Block| block.iter().fold(0, |seen, b| seen | control(*b));
+    let (blocks, rest) = head.as_chunks();
+    blocks.iter().fold(any(&padded(rest)), |seen, block| seen | any(block)) != 0
 }
 
 /// How many bytes are NUL, CR or LF.
 pub(super) fn count_line_breakers(bytes: &[u8]) -> usize {
     let breaks = |b: u8| u8::from((b == b'\n') | (b == b'\r') | (b == 0));
     // A sum over one block fits a byte, which keeps it in vector registers.
-    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
-    let blocks: usize = blocks.iter().map(|block| usize::from(block.iter().map(|b| breaks(*b)).sum::<u8>())).sum();
-    blocks + rest.iter().map(|b| usize::from(breaks(*b))).sum::<usize>()
+    let count = |block: &Block| usize::from(block.iter().map(|b| breaks(*b)).sum::<u8>());
+    let (blocks, rest) = bytes.as_chunks();
+    blocks.iter().fold(count(&padded(rest)), |sum, block| sum + count(block))
 }
 
-/// Bytes looked at without a branch in between: one vector register, so that little is left for the slow end.
-const BLOCK: usize = 16;
+/// Bytes looked at without a branch in between: of this size the compiler vectorizes, of 16 it does not.
+type Block = [u8; 64];
+
+/// The end of a text as a block of its own, filled up with what no check minds.
+fn padded(rest: &[u8]) -> Block {
+    let mut block = [b' '; 64];
+    if let Some(slot) = block.get_mut(..rest.len()) {
+        slot.copy_from_slice(rest);
+    }
+    block
+}
 
 /// `bytes` without spaces and tabs around it.
 pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {

@@ -404,10 +404,10 @@ impl<'a> Lines<'a> {
     fn field(&mut self, name: &[u8], value: &[u8]) {
         let start = self.at;
         self.put(name);
-        if !matches!(self.format, HeaderFormat::Lower) {
-            if let Some(written) = self.region.get_mut(start..self.at) {
-                self.format.apply(written);
-            }
+        if !matches!(self.format, HeaderFormat::Lower)
+            && let Some(written) = self.region.get_mut(start..self.at)
+        {
+            self.format.apply(written);
         }
         self.put(b": ");
         self.put(value);

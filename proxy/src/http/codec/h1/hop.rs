@@ -6,6 +6,7 @@ use filters::http::{HeaderName, Headers, Known};
 
 use super::DecodeError;
 use super::chars::list;
+use super::request::UpgradeMatcher;
 
 /// More members make `connection` suspicious.
 const MAX_NOMINATED: usize = 10;
@@ -45,11 +46,7 @@ pub fn sanitize_response(headers: &mut Headers, upgrade: bool) {
 
 /// Removes the upgrades a request must not be served with: `h2c` always (with what belongs to it), and those `ignore`
 /// names. Answers what is left of the `upgrade` value.
-pub(super) fn drop_upgrade(
-    headers: &mut Headers,
-    value: Bytes,
-    ignore: Option<&dyn Fn(&[u8]) -> bool>,
-) -> Option<Bytes> {
+pub(super) fn drop_upgrade(headers: &mut Headers, value: Bytes, ignore: Option<&UpgradeMatcher>) -> Option<Bytes> {
     if value.eq_ignore_ascii_case(b"h2c") {
         headers.remove(&Known::Upgrade);
         headers.remove(&Known::Http2Settings);

@@ -28,6 +28,9 @@ pub enum UnderscoreAction {
     DropHeader,
 }
 
+/// Answers whether an `upgrade` protocol is meant.
+pub type UpgradeMatcher = dyn Fn(&[u8]) -> bool;
+
 /// How requests are read: the connection manager's `http_protocol_options` and `common_http_protocol_options`.
 #[derive(Clone)]
 pub struct ServerOptions {
@@ -54,7 +57,7 @@ pub struct ServerOptions {
     /// Whether an absolute form with scheme `https` is refused, for connections without TLS.
     pub reject_https_url: bool,
     /// Upgrade protocols to disregard: `ignore_http_11_upgrade`.
-    pub ignore_upgrade: Option<Rc<dyn Fn(&[u8]) -> bool>>,
+    pub ignore_upgrade: Option<Rc<UpgradeMatcher>>,
 }
 
 impl Default for ServerOptions {

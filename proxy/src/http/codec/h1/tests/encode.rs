@@ -17,6 +17,12 @@ pub(super) fn text(out: &mut WriteBuf) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Method, headers, options; what is written and how the body goes on.
+type RequestRow<'a> = (&'a str, &'a [(&'a str, &'a str)], RequestOptions<'a>, &'a str, Framing);
+
+/// Status, headers, options; what is written, how the body goes on, whether the connection closes.
+type ResponseRow<'a> = (u16, &'a [(&'a str, &'a str)], ResponseOptions<'a>, &'a str, Framing, bool);
+
 fn headers(list: &[(&str, &str)]) -> Headers {
     list.iter().fold(Headers::new(), |mut headers, (name, value)| {
         headers.append(HeaderName::from_lowercase(Bytes::copy_from_slice(name.as_bytes())), value.to_string());
@@ -24,9 +30,9 @@ fn headers(list: &[(&str, &str)]) -> Headers {
     })
 }
 
-fn request(method: &'static str, list: &[(&str, &str)]) -> RequestHead {
+fn request(method: &str, list: &[(&str, &str)]) -> RequestHead {
     RequestHead {
-        method: Method::from_bytes(method.into()),
+        method: Method::from_bytes(Bytes::copy_from_slice(method.as_bytes())),
         authority: "h:1".into(),
         path: "/p?q".into(),
         headers: headers(list),
@@ -46,7 +52,7 @@ fn written(head: &RequestHead, options: RequestOptions<'_>) -> Result<(String, F
 fn requests_are_written_as_envoy_writes_them() {
     let end = RequestOptions { end_stream: true, ..RequestOptions::default() };
     let open = RequestOptions::default();
-    let rows: &[(&str, &[(&str, &str)], RequestOptions<'_>, &str, Framing)] = &[
+    let rows: &[RequestRow<'_>] = &[
         (
             "GET",
             &[("a", "1"), ("a", "2")],
@@ -177,7 +183,7 @@ fn responses_are_written_as_envoy_writes_them() {
     let keep = ResponseOptions { keep_alive: true, ..ResponseOptions::default() };
     let old = ResponseOptions { version: Version::Http10, ..keep };
     let end = ResponseOptions { end_stream: true, ..keep };
-    let rows: &[(u16, &[(&str, &str)], ResponseOptions<'_>, &str, Framing, bool)] = &[
+    let rows: &[ResponseRow<'_>] = &[
         (
             200,
             &[("content-length", "3"), ("server", "envoy")],

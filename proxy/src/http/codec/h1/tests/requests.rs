@@ -634,5 +634,5 @@ fn spelling_is_recorded_on_request() {
     let format = HeaderFormat::Preserve { case, proper_case_others: false };
     let options = RequestOptions { end_stream: true, format, ..RequestOptions::default() };
     RequestEncoder::default().encode_head(&request.head, &options, &mut out).expect("valid");
-    assert_eq!(super::encode::text(&mut out), "GET / HTTP/1.1\r\nHoSt: h\r\nX-MiXed: A\r\n\r\n");
+    assert_eq!(encode::text(&mut out), "GET / HTTP/1.1\r\nHoSt: h\r\nX-MiXed: A\r\n\r\n");
 }
