@@ -90,6 +90,19 @@ pub enum Use {
     Dns,
 }
 
+impl Default for LoadAssignment {
+    fn default() -> Self {
+        Self {
+            cluster_name: Arc::default(),
+            localities: Vec::new(),
+            overprovisioning_factor: 140,
+            weighted_priority_health: false,
+            endpoint_stale_after: None,
+            drop_overload: None,
+        }
+    }
+}
+
 impl LoadAssignment {
     /// The assignment `proto` describes.
     ///

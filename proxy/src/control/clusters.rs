@@ -1,1 +1,600 @@
-//! Cluster manager: CDS, warming, host sets, publication.
+//! The cluster manager: which clusters there are, who their hosts are, and what the workers see of it.
+//!
+//! Sans-io: events and the time come in through methods, effects go out through [`ClusterSink`], [`EdsSubscriber`],
+//! [`Resolver`] and [`ClusterObserver`]. Single-threaded, on the control thread.
+//!
+//! * A cluster has at most one *active* version, which the workers use, and one *warming*, which they do not see until
+//!   its first hosts are known (first assignment, first DNS answer, or its time ran out). Then it takes over.
+//! * Each resource of an update stands for itself: good ones are applied, bad ones are named in the error.
+//! * Start-up goes through [`Phase`]s: static clusters that need no other cluster, those that do, then CDS.
+
+mod members;
+mod resource;
+mod version;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3::ConfigSource;
+
+pub use self::resource::ClusterResource;
+use self::version::{Fed, Version};
+use super::dns::{LookupId, Outcome, Resolver};
+use crate::config::cluster::{ClusterConfig, Discovery};
+use crate::config::endpoint::LoadAssignment;
+use crate::upstream::breaker::Breakers;
+use crate::upstream::host::{Host, HostSet, Membership};
+
+/// Number of one subscription to an assignment; assignments carry it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WatchId(pub u64);
+
+/// What the workers are told. Each call replaces what was said about that cluster before.
+pub trait ClusterSink {
+    /// A new version of a cluster, with its hosts. Pools of the version before drain.
+    fn publish(&mut self, cluster: PublishedCluster);
+    /// Other hosts of the present version. Pools of hosts that are gone drain.
+    fn publish_hosts(&mut self, name: &Arc<str>, hosts: &Arc<HostSet>);
+    /// No such cluster any more. Its pools drain.
+    fn remove(&mut self, name: &Arc<str>);
+}
+
+/// A version of a cluster as the workers get it.
+#[derive(Debug, Clone)]
+pub struct PublishedCluster {
+    /// What it says about itself.
+    pub config: Arc<ClusterConfig>,
+    /// Its circuit breakers, shared by all workers.
+    pub breakers: Arc<Breakers>,
+    /// Its hosts.
+    pub hosts: Arc<HostSet>,
+}
+
+/// Where assignments come from. A subscription to a name that is subscribed already has to ask the server again, as
+/// Envoy does, and delivers what is known at the latest when the server repeats it.
+pub trait EdsSubscriber {
+    /// Asks for the assignment of `service_name`; every version of it goes to `on_assignment` with this number.
+    fn subscribe(&mut self, watch: WatchId, service_name: &Arc<str>, source: &ConfigSource);
+    /// The assignment is not wanted any more.
+    fn unsubscribe(&mut self, watch: WatchId);
+}
+
+/// Who counts. Every method does nothing unless implemented.
+#[expect(unused_variables, reason = "the defaults ignore what they are told")]
+pub trait ClusterObserver {
+    /// `cluster_manager.cluster_added`.
+    fn cluster_added(&mut self, name: &Arc<str>) {}
+    /// `cluster_manager.cluster_modified`.
+    fn cluster_modified(&mut self, name: &Arc<str>) {}
+    /// `cluster_manager.cluster_removed`.
+    fn cluster_removed(&mut self, name: &Arc<str>) {}
+    /// `cluster_manager.{active,warming}_clusters`.
+    fn cluster_counts(&mut self, active: usize, warming: usize) {}
+    /// Hosts of a cluster after an update: the `membership_*` gauges, `max_host_weight`; `changed` when hosts came or
+    /// went (`membership_change`).
+    fn membership(&mut self, name: &Arc<str>, membership: Membership, changed: bool) {}
+    /// An endpoint update or DNS answer (`update_attempt`, `update_success`, ...).
+    fn endpoint_update(&mut self, name: &Arc<str>, result: EndpointUpdate) {}
+    /// `cluster_manager.{cluster_updated_via_merge,update_merge_cancelled,update_out_of_merge_window}`.
+    fn merge(&mut self, event: MergeEvent) {}
+    /// Start-up reached a phase.
+    fn phase(&mut self, phase: Phase) {}
+}
+
+/// What became of an endpoint update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointUpdate {
+    /// Applied (`update_success`).
+    Success,
+    /// Applied, and nothing changed (`update_success`, `update_no_rebuild`).
+    NoRebuild,
+    /// An answer without endpoints (`update_empty`).
+    Empty,
+    /// There was none (`update_failure`).
+    Failure,
+    /// The first assignment did not come in time (`init_fetch_timeout`).
+    InitFetchTimeout,
+    /// The assignment of the version before was used instead (`assignment_use_cached`).
+    UsedCached,
+    /// The assignment was not renewed in time and its hosts are gone (`assignment_stale`).
+    Stale,
+}
+
+/// What became of a host update that could wait for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MergeEvent {
+    /// Waiting updates were published as one.
+    Published,
+    /// Waiting updates went out with one that could not wait.
+    Cancelled,
+    /// The last publication is so long ago that there was nothing to wait for.
+    OutOfWindow,
+}
+
+/// How far start-up has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Static clusters are being added.
+    Loading,
+    /// Static clusters that need no other cluster are finding their hosts.
+    Primary,
+    /// Static clusters that ask a control plane for their hosts are.
+    Secondary,
+    /// CDS may be asked, and its clusters are finding their hosts.
+    Cds,
+    /// All clusters are there.
+    Initialized,
+}
+
+/// A discovery response about clusters.
+#[derive(Debug)]
+pub struct CdsUpdate {
+    /// The clusters in it.
+    pub resources: Vec<ClusterResource>,
+    /// The clusters it removes.
+    pub removed: Removed,
+    /// Its version.
+    pub version: Arc<str>,
+}
+
+/// Which clusters a response removes.
+#[derive(Debug)]
+pub enum Removed {
+    /// State of the world: all that are not in it.
+    Others,
+    /// Delta: these.
+    Names(Vec<String>),
+}
+
+/// One cluster as admin pages show it.
+#[derive(Debug)]
+pub struct ClusterView<'a> {
+    /// What it says about itself.
+    pub config: &'a Arc<ClusterConfig>,
+    /// The resource as it came.
+    pub raw: &'a Bytes,
+    /// Version of the response it came with; empty for static clusters.
+    pub version: &'a Arc<str>,
+    /// When it came.
+    pub last_updated: SystemTime,
+    /// Not static: `added_via_api`.
+    pub added_via_api: bool,
+    /// Not in use yet.
+    pub warming: bool,
+    /// Its hosts.
+    pub hosts: &'a Arc<HostSet>,
+    /// Its circuit breakers.
+    pub breakers: &'a Arc<Breakers>,
+    /// Its assignment by EDS, if it came.
+    pub assignment: Option<&'a LoadAssignment>,
+}
+
+/// All clusters. `O` is the world outside.
+#[derive(Debug)]
+pub struct ClusterManager<O> {
+    outside: O,
+    workers: usize,
+    clusters: BTreeMap<Arc<str>, Cluster>,
+    phase: Phase,
+    uses_cds: bool,
+    cds_loaded: bool,
+    cds_version: Arc<str>,
+    watches: HashMap<WatchId, Arc<str>>,
+    lookups: HashMap<LookupId, Arc<str>>,
+    next_id: u64,
+    random: fastrand::Rng,
+}
+
+#[derive(Debug)]
+struct Cluster {
+    added_via_api: bool,
+    active: Option<Version>,
+    warming: Option<Version>,
+}
+
+impl Cluster {
+    fn versions(&self) -> impl Iterator<Item = &Version> {
+        self.active.iter().chain(&self.warming)
+    }
+
+}
+
+impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager<O> {
+    /// A manager without clusters for a process with this many workers. `uses_cds` says whether start-up waits for a
+    /// cluster discovery service.
+    pub fn new(outside: O, workers: usize, uses_cds: bool, random: fastrand::Rng) -> Self {
+        Self {
+            outside,
+            workers,
+            clusters: BTreeMap::new(),
+            phase: Phase::Loading,
+            uses_cds,
+            cds_loaded: false,
+            cds_version: Arc::default(),
+            watches: HashMap::new(),
+            lookups: HashMap::new(),
+            next_id: 0,
+            random,
+        }
+    }
+
+    /// The world outside.
+    pub const fn outside(&mut self) -> &mut O {
+        &mut self.outside
+    }
+
+    /// Adds a static cluster, before [`Self::start`].
+    ///
+    /// # Errors
+    /// When it is invalid or its name is taken.
+    pub fn add_static(&mut self, resource: ClusterResource, wall: SystemTime) -> Result<(), String> {
+        let config = resource.config.map_err(|error| error.to_string())?;
+        if self.clusters.contains_key(&resource.name) {
+            return Err(format!("cluster manager: duplicate cluster '{}'", resource.name));
+        }
+        let version = Version::new(config, resource.raw, resource.hash, Arc::default(), wall, self.workers);
+        let cluster = Cluster { added_via_api: false, active: None, warming: Some(version) };
+        self.outside.cluster_added(&resource.name);
+        self.clusters.insert(resource.name, cluster);
+        self.count();
+        Ok(())
+    }
+
+    /// Begins with the static clusters.
+    pub fn start(&mut self, now: Instant) {
+        self.enter(Phase::Primary);
+        self.start_where(now, |version| !version.is_secondary());
+        self.advance(now);
+    }
+
+    /// Applies a discovery response: every good resource goes live on its own, then removals.
+    ///
+    /// # Errors
+    /// The text for the response's NACK: every bad resource by name, with its reason.
+    pub fn apply(&mut self, now: Instant, wall: SystemTime, update: CdsUpdate) -> Result<(), String> {
+        let CdsUpdate { resources, removed, version } = update;
+        let mut errors = Vec::new();
+        let mut seen = BTreeSet::new();
+        for resource in resources {
+            let name = resource.name.clone();
+            if !seen.insert(name.clone()) {
+                errors.push(format!("{name}: duplicate cluster {name} found"));
+                continue;
+            }
+            if let Err(reason) = self.add_or_update(now, wall, resource, &version) {
+                errors.push(format!("{name}: {reason}"));
+            }
+        }
+        let removed: Vec<Arc<str>> = match removed {
+            Removed::Names(names) => names.into_iter().map(Arc::from).collect(),
+            Removed::Others => self.clusters.keys().filter(|name| !seen.contains(*name)).cloned().collect(),
+        };
+        for name in removed {
+            self.remove(&name);
+        }
+        if errors.is_empty() {
+            self.cds_version = version;
+        }
+        self.cds_loaded = true;
+        self.advance(now);
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("Error adding/updating cluster(s) {}", errors.join(", ")))
+        }
+    }
+
+    /// The first CDS response is not coming (its fetch timed out, or it was rejected whole): start-up goes on without.
+    pub fn cds_failed(&mut self, now: Instant) {
+        self.cds_loaded = true;
+        self.advance(now);
+    }
+
+    /// An assignment came for a subscription.
+    pub fn on_assignment(&mut self, now: Instant, watch: WatchId, assignment: LoadAssignment) {
+        self.feed(now, |cluster| cluster.watch == Some(watch), watch_name(&self.watches, watch), Fed::Assigned(assignment));
+    }
+
+    /// The assignment for a subscription was rejected, or its source gave up.
+    pub fn on_assignment_failed(&mut self, now: Instant, watch: WatchId) {
+        self.feed(now, |cluster| cluster.watch == Some(watch), watch_name(&self.watches, watch), Fed::Failed);
+    }
+
+    /// A lookup ended.
+    pub fn on_lookup(&mut self, now: Instant, id: LookupId, outcome: Outcome) {
+        let name = self.lookups.remove(&id);
+        self.feed(now, |version| version.awaits(id), name, Fed::Looked(id, outcome));
+    }
+
+    /// A worker made a host for a new destination of an `ORIGINAL_DST` cluster.
+    pub fn on_created_host(&mut self, now: Instant, name: &str, host: Arc<Host>) {
+        let Some(active) = self.clusters.get(name).and_then(|cluster| cluster.active.as_ref()) else { return };
+        if matches!(active.config.discovery, Discovery::OriginalDst(_)) {
+            let name = active.config.name.clone();
+            self.feed(now, |version| version.published, Some(name), Fed::Created(host));
+        }
+    }
+
+    /// Health bits of hosts of a cluster changed: the workers get lists divided anew.
+    pub fn on_health_changed(&mut self, now: Instant, name: &str) {
+        let name = self.clusters.get_key_value(name).map(|(name, _)| name.clone());
+        self.feed(now, |version| version.published, name, Fed::HealthChanged);
+    }
+
+    /// What is due by `now` happens. Call it at [`Self::next_deadline`].
+    pub fn on_timer(&mut self, now: Instant) {
+        let due: Vec<Arc<str>> = self
+            .clusters
+            .iter()
+            .filter(|(_, cluster)| cluster.versions().filter_map(Version::deadline).any(|deadline| deadline <= now))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            self.feed(now, |version| version.deadline().is_some_and(|at| at <= now), Some(name), Fed::Timer);
+        }
+    }
+
+    /// When something is due next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.clusters.values().flat_map(Cluster::versions).filter_map(Version::deadline).min()
+    }
+
+    /// How far start-up has come.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether a cluster of this name is in use.
+    #[must_use]
+    pub fn is_active(&self, name: &str) -> bool {
+        self.clusters.get(name).is_some_and(|cluster| cluster.active.is_some())
+    }
+
+    /// Clusters that are not in use yet. While there are any, Envoy holds the ACK of a CDS response back.
+    #[must_use]
+    pub fn warming_count(&self) -> usize {
+        self.clusters.values().filter(|cluster| cluster.warming.is_some()).count()
+    }
+
+    /// Version of the last response applied without errors.
+    #[must_use]
+    pub const fn cds_version(&self) -> &Arc<str> {
+        &self.cds_version
+    }
+
+    /// Every version of every cluster, by name. During start-up Envoy shows clusters as active that have no hosts yet.
+    pub fn views(&self) -> impl Iterator<Item = ClusterView<'_>> {
+        let starting = self.phase != Phase::Initialized;
+        self.clusters.values().flat_map(move |cluster| {
+            let view = move |version, warming| Version::view(version, cluster.added_via_api, warming);
+            let active = cluster.active.iter().map(move |version| view(version, false));
+            active.chain(cluster.warming.iter().map(move |version| view(version, !starting)))
+        })
+    }
+
+    fn add_or_update(
+        &mut self,
+        now: Instant,
+        wall: SystemTime,
+        resource: ClusterResource,
+        version: &Arc<str>,
+    ) -> Result<(), String> {
+        let ClusterResource { name, raw, hash, config } = resource;
+        let known = self.clusters.get(&name);
+        // Static clusters cannot be changed; Envoy does not mind who tries.
+        if known.is_some_and(|cluster| !cluster.added_via_api) {
+            return Ok(());
+        }
+        let config = config.map_err(|error| error.to_string())?;
+        // The version to come counts, else the one in use.
+        let present = known.and_then(|cluster| cluster.warming.as_ref().or(cluster.active.as_ref()));
+        if present.is_some_and(|present| present.hash == hash) {
+            return Ok(());
+        }
+        if known.is_some() {
+            self.outside.cluster_modified(&name);
+        } else {
+            self.outside.cluster_added(&name);
+        }
+        let next = Version::new(config, raw, hash, version.clone(), wall, self.workers);
+        let cluster = Cluster { added_via_api: true, active: None, warming: None };
+        let cluster = self.clusters.entry(name.clone()).or_insert(cluster);
+        if let Some(mut overtaken) = cluster.warming.replace(next) {
+            self.stop(&mut overtaken);
+        }
+        self.start_version(now, &name);
+        self.count();
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &Arc<str>) {
+        let Some(cluster) = self.clusters.get(name).filter(|cluster| cluster.added_via_api) else { return };
+        let active = cluster.active.is_some();
+        if let Some(cluster) = self.clusters.remove(name) {
+            for mut version in cluster.active.into_iter().chain(cluster.warming) {
+                self.stop(&mut version);
+            }
+        }
+        if active {
+            self.outside.remove(name);
+        }
+        self.outside.cluster_removed(name);
+        self.count();
+    }
+
+    fn start_where(&mut self, now: Instant, which: impl Fn(&Version) -> bool) {
+        let waiting = self.clusters.iter().filter(|(_, cluster)| {
+            cluster.warming.as_ref().is_some_and(|version| !version.started && which(version))
+        });
+        let names: Vec<Arc<str>> = waiting.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.start_version(now, &name);
+        }
+    }
+
+    /// Begins to find the hosts of the warming version.
+    fn start_version(&mut self, now: Instant, name: &Arc<str>) {
+        let Some(mut version) = self.clusters.get_mut(name).and_then(|cluster| cluster.warming.take()) else { return };
+        version.started = true;
+        if let Discovery::Eds(eds) = &version.config.discovery {
+            let watch = WatchId(self.number());
+            self.watches.insert(watch, name.clone());
+            version.watch = Some(watch);
+            version.fetch_deadline = eds.initial_fetch_timeout.and_then(|timeout| now.checked_add(timeout));
+            self.outside.subscribe(watch, &eds.service_name, &eds.source);
+        }
+        version.begin(now);
+        self.ask(now, name, &mut version);
+        self.settle(now, name, version, Slot::Warming);
+    }
+
+    /// Hands an event to the versions of a cluster it is for, and does what follows from it.
+    fn feed(&mut self, now: Instant, which: impl Fn(&Version) -> bool, name: Option<Arc<str>>, event: Fed) {
+        let Some(name) = name else { return };
+        let cached = self
+            .clusters
+            .get(&name)
+            .and_then(|cluster| cluster.active.as_ref())
+            .and_then(|active| active.assignment.clone());
+        for slot in [Slot::Active, Slot::Warming] {
+            let Some(cluster) = self.clusters.get_mut(&name) else { return };
+            let place = slot.of(cluster);
+            if !place.as_ref().is_some_and(&which) {
+                continue;
+            }
+            let Some(mut version) = place.take() else { continue };
+            let cached = cached.as_ref().filter(|_| slot == Slot::Warming);
+            for update in version.feed(now, &event, cached, &mut self.random) {
+                self.outside.endpoint_update(&name, update);
+            }
+            self.ask(now, &name, &mut version);
+            self.settle(now, &name, version, slot);
+        }
+        self.advance(now);
+    }
+
+    /// Starts the lookups that are due.
+    fn ask(&mut self, now: Instant, name: &Arc<str>, version: &mut Version) {
+        for place in version.due_lookups(now) {
+            let id = LookupId(self.number());
+            if let Some(question) = version.asked(place, id) {
+                self.lookups.insert(id, name.clone());
+                self.outside.resolve(id, question);
+            }
+        }
+    }
+
+    /// Puts a version back, publishing what there is to publish.
+    fn settle(&mut self, now: Instant, name: &Arc<str>, mut version: Version, slot: Slot) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        if slot == Slot::Warming && !version.ready {
+            cluster.warming = Some(version);
+            return;
+        }
+        if slot == Slot::Warming {
+            let membership = version.take_over(now);
+            let former = cluster.active.take();
+            if let Some(mut former) = former {
+                self.stop(&mut former);
+            }
+            self.outside.publish(version.publication());
+            self.outside.membership(name, membership, true);
+        } else {
+            let (publish, event) = version.merge(now);
+            if let Some(event) = event {
+                self.outside.merge(event);
+            }
+            if let Some(changed) = publish {
+                let set = version.members.set();
+                self.outside.publish_hosts(name, set);
+                self.outside.membership(name, set.membership(), changed);
+            }
+        }
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.active = Some(version);
+        }
+        if slot == Slot::Warming {
+            self.count();
+        }
+    }
+
+    /// Ends a version's subscriptions.
+    fn stop(&mut self, version: &mut Version) {
+        if let Some(watch) = version.watch.take() {
+            self.watches.remove(&watch);
+            self.outside.unsubscribe(watch);
+        }
+        for id in version.take_lookups() {
+            self.lookups.remove(&id);
+            self.outside.cancel(id);
+        }
+    }
+
+    /// Goes on with start-up as far as clusters are ready.
+    fn advance(&mut self, now: Instant) {
+        loop {
+            let waiting = |secondary: bool| {
+                self.clusters.values().filter_map(|cluster| cluster.warming.as_ref()).any(|version| {
+                    version.config.wait_for_warm_on_init && version.is_secondary() == secondary
+                })
+            };
+            match self.phase {
+                Phase::Primary if !waiting(false) => {
+                    self.enter(Phase::Secondary);
+                    self.start_where(now, Version::is_secondary);
+                }
+                Phase::Secondary if !waiting(true) => self.enter(Phase::Cds),
+                Phase::Cds if (self.cds_loaded || !self.uses_cds) && !waiting(false) && !waiting(true) => {
+                    self.enter(Phase::Initialized);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.outside.phase(phase);
+    }
+
+    fn count(&mut self) {
+        let active = self.clusters.values().filter(|cluster| cluster.active.is_some()).count();
+        let warming = self.warming_count();
+        self.outside.cluster_counts(active, warming);
+    }
+
+    const fn number(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+}
+
+/// Which version of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Active,
+    Warming,
+}
+
+impl Slot {
+    const fn of(self, cluster: &mut Cluster) -> &mut Option<Version> {
+        match self {
+            Self::Active => &mut cluster.active,
+            Self::Warming => &mut cluster.warming,
+        }
+    }
+}
+
+fn watch_name(watches: &HashMap<WatchId, Arc<str>>, watch: WatchId) -> Option<Arc<str>> {
+    watches.get(&watch).cloned()
+}
+
+/// Far enough to stand for "never" where adding a configured time overflows the clock.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+#[cfg(test)]
+mod tests;

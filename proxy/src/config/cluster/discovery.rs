@@ -280,13 +280,8 @@ fn eds_config(
         return Err(at.error("cannot create an EDS cluster without an EDS config"));
     };
     let at = at.field("eds_cluster_config");
-    // Without a source Envoy asks its aggregated stream.
-    let source = eds_config.unwrap_or_else(|| core::ConfigSource {
-        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(
-            core::AggregatedConfigSource::default(),
-        )),
-        ..Default::default()
-    });
+    let source = eds_config.unwrap_or_default();
+    source_names_something(at.field("eds_config"), &source)?;
     let timeout = duration(at.field("initial_fetch_timeout"), source.initial_fetch_timeout)?;
     let service_name = if service_name.is_empty() { cluster_name } else { &service_name };
     Ok(EdsConfig {
@@ -294,4 +289,23 @@ fn eds_config(
         source,
         initial_fetch_timeout: Some(timeout.unwrap_or(Duration::from_secs(15))).filter(|timeout| !timeout.is_zero()),
     })
+}
+
+/// Envoy's checks of a source that need nothing but the source.
+#[expect(deprecated, reason = "the deprecated way to name a file is one")]
+fn source_names_something(at: At<'_>, source: &core::ConfigSource) -> Result<(), ConfigError> {
+    use core::config_source::ConfigSourceSpecifier as Specifier;
+    let path = match &source.config_source_specifier {
+        None | Some(Specifier::Self_(_)) => {
+            return Err(at.error("Missing config source specifier in envoy::config::core::v3::ConfigSource"));
+        }
+        Some(Specifier::Ads(_) | Specifier::ApiConfigSource(_)) => return Ok(()),
+        Some(Specifier::Path(path)) => path,
+        Some(Specifier::PathConfigSource(file)) => &file.path,
+    };
+    if std::path::Path::new(path).exists() {
+        Ok(())
+    } else {
+        Err(at.error(format_args!("paths must refer to an existing path in the system: '{path}' does not exist")))
+    }
 }

@@ -14,15 +14,21 @@ pub struct Edf {
     next_order: u64,
 }
 
+/// An entry's next turn. Deadlines are computed from the number of turns taken, not summed up: sums of `1 / weight`
+/// drift, and entries that should be due together would not be.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
     deadline: f64,
     order: u64,
     index: usize,
     weight: f64,
+    /// Since when it has this weight.
+    since: f64,
+    /// Turns taken since then.
+    taken: f64,
 }
 
-/// Virtual time is moved back to zero here: far along, `1 / weight` of a great weight would vanish in rounding.
+/// Virtual time is moved back by whole units here: far along, `1 / weight` of a great weight would vanish in rounding.
 const EPOCH: f64 = 4096.0;
 
 impl Edf {
@@ -30,19 +36,17 @@ impl Edf {
     /// weight get no turn.
     #[must_use]
     pub fn new(weights: &[f64], phase: f64) -> Self {
-        let mut turns: Vec<(f64, Turn)> = weights
-            .iter()
-            .enumerate()
-            .filter(|(_, weight)| **weight > 0.0)
+        let weights = weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0);
+        let mut turns: Vec<Turn> = weights
             .map(|(index, &weight)| {
                 let taken = (phase * weight).floor();
-                (taken / weight, Turn { deadline: (taken + 1.0) / weight, order: 0, index, weight })
+                Turn { deadline: (taken + 1.0) / weight, order: 0, index, weight, since: 0.0, taken }
             })
             .collect();
         // Whoever had its last turn earlier waits longer; the sort keeps the order of entries among equals.
-        turns.sort_by(|a, b| a.0.total_cmp(&b.0));
+        turns.sort_by(|a, b| (a.taken / a.weight).total_cmp(&(b.taken / b.weight)));
         let next_order = turns.len() as u64;
-        let queue = (0..).zip(turns).map(|(order, (_, turn))| Turn { order, ..turn }).collect();
+        let queue = (0..).zip(turns).map(|(order, turn)| Turn { order, ..turn }).collect();
         Self { queue, now: phase, next_order }
     }
 
@@ -54,19 +58,26 @@ impl Edf {
         let mut turn = self.queue.peek_mut()?;
         self.now = turn.deadline;
         let weight = reweigh(turn.index, turn.weight);
-        turn.weight = if weight > 0.0 { weight } else { turn.weight };
-        turn.deadline = self.now + 1.0 / turn.weight;
+        if weight > 0.0 && weight.total_cmp(&turn.weight).is_ne() {
+            (turn.weight, turn.since, turn.taken) = (weight, self.now, 0.0);
+        } else {
+            turn.taken += 1.0;
+        }
+        turn.deadline = turn.since + (turn.taken + 1.0) / turn.weight;
         turn.order = self.next_order;
         self.next_order += 1;
-        let index = turn.index;
-        Some(index)
+        Some(turn.index)
     }
 
     fn rebase(&mut self) {
-        let now = self.now;
+        let whole = self.now.floor();
         let turns = std::mem::take(&mut self.queue).into_vec();
-        self.queue = turns.into_iter().map(|turn| Turn { deadline: turn.deadline - now, ..turn }).collect();
-        self.now = 0.0;
+        let rebased = turns.into_iter().map(|turn| {
+            let taken = turn.taken - whole * turn.weight;
+            Turn { deadline: turn.since + (taken + 1.0) / turn.weight, taken, ..turn }
+        });
+        self.queue = rebased.collect();
+        self.now -= whole;
     }
 }
 
@@ -125,9 +136,23 @@ mod tests {
     #[test]
     fn great_weights_still_share_after_many_rounds() {
         let mut edf = Edf::new(&[1.0, f64::from(u32::MAX)], 0.5);
-        edf.now = EPOCH * 2.0;
-        let first = (0..1000).filter(|_| edf.pick(|_, weight| weight) == Some(0)).count();
-        assert!(first <= 1, "{first} turns for a weight of 1 against 2^32 - 1");
+        for _ in 0..3 {
+            edf.now = EPOCH * 2.0;
+            let first = (0..1000).filter(|_| edf.pick(|_, weight| weight) == Some(0)).count();
+            assert!(first <= 1, "{first} turns for a weight of 1 against 2^32 - 1");
+        }
+    }
+
+    #[test]
+    fn moving_time_back_changes_nobodys_turn() {
+        let weights = [1.0, 2.0, 3.0];
+        let mut edf = Edf::new(&weights, 0.0);
+        let turns: String = (0..6 * 5000)
+            .filter_map(|_| edf.pick(|_, weight| weight))
+            .map(|index| char::from(b'1' + u8::try_from(index).unwrap()))
+            .collect();
+        assert!(edf.now <= EPOCH, "time was moved back");
+        assert_eq!(turns, "323123".repeat(5000));
     }
 
     proptest! {

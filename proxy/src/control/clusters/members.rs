@@ -1,0 +1,227 @@
+//! The hosts of a cluster over time: an assignment in, a host set out, with hosts keeping their identity.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use filters::stream_info::Address;
+
+use crate::config::address::EndpointAddress;
+use crate::config::endpoint::{Endpoint, LoadAssignment};
+use crate::upstream::host::{HealthFlags, Host, HostAttributes, HostSet, HostState, Locality, PriorityHosts};
+
+/// The hosts of one version of a cluster.
+#[derive(Debug)]
+pub(super) struct Members {
+    workers: usize,
+    hosts: HashMap<HostKey, Arc<Host>>,
+    set: Arc<HostSet>,
+}
+
+/// What makes a host the same host.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum HostKey {
+    Address(Address),
+    /// The one host of a `LOGICAL_DNS` cluster, whatever its address.
+    Logical,
+}
+
+/// What an update changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Change {
+    /// Nothing.
+    None,
+    /// Weight, health, metadata or the like: may be published with the next such change.
+    Attributes,
+    /// Hosts came or went.
+    Membership,
+}
+
+/// The addresses of the names of an assignment, by locality and endpoint; `None` where the name is not known.
+pub(super) type Names = HashMap<(usize, usize), Vec<IpAddr>>;
+
+impl Members {
+    pub(super) fn new(workers: usize) -> Self {
+        Self { workers, hosts: HashMap::new(), set: Arc::new(HostSet::empty()) }
+    }
+
+    pub(super) const fn set(&self) -> &Arc<HostSet> {
+        &self.set
+    }
+
+    /// The hosts are what `assignment` says, names standing for `names`.
+    pub(super) fn assign(&mut self, assignment: &LoadAssignment, names: &Names, logical: bool) -> Change {
+        let mut next = Next::new(assignment);
+        for (l, locality) in assignment.localities.iter().enumerate() {
+            for (e, endpoint) in locality.endpoints.iter().enumerate() {
+                let place = (&locality.locality, locality.weight, locality.priority);
+                match &endpoint.address {
+                    EndpointAddress::Resolved(address) => {
+                        let key = if logical { HostKey::Logical } else { HostKey::Address(address.clone()) };
+                        let additional = endpoint.additional_addresses.clone();
+                        let hostname = endpoint.hostname.clone();
+                        self.member(&mut next, key, address.clone(), additional, hostname, endpoint, place);
+                    }
+                    EndpointAddress::Name { host, port } => {
+                        let addresses = names.get(&(l, e)).map_or(&[][..], Vec::as_slice);
+                        let with_port = |ip: &IpAddr| std::net::SocketAddr::new(*ip, *port);
+                        let hostname = if endpoint.hostname.is_empty() { host } else { &endpoint.hostname };
+                        if logical {
+                            let Some((first, rest)) = addresses.split_first() else { continue };
+                            let rest = rest.iter().map(with_port).collect();
+                            let address = Address::Ip(with_port(first));
+                            self.member(&mut next, HostKey::Logical, address, rest, hostname.clone(), endpoint, place);
+                            continue;
+                        }
+                        for address in addresses.iter().map(with_port).map(Address::Ip) {
+                            let key = HostKey::Address(address.clone());
+                            let additional = endpoint.additional_addresses.clone();
+                            self.member(&mut next, key, address, additional, hostname.clone(), endpoint, place);
+                        }
+                    }
+                }
+            }
+        }
+        let removed = self.hosts.keys().any(|key| !next.hosts.contains_key(key));
+        let set = next.set(assignment);
+        let same_shape = self.set.overprovisioning_factor == set.overprovisioning_factor
+            && self.set.weighted_priority_health == set.weighted_priority_health
+            && self.set.drop_overload == set.drop_overload
+            && same_places(&self.set, &set);
+        let change = match (next.added || removed, next.changed || !same_shape) {
+            (true, _) => Change::Membership,
+            (false, true) => Change::Attributes,
+            (false, false) => Change::None,
+        };
+        self.hosts = next.hosts;
+        if change != Change::None {
+            self.set = Arc::new(set);
+        }
+        change
+    }
+
+    /// One host more, of an `ORIGINAL_DST` cluster; false if its address is known.
+    pub(super) fn add(&mut self, host: Arc<Host>) -> bool {
+        let key = HostKey::Address((**host.address()).clone());
+        if self.hosts.contains_key(&key) {
+            return false;
+        }
+        self.hosts.insert(key, host);
+        self.reset();
+        true
+    }
+
+    /// Removes the hosts nobody used since the last call; false if there are none.
+    pub(super) fn sweep(&mut self) -> bool {
+        let before = self.hosts.len();
+        self.hosts.retain(|_, host| host.state().take_used());
+        let swept = self.hosts.len() != before;
+        if swept {
+            self.reset();
+        }
+        swept
+    }
+
+    /// Divides the hosts by their health as of now.
+    pub(super) fn rebuild(&mut self) {
+        self.set = Arc::new(self.set.rebuilt());
+    }
+
+    fn reset(&mut self) {
+        let mut hosts: Vec<_> = self.hosts.values().cloned().collect();
+        hosts.sort_by_key(|host| host.id());
+        self.set = Arc::new(HostSet::single(hosts));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a host come from three places")]
+    fn member(
+        &self,
+        next: &mut Next,
+        key: HostKey,
+        address: Address,
+        additional_addresses: Arc<[std::net::SocketAddr]>,
+        hostname: Arc<str>,
+        endpoint: &Endpoint,
+        (locality, locality_weight, priority): (&Arc<Locality>, u32, u32),
+    ) {
+        // The first of several endpoints with one address counts.
+        if next.hosts.contains_key(&key) {
+            return;
+        }
+        let former = self.hosts.get(&key);
+        let attributes = HostAttributes {
+            address: Arc::new(address),
+            additional_addresses,
+            hostname,
+            weight: endpoint.weight,
+            locality: locality.clone(),
+            priority,
+            metadata: endpoint.metadata.clone(),
+            canary: endpoint.canary,
+        };
+        let host = match former {
+            Some(host) if *host.attributes() == attributes => host.clone(),
+            Some(host) => {
+                next.changed = true;
+                Arc::new(Host::new(attributes, host.state().clone()))
+            }
+            None => {
+                next.added = true;
+                Arc::new(Host::new(attributes, Arc::new(HostState::new(self.workers))))
+            }
+        };
+        let clear = HealthFlags::ALL_EDS.without(endpoint.health);
+        let before = host.state().change_flags(endpoint.health, clear);
+        next.changed |= before != host.state().flags();
+        next.place(locality, locality_weight, priority, &host);
+        next.hosts.insert(key, host);
+    }
+}
+
+/// The hosts of one priority by place.
+type Places = Vec<(Arc<Locality>, u32, Vec<Arc<Host>>)>;
+
+/// A host set in the making.
+struct Next {
+    hosts: HashMap<HostKey, Arc<Host>>,
+    priorities: Vec<Places>,
+    added: bool,
+    changed: bool,
+}
+
+impl Next {
+    fn new(assignment: &LoadAssignment) -> Self {
+        let last = assignment.localities.iter().map(|locality| locality.priority).max().unwrap_or(0);
+        // Priorities between are there too, empty; parsing bounds them to 128.
+        Self { hosts: HashMap::new(), priorities: (0..=last).map(|_| Vec::new()).collect(), added: false, changed: false }
+    }
+
+    fn place(&mut self, locality: &Arc<Locality>, weight: u32, priority: u32, host: &Arc<Host>) {
+        let Some(places) = self.priorities.get_mut(priority as usize) else { return };
+        match places.iter_mut().find(|(known, ..)| known == locality) {
+            Some((_, known_weight, hosts)) => {
+                *known_weight = weight;
+                hosts.push(host.clone());
+            }
+            None => places.push((locality.clone(), weight, vec![host.clone()])),
+        }
+    }
+
+    fn set(&mut self, assignment: &LoadAssignment) -> HostSet {
+        HostSet {
+            priorities: std::mem::take(&mut self.priorities).into_iter().map(PriorityHosts::new).collect(),
+            overprovisioning_factor: assignment.overprovisioning_factor,
+            weighted_priority_health: assignment.weighted_priority_health,
+            drop_overload: assignment.drop_overload.clone(),
+        }
+    }
+}
+
+/// Whether both sets have the same localities with the same weights.
+fn same_places(a: &HostSet, b: &HostSet) -> bool {
+    fn places(set: &HostSet) -> impl Iterator<Item = (usize, &Arc<Locality>, u32)> {
+        let priorities = set.priorities.iter().enumerate();
+        priorities.flat_map(|(priority, level)| level.localities.iter().map(move |l| (priority, &l.locality, l.weight)))
+    }
+    a.priorities.len() == b.priorities.len() && places(a).eq(places(b))
+}

@@ -1,0 +1,439 @@
+use std::time::UNIX_EPOCH;
+
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig,
+};
+use envoy_types::pb::envoy::config::cluster::v3::Cluster as Proto;
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+use envoy_types::pb::google::protobuf as google;
+use filters::config::Session;
+use filters::stream_info::Address;
+use prost::Message;
+
+use super::*;
+use crate::config::endpoint::Use;
+use crate::control::dns::Question;
+use crate::upstream::host::HealthFlags;
+
+/// The world outside as a list of what it was told.
+#[derive(Debug, Default)]
+struct Log {
+    said: Vec<String>,
+    hosts: BTreeMap<String, Arc<HostSet>>,
+    questions: Vec<(LookupId, Question)>,
+}
+
+fn addresses(hosts: &HostSet) -> String {
+    let list: Vec<_> = hosts.hosts().map(|host| host.address().to_string()).collect();
+    list.join(" ")
+}
+
+impl ClusterSink for Log {
+    fn publish(&mut self, cluster: PublishedCluster) {
+        let name = &cluster.config.name;
+        self.said.push(format!("publish {name} [{}]", addresses(&cluster.hosts)));
+        self.hosts.insert(name.to_string(), cluster.hosts);
+    }
+
+    fn publish_hosts(&mut self, name: &Arc<str>, hosts: &Arc<HostSet>) {
+        self.said.push(format!("hosts {name} [{}]", addresses(hosts)));
+        self.hosts.insert(name.to_string(), hosts.clone());
+    }
+
+    fn remove(&mut self, name: &Arc<str>) {
+        self.said.push(format!("remove {name}"));
+        self.hosts.remove(&**name);
+    }
+}
+
+impl EdsSubscriber for Log {
+    fn subscribe(&mut self, watch: WatchId, service_name: &Arc<str>, _: &ConfigSource) {
+        self.said.push(format!("subscribe {} {service_name}", watch.0));
+    }
+
+    fn unsubscribe(&mut self, watch: WatchId) {
+        self.said.push(format!("unsubscribe {}", watch.0));
+    }
+}
+
+impl Resolver for Log {
+    fn resolve(&mut self, id: LookupId, question: Question) {
+        self.said.push(format!("resolve {}", question.host));
+        self.questions.push((id, question));
+    }
+
+    fn cancel(&mut self, _: LookupId) {
+        self.said.push("cancel".to_owned());
+    }
+}
+
+impl ClusterObserver for Log {
+    fn endpoint_update(&mut self, name: &Arc<str>, result: EndpointUpdate) {
+        self.said.push(format!("update {name} {result:?}"));
+    }
+
+    fn merge(&mut self, event: MergeEvent) {
+        self.said.push(format!("merge {event:?}"));
+    }
+
+    fn phase(&mut self, phase: Phase) {
+        self.said.push(format!("phase {phase:?}"));
+    }
+}
+
+type Manager = ClusterManager<Log>;
+
+fn manager(uses_cds: bool) -> (Manager, Instant) {
+    (ClusterManager::new(Log::default(), 2, uses_cds, fastrand::Rng::with_seed(1)), Instant::now())
+}
+
+/// One that has started and waits for CDS.
+fn started() -> (Manager, Instant) {
+    let (mut manager, now) = manager(true);
+    manager.start(now);
+    manager.outside().said.clear();
+    (manager, now)
+}
+
+fn said(manager: &mut Manager) -> Vec<String> {
+    std::mem::take(&mut manager.outside().said)
+}
+
+fn cluster(name: &str, kind: DiscoveryType) -> Proto {
+    Proto {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind as i32)),
+        ..Default::default()
+    }
+}
+
+fn eds(name: &str) -> Proto {
+    let ads = core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource::default());
+    let source = core::ConfigSource { config_source_specifier: Some(ads), ..Default::default() };
+    let config = EdsClusterConfig { eds_config: Some(source), service_name: String::new() };
+    Proto { eds_cluster_config: Some(config), ..cluster(name, DiscoveryType::Eds) }
+}
+
+/// Endpoints `host:weight:health status`, all on port 80.
+fn assignment_proto(name: &str, endpoints: &[(&str, u32, core::HealthStatus)]) -> endpoint::ClusterLoadAssignment {
+    let lb_endpoints = endpoints.iter().map(|&(address, weight, status)| endpoint::LbEndpoint {
+        health_status: status as i32,
+        load_balancing_weight: Some(google::UInt32Value { value: weight }),
+        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint::Endpoint {
+            address: Some(core::Address {
+                address: Some(core::address::Address::SocketAddress(core::SocketAddress {
+                    address: address.to_owned(),
+                    port_specifier: Some(core::socket_address::PortSpecifier::PortValue(80)),
+                    ..Default::default()
+                })),
+            }),
+            ..Default::default()
+        })),
+        ..Default::default()
+    });
+    endpoint::ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![endpoint::LocalityLbEndpoints { lb_endpoints: lb_endpoints.collect(), ..Default::default() }],
+        ..Default::default()
+    }
+}
+
+fn with_hosts(mut proto: Proto, addresses: &[&str]) -> Proto {
+    let endpoints: Vec<_> = addresses.iter().map(|&address| (address, 1, core::HealthStatus::Unknown)).collect();
+    proto.load_assignment = Some(assignment_proto(&proto.name, &endpoints));
+    proto
+}
+
+fn assignment(name: &str, endpoints: &[(&str, u32, core::HealthStatus)]) -> LoadAssignment {
+    LoadAssignment::parse(Session::default().root(), assignment_proto(name, endpoints), Use::Eds).unwrap()
+}
+
+fn resource(proto: &Proto) -> ClusterResource {
+    ClusterResource::parse(Session::default().root(), proto.encode_to_vec().into())
+}
+
+fn cds(manager: &mut Manager, now: Instant, protos: &[Proto]) -> Result<(), String> {
+    let resources = protos.iter().map(resource).collect();
+    manager.apply(now, UNIX_EPOCH, CdsUpdate { resources, removed: Removed::Others, version: "1".into() })
+}
+
+const OK: core::HealthStatus = core::HealthStatus::Healthy;
+const DOWN: core::HealthStatus = core::HealthStatus::Unhealthy;
+
+#[test]
+fn start_up_goes_from_primary_over_secondary_clusters_to_cds() {
+    let (mut manager, now) = manager(true);
+    manager.add_static(resource(&with_hosts(cluster("s", DiscoveryType::StrictDns), &["db.example"])), UNIX_EPOCH).unwrap();
+    manager.add_static(resource(&eds("e")), UNIX_EPOCH).unwrap();
+    manager.start(now);
+    assert_eq!(said(&mut manager), ["phase Primary", "resolve db.example"]);
+
+    let id = manager.outside().questions[0].0;
+    let found = Outcome::Addresses { addresses: vec!["10.0.0.9".parse().unwrap()], ttl: Duration::from_secs(1) };
+    manager.on_lookup(now, id, found);
+    assert_eq!(
+        said(&mut manager),
+        ["update s Success", "publish s [10.0.0.9:80]", "phase Secondary", "subscribe 2 e"]
+    );
+
+    manager.on_assignment(now, WatchId(2), assignment("e", &[("10.0.0.1", 1, OK)]));
+    assert_eq!(said(&mut manager), ["update e Success", "publish e [10.0.0.1:80]", "phase Cds"]);
+
+    cds(&mut manager, now, &[eds("d")]).unwrap();
+    assert_eq!(said(&mut manager), ["subscribe 3 d"]);
+    assert_eq!(manager.views().filter(|view| view.warming).count(), 0, "shown as active during start-up");
+    manager.on_assignment_failed(now, WatchId(3));
+    assert_eq!(said(&mut manager), ["update d Failure", "publish d []", "phase Initialized"]);
+}
+
+#[test]
+fn without_clusters_and_cds_start_up_is_over_at_once() {
+    let (mut manager, now) = manager(false);
+    manager.start(now);
+    assert_eq!(manager.phase(), Phase::Initialized);
+}
+
+#[test]
+fn good_resources_go_live_and_bad_ones_are_named() {
+    let (mut manager, now) = started();
+    let bad = with_hosts(cluster("bad", DiscoveryType::Static), &["not-an-address"]);
+    let good = with_hosts(cluster("good", DiscoveryType::Static), &["10.0.0.1"]);
+    let old = with_hosts(cluster("old", DiscoveryType::Static), &["10.0.0.1"]);
+    cds(&mut manager, now, &[old]).unwrap();
+    said(&mut manager);
+    let error = cds(&mut manager, now, &[bad, good.clone(), good]).unwrap_err();
+    assert!(error.starts_with("Error adding/updating cluster(s) bad: "), "{error}");
+    assert!(error.contains("malformed IP address: not-an-address"), "{error}");
+    assert!(error.ends_with(", good: duplicate cluster good found"), "{error}");
+    assert_eq!(said(&mut manager), ["publish good [10.0.0.1:80]", "remove old"], "removals happen all the same");
+}
+
+#[test]
+fn an_unchanged_resource_changes_nothing() {
+    let (mut manager, now) = started();
+    let proto = with_hosts(cluster("c", DiscoveryType::Static), &["10.0.0.1"]);
+    cds(&mut manager, now, std::slice::from_ref(&proto)).unwrap();
+    said(&mut manager);
+    cds(&mut manager, now, &[proto]).unwrap();
+    assert_eq!(said(&mut manager), [""; 0]);
+}
+
+#[test]
+fn static_clusters_cannot_be_changed_or_removed_by_cds() {
+    let (mut manager, now) = manager(true);
+    let ours = with_hosts(cluster("c", DiscoveryType::Static), &["10.0.0.1"]);
+    manager.add_static(resource(&ours), UNIX_EPOCH).unwrap();
+    assert_eq!(
+        manager.add_static(resource(&ours), UNIX_EPOCH).unwrap_err(),
+        "cluster manager: duplicate cluster 'c'"
+    );
+    manager.start(now);
+    said(&mut manager);
+    cds(&mut manager, now, &[with_hosts(cluster("c", DiscoveryType::Static), &["10.0.0.2"])]).unwrap();
+    cds(&mut manager, now, &[]).unwrap();
+    assert_eq!(said(&mut manager), ["phase Initialized"]);
+    assert!(manager.is_active("c"));
+}
+
+#[test]
+fn an_update_warms_beside_the_version_in_use_and_takes_over() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[eds("c")]).unwrap();
+    manager.on_assignment(now, WatchId(1), assignment("c", &[("10.0.0.1", 1, OK)]));
+    said(&mut manager);
+
+    let slower = Proto { connect_timeout: Some(google::Duration { seconds: 9, nanos: 0 }), ..eds("c") };
+    cds(&mut manager, now, &[slower]).unwrap();
+    assert_eq!(said(&mut manager), ["subscribe 2 c"]);
+    assert_eq!(manager.warming_count(), 1);
+    // The old version still follows its endpoints.
+    manager.on_assignment(now, WatchId(1), assignment("c", &[("10.0.0.2", 1, OK)]));
+    assert_eq!(said(&mut manager), ["update c Success", "hosts c [10.0.0.2:80]"]);
+    manager.on_assignment(now, WatchId(2), assignment("c", &[("10.0.0.3", 1, OK)]));
+    assert_eq!(said(&mut manager), ["update c Success", "unsubscribe 1", "publish c [10.0.0.3:80]"]);
+    assert_eq!(manager.warming_count(), 0);
+}
+
+#[test]
+fn an_update_without_an_assignment_in_time_goes_on_with_the_former_one() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[eds("c")]).unwrap();
+    manager.on_assignment(now, WatchId(1), assignment("c", &[("10.0.0.1", 1, OK)]));
+    let slower = Proto { connect_timeout: Some(google::Duration { seconds: 9, nanos: 0 }), ..eds("c") };
+    cds(&mut manager, now, &[slower]).unwrap();
+    said(&mut manager);
+    let deadline = manager.next_deadline().unwrap();
+    assert_eq!(deadline - now, Duration::from_secs(15));
+    manager.on_timer(deadline - Duration::from_millis(1));
+    assert_eq!(said(&mut manager), [""; 0]);
+    manager.on_timer(deadline);
+    let expected = ["update c InitFetchTimeout", "update c UsedCached", "unsubscribe 1", "publish c [10.0.0.1:80]"];
+    assert_eq!(said(&mut manager), expected);
+}
+
+#[test]
+fn a_new_cluster_without_an_assignment_in_time_is_there_without_hosts() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[eds("c")]).unwrap();
+    said(&mut manager);
+    manager.on_timer(now + Duration::from_secs(15));
+    assert_eq!(said(&mut manager), ["update c InitFetchTimeout", "publish c []", "phase Initialized"]);
+}
+
+#[test]
+fn removal_ends_subscriptions_and_lookups() {
+    let (mut manager, now) = started();
+    let dns = with_hosts(cluster("d", DiscoveryType::StrictDns), &["db.example"]);
+    cds(&mut manager, now, &[eds("c"), dns]).unwrap();
+    said(&mut manager);
+    cds(&mut manager, now, &[]).unwrap();
+    assert_eq!(said(&mut manager), ["unsubscribe 1", "cancel", "phase Initialized"], "neither was in use yet");
+    manager.on_assignment(now, WatchId(1), assignment("c", &[("10.0.0.1", 1, OK)]));
+    assert_eq!(said(&mut manager), [""; 0], "a late assignment is nobody's");
+}
+
+#[test]
+fn hosts_keep_their_identity_while_their_address_stays() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[eds("c")]).unwrap();
+    manager.on_assignment(now, WatchId(1), assignment("c", &[("10.0.0.1", 1, OK), ("10.0.0.2", 1, OK)]));
+    let before = manager.outside().hosts["c"].clone();
+    let first = before.hosts().next().unwrap().clone();
+    first.shard(0).cx_total.inc();
+
+    // Another weight, another order, one goes, one comes; an address twice is one host.
+    let next = [("10.0.0.3", 1, OK), ("10.0.0.1", 7, OK), ("10.0.0.1", 9, OK)];
+    manager.on_assignment(now, WatchId(1), assignment("c", &next));
+    let after = manager.outside().hosts["c"].clone();
+    assert_eq!(addresses(&after), "10.0.0.3:80 10.0.0.1:80");
+    let same = after.hosts().nth(1).unwrap();
+    assert_eq!((same.id(), same.weight(), same.state().stats().cx_total), (first.id(), 7, 1));
+    assert_eq!(first.weight(), 1, "who holds the former view keeps it");
+
+    // Nothing changed: the same set, not published.
+    said(&mut manager);
+    manager.on_assignment(now, WatchId(1), assignment("c", &next));
+    assert_eq!(said(&mut manager), ["update c NoRebuild"]);
+}
+
+#[test]
+fn changes_of_health_within_the_merge_window_are_published_as_one() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[eds("c")]).unwrap();
+    let give = |manager: &mut Manager, at, status, weight| {
+        manager.on_assignment(at, WatchId(1), assignment("c", &[("10.0.0.1", weight, status), ("10.0.0.2", 1, OK)]));
+    };
+    give(&mut manager, now, OK, 1);
+    said(&mut manager);
+    let ms = Duration::from_millis;
+    give(&mut manager, now + ms(100), DOWN, 1);
+    give(&mut manager, now + ms(200), DOWN, 5);
+    assert_eq!(said(&mut manager), ["update c Success", "update c Success"]);
+    let host = manager.outside().hosts["c"].hosts().next().unwrap().clone();
+    assert_eq!(host.state().flags(), HealthFlags::FAILED_EDS_HEALTH, "health itself is never late");
+    assert_eq!(manager.next_deadline(), Some(now + ms(1100)));
+    manager.on_timer(now + ms(1100));
+    assert_eq!(said(&mut manager), ["merge Published", "hosts c [10.0.0.1:80 10.0.0.2:80]"]);
+    assert_eq!(manager.outside().hosts["c"].membership().healthy, 1);
+
+    // Long after: nothing to wait for.
+    give(&mut manager, now + ms(9000), OK, 5);
+    assert_eq!(said(&mut manager)[1..], ["merge OutOfWindow", "hosts c [10.0.0.1:80 10.0.0.2:80]"]);
+    // A host that goes takes waiting changes with it.
+    give(&mut manager, now + ms(9100), OK, 6);
+    manager.on_assignment(now + ms(9200), WatchId(1), assignment("c", &[("10.0.0.2", 1, OK)]));
+    assert_eq!(said(&mut manager)[2..], ["merge Cancelled", "hosts c [10.0.0.2:80]"]);
+    assert_eq!(manager.next_deadline(), None);
+}
+
+#[test]
+fn a_merge_window_of_zero_publishes_each_change() {
+    let (mut manager, now) = started();
+    let zero = CommonLbConfig { update_merge_window: Some(google::Duration::default()), ..Default::default() };
+    cds(&mut manager, now, &[Proto { common_lb_config: Some(zero), ..eds("c") }]).unwrap();
+    manager.on_assignment(now, WatchId(1), assignment("c", &[("10.0.0.1", 1, OK)]));
+    said(&mut manager);
+    manager.on_assignment(now, WatchId(1), assignment("c", &[("10.0.0.1", 2, OK)]));
+    assert_eq!(said(&mut manager), ["update c Success", "hosts c [10.0.0.1:80]"]);
+}
+
+#[test]
+fn strict_dns_loses_hosts_by_an_empty_answer_and_keeps_them_by_a_failure() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[with_hosts(cluster("d", DiscoveryType::StrictDns), &["db.example", "10.0.0.1"])]).unwrap();
+    assert_eq!(said(&mut manager)[..2], ["resolve db.example", "publish d [10.0.0.1:80]"]);
+    let answer = |manager: &mut Manager, outcome| {
+        let id = manager.outside().questions.last().unwrap().0;
+        manager.on_lookup(now, id, outcome);
+        let said = said(manager);
+        let due = manager.next_deadline().unwrap();
+        assert_eq!(due - now, Duration::from_secs(5));
+        manager.on_timer(due);
+        assert_eq!(self::said(manager), ["resolve db.example"]);
+        said
+    };
+    let two = ["10.0.0.7".parse().unwrap(), "10.0.0.8".parse().unwrap()];
+    let found = Outcome::Addresses { addresses: two.to_vec(), ttl: Duration::ZERO };
+    let all = "hosts d [10.0.0.7:80 10.0.0.8:80 10.0.0.1:80]";
+    assert_eq!(answer(&mut manager, found.clone()), ["update d Success", all]);
+    assert_eq!(answer(&mut manager, found), ["update d NoRebuild"]);
+    assert_eq!(answer(&mut manager, Outcome::Failed("timeout".to_owned())), ["update d Failure"]);
+    assert_eq!(answer(&mut manager, Outcome::Empty), ["update d Empty", "hosts d [10.0.0.1:80]"]);
+}
+
+#[test]
+fn logical_dns_has_one_host_whose_address_moves() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[with_hosts(cluster("d", DiscoveryType::LogicalDns), &["db.example"])]).unwrap();
+    let answer = |manager: &mut Manager, at: Instant, outcome| {
+        let id = manager.outside().questions.last().unwrap().0;
+        manager.on_lookup(at, id, outcome);
+        manager.on_timer(manager.next_deadline().unwrap());
+        manager.outside().hosts["d"].hosts().next().unwrap().clone()
+    };
+    let found = |last: u8| Outcome::Addresses {
+        addresses: vec![[10, 0, 0, last].into(), [10, 0, 1, last].into()],
+        ttl: Duration::ZERO,
+    };
+    let first = answer(&mut manager, now, found(1));
+    assert_eq!(first.address().to_string(), "10.0.0.1:80");
+    assert_eq!(first.attributes().additional_addresses.len(), 1);
+    assert_eq!(&**first.hostname(), "db.example");
+    let second = answer(&mut manager, now + Duration::from_secs(10), found(2));
+    assert_eq!(second.address().to_string(), "10.0.0.2:80");
+    assert_eq!(second.id(), first.id(), "connections to the former address stay");
+    let third = answer(&mut manager, now + Duration::from_secs(20), Outcome::Empty);
+    assert_eq!(third.address(), second.address());
+}
+
+#[test]
+fn original_destinations_are_published_once_and_swept_when_unused() {
+    let (mut manager, now) = started();
+    let policy = envoy_types::pb::envoy::config::cluster::v3::cluster::LbPolicy::ClusterProvided as i32;
+    cds(&mut manager, now, &[Proto { lb_policy: policy, ..cluster("o", DiscoveryType::OriginalDst) }]).unwrap();
+    said(&mut manager);
+    let mut hosts = crate::upstream::lb::original_dst::OriginalDstHosts::new(2);
+    let mut other_worker = crate::upstream::lb::original_dst::OriginalDstHosts::new(2);
+    let destination = "192.0.2.1:80".parse().unwrap();
+    let host = hosts.pick(destination);
+    manager.on_created_host(now, "o", host.clone());
+    manager.on_created_host(now, "o", other_worker.pick(destination));
+    assert_eq!(said(&mut manager), ["hosts o [192.0.2.1:80]"]);
+    assert_eq!(*host.address(), Arc::new(Address::Ip(destination)));
+
+    manager.on_timer(now + Duration::from_secs(5));
+    assert_eq!(said(&mut manager), [""; 0], "used since");
+    manager.on_timer(now + Duration::from_secs(10));
+    assert_eq!(said(&mut manager), ["hosts o []"]);
+}
+
+#[test]
+fn health_changed_by_others_is_published() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[with_hosts(cluster("c", DiscoveryType::Static), &["10.0.0.1", "10.0.0.2"])]).unwrap();
+    let host = manager.outside().hosts["c"].hosts().next().unwrap().clone();
+    host.state().change_flags(HealthFlags::FAILED_OUTLIER_CHECK, HealthFlags::NONE);
+    manager.on_health_changed(now + Duration::from_secs(2), "c");
+    assert_eq!(manager.outside().hosts["c"].membership().healthy, 1);
+}

@@ -1,0 +1,354 @@
+//! One version of a cluster: its configuration, how far its hosts are known, and what of that is published.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+
+use super::members::{Change, Members, Names};
+use super::{ClusterView, EndpointUpdate, MergeEvent, NEVER, PublishedCluster, WatchId};
+use crate::config::address::EndpointAddress;
+use crate::config::cluster::{ClusterConfig, Discovery, DnsConfig};
+use crate::config::endpoint::LoadAssignment;
+use crate::control::dns::{LookupId, Outcome, Question, Refresh};
+use crate::upstream::breaker::Breakers;
+use crate::upstream::host::{Host, Membership};
+
+/// One version of a cluster.
+#[derive(Debug)]
+pub(super) struct Version {
+    pub(super) config: Arc<ClusterConfig>,
+    pub(super) hash: u64,
+    pub(super) members: Members,
+    /// Its discovery has begun.
+    pub(super) started: bool,
+    /// Its first hosts are known, or will not be for now.
+    pub(super) ready: bool,
+    /// The workers use it.
+    pub(super) published: bool,
+    pub(super) watch: Option<WatchId>,
+    pub(super) fetch_deadline: Option<Instant>,
+    /// By EDS.
+    pub(super) assignment: Option<Arc<LoadAssignment>>,
+    breakers: Arc<Breakers>,
+    raw: Bytes,
+    version: Arc<str>,
+    last_updated: SystemTime,
+    stale_at: Option<Instant>,
+    sweep_at: Option<Instant>,
+    names: Names,
+    targets: HashMap<(usize, usize), Target>,
+    /// What the workers do not know yet.
+    unpublished: Change,
+    last_publication: Option<Instant>,
+    merge_at: Option<Instant>,
+}
+
+/// A name to look up, at its place in the assignment.
+#[derive(Debug, Default)]
+struct Target {
+    refresh: Refresh,
+    lookup: Option<LookupId>,
+    due: Option<Instant>,
+}
+
+/// Something happened to a version.
+#[derive(Debug)]
+pub(super) enum Fed {
+    Assigned(LoadAssignment),
+    Failed,
+    Looked(LookupId, Outcome),
+    Created(Arc<Host>),
+    HealthChanged,
+    Timer,
+}
+
+impl Version {
+    pub(super) fn new(
+        config: Arc<ClusterConfig>,
+        raw: Bytes,
+        hash: u64,
+        version: Arc<str>,
+        last_updated: SystemTime,
+        workers: usize,
+    ) -> Self {
+        Self {
+            breakers: Arc::new(Breakers::new(&config.circuit_breakers)),
+            config,
+            hash,
+            members: Members::new(workers),
+            started: false,
+            ready: false,
+            published: false,
+            watch: None,
+            fetch_deadline: None,
+            assignment: None,
+            raw,
+            version,
+            last_updated,
+            stale_at: None,
+            sweep_at: None,
+            names: Names::new(),
+            targets: HashMap::new(),
+            unpublished: Change::None,
+            last_publication: None,
+            merge_at: None,
+        }
+    }
+
+    /// Needs another cluster to find its hosts.
+    pub(super) fn is_secondary(&self) -> bool {
+        matches!(&self.config.discovery, Discovery::Eds(eds) if !eds.is_file())
+    }
+
+    /// Begins to find hosts: those that are given are known at once, names are due to be looked up.
+    pub(super) fn begin(&mut self, now: Instant) {
+        let config = self.config.clone();
+        match &config.discovery {
+            Discovery::Static(assignment) => {
+                self.assign(assignment, false);
+                self.ready = true;
+            }
+            Discovery::Eds(_) => {}
+            Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => {
+                for (place, _) in named(dns) {
+                    self.targets.insert(place, Target { due: Some(now), ..Target::default() });
+                }
+                self.assign_dns(dns);
+                // As in Envoy the first answer makes it ready; without names to ask for there is none to wait for.
+                let all_known = self.targets.is_empty();
+                self.ready = all_known || !self.members.set().priorities.iter().all(|level| level.hosts.is_empty());
+            }
+            Discovery::OriginalDst(_) => {
+                self.sweep_at = now.checked_add(config.cleanup_interval);
+                self.ready = true;
+            }
+        }
+    }
+
+    /// Takes in an event.
+    pub(super) fn feed(
+        &mut self,
+        now: Instant,
+        event: &Fed,
+        cached: Option<&Arc<LoadAssignment>>,
+        random: &mut fastrand::Rng,
+    ) -> Vec<EndpointUpdate> {
+        match event {
+            Fed::Assigned(assignment) => vec![self.assigned(now, Arc::new(assignment.clone()))],
+            Fed::Failed => {
+                let mut updates = vec![EndpointUpdate::Failure];
+                updates.extend(self.without_assignment(now, cached));
+                updates
+            }
+            Fed::Looked(id, outcome) => self.looked(now, *id, outcome, random),
+            Fed::Created(host) => {
+                if self.members.add(host.clone()) {
+                    self.unpublished = Change::Membership;
+                }
+                Vec::new()
+            }
+            Fed::HealthChanged => {
+                self.members.rebuild();
+                self.unpublished = self.unpublished.max(Change::Attributes);
+                Vec::new()
+            }
+            Fed::Timer => self.timer(now, cached),
+        }
+    }
+
+    /// Whether this lookup's answer is for it.
+    pub(super) fn awaits(&self, id: LookupId) -> bool {
+        self.targets.values().any(|target| target.lookup == Some(id))
+    }
+
+    /// Places of names that are due to be looked up.
+    pub(super) fn due_lookups(&self, now: Instant) -> Vec<(usize, usize)> {
+        let due = self.targets.iter().filter(|(_, target)| target.due.is_some_and(|due| due <= now));
+        let mut places: Vec<_> = due.map(|(place, _)| *place).collect();
+        places.sort_unstable();
+        places
+    }
+
+    /// The name at `place` is looked up as `id`: the question.
+    pub(super) fn asked(&mut self, place: (usize, usize), id: LookupId) -> Option<Question> {
+        let target = self.targets.get_mut(&place)?;
+        (target.due, target.lookup) = (None, Some(id));
+        let (Discovery::StrictDns(dns) | Discovery::LogicalDns(dns)) = &self.config.discovery else { return None };
+        let (_, host) = named(dns).find(|(at, _)| *at == place)?;
+        Some(Question { host: host.clone(), family: dns.family, resolver: Arc::new(dns.resolver.clone()) })
+    }
+
+    /// The lookups in flight, which are given up.
+    pub(super) fn take_lookups(&mut self) -> Vec<LookupId> {
+        self.targets.values_mut().filter_map(|target| target.lookup.take()).collect()
+    }
+
+    /// The workers use it from now on.
+    pub(super) fn take_over(&mut self, now: Instant) -> Membership {
+        self.published = true;
+        self.unpublished = Change::None;
+        self.last_publication = Some(now);
+        self.members.set().membership()
+    }
+
+    /// Whether the hosts are to be published now, and if so whether hosts came or went. A change of attributes waits
+    /// for others like it if the last publication was within the merge window.
+    pub(super) fn merge(&mut self, now: Instant) -> (Option<bool>, Option<MergeEvent>) {
+        let window = self.config.lb.update_merge_window;
+        let mut event = None;
+        match self.unpublished {
+            Change::None => return (None, None),
+            Change::Membership => {
+                if self.merge_at.take().is_some() {
+                    event = Some(MergeEvent::Cancelled);
+                }
+            }
+            Change::Attributes if window.is_zero() => {}
+            Change::Attributes => match self.merge_at {
+                Some(at) if at > now => return (None, None),
+                Some(_) => event = Some(MergeEvent::Published),
+                None if self.last_publication.is_some_and(|last| now.duration_since(last) <= window) => {
+                    self.merge_at = Some(now.checked_add(window).unwrap_or(now + NEVER));
+                    return (None, None);
+                }
+                None => event = Some(MergeEvent::OutOfWindow),
+            },
+        }
+        self.merge_at = None;
+        self.last_publication = Some(now);
+        let changed = std::mem::replace(&mut self.unpublished, Change::None) == Change::Membership;
+        (Some(changed), event)
+    }
+
+    pub(super) fn publication(&self) -> PublishedCluster {
+        PublishedCluster {
+            config: self.config.clone(),
+            breakers: self.breakers.clone(),
+            hosts: self.members.set().clone(),
+        }
+    }
+
+    pub(super) fn view(&self, added_via_api: bool, warming: bool) -> ClusterView<'_> {
+        ClusterView {
+            config: &self.config,
+            raw: &self.raw,
+            version: &self.version,
+            last_updated: self.last_updated,
+            added_via_api,
+            warming,
+            hosts: self.members.set(),
+            breakers: &self.breakers,
+            assignment: self.assignment.as_deref(),
+        }
+    }
+
+    /// When something is due next.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let fixed = [self.fetch_deadline, self.stale_at, self.sweep_at, self.merge_at];
+        fixed.into_iter().flatten().chain(self.targets.values().filter_map(|target| target.due)).min()
+    }
+
+    fn assigned(&mut self, now: Instant, assignment: Arc<LoadAssignment>) -> EndpointUpdate {
+        self.fetch_deadline = None;
+        self.stale_at = assignment.endpoint_stale_after.and_then(|after| now.checked_add(after));
+        self.ready = true;
+        let change = self.assign(&assignment, false);
+        self.assignment = Some(assignment);
+        if change == Change::None { EndpointUpdate::NoRebuild } else { EndpointUpdate::Success }
+    }
+
+    /// No assignment came: go on with the one of the version before if there is one, else without hosts.
+    fn without_assignment(&mut self, now: Instant, cached: Option<&Arc<LoadAssignment>>) -> Option<EndpointUpdate> {
+        self.fetch_deadline = None;
+        if std::mem::replace(&mut self.ready, true) {
+            return None;
+        }
+        let Discovery::Eds(eds) = &self.config.discovery else { return None };
+        let cached = cached.filter(|cached| cached.cluster_name == eds.service_name)?.clone();
+        self.assigned(now, cached);
+        Some(EndpointUpdate::UsedCached)
+    }
+
+    fn looked(
+        &mut self,
+        now: Instant,
+        id: LookupId,
+        outcome: &Outcome,
+        random: &mut fastrand::Rng,
+    ) -> Vec<EndpointUpdate> {
+        let config = self.config.clone();
+        let (dns, logical) = match &config.discovery {
+            Discovery::StrictDns(dns) => (dns, false),
+            Discovery::LogicalDns(dns) => (dns, true),
+            Discovery::Static(_) | Discovery::Eds(_) | Discovery::OriginalDst(_) => return Vec::new(),
+        };
+        let Some((place, target)) = self.targets.iter_mut().find(|(_, target)| target.lookup == Some(id)) else {
+            return Vec::new();
+        };
+        let place = *place;
+        target.lookup = None;
+        target.due = Some(target.refresh.next(dns, outcome, now, random));
+        self.ready = true;
+        let update = match outcome {
+            Outcome::Addresses { addresses, .. } => {
+                self.names.insert(place, addresses.clone());
+                EndpointUpdate::Success
+            }
+            // The one host of a logical cluster is not given up for an empty answer.
+            Outcome::Empty if logical => return vec![EndpointUpdate::Empty],
+            Outcome::Empty => {
+                self.names.remove(&place);
+                EndpointUpdate::Empty
+            }
+            Outcome::Failed(_) => return vec![EndpointUpdate::Failure],
+        };
+        match self.assign_dns(dns) {
+            Change::None if update == EndpointUpdate::Success => vec![EndpointUpdate::NoRebuild],
+            _ => vec![update],
+        }
+    }
+
+    fn timer(&mut self, now: Instant, cached: Option<&Arc<LoadAssignment>>) -> Vec<EndpointUpdate> {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let mut updates = Vec::new();
+        if due(self.fetch_deadline) {
+            updates.push(EndpointUpdate::InitFetchTimeout);
+            updates.extend(self.without_assignment(now, cached));
+        }
+        if due(self.stale_at) {
+            self.stale_at = None;
+            self.assign(&LoadAssignment::default(), false);
+            updates.push(EndpointUpdate::Stale);
+        }
+        if due(self.sweep_at) {
+            self.sweep_at = now.checked_add(self.config.cleanup_interval);
+            if self.members.sweep() {
+                self.unpublished = Change::Membership;
+            }
+        }
+        updates
+    }
+
+    fn assign_dns(&mut self, dns: &DnsConfig) -> Change {
+        let logical = matches!(self.config.discovery, Discovery::LogicalDns(_));
+        self.assign(&dns.assignment, logical)
+    }
+
+    fn assign(&mut self, assignment: &LoadAssignment, logical: bool) -> Change {
+        let change = self.members.assign(assignment, &self.names, logical);
+        self.unpublished = self.unpublished.max(change);
+        change
+    }
+}
+
+/// The names of a DNS cluster, by their place in the assignment.
+fn named(dns: &DnsConfig) -> impl Iterator<Item = ((usize, usize), &Arc<str>)> {
+    dns.assignment.localities.iter().enumerate().flat_map(|(l, locality)| {
+        locality.endpoints.iter().enumerate().filter_map(move |(e, endpoint)| match &endpoint.address {
+            EndpointAddress::Name { host, .. } => Some(((l, e), host)),
+            EndpointAddress::Resolved(_) => None,
+        })
+    })
+}
