@@ -2,4 +2,5 @@
 
 pub mod accept;
 pub mod chain_match;
+pub mod drain;
 pub mod listener_filters;

@@ -1,1 +1,35 @@
 //! The only module with `unsafe`: system calls std, tokio and socket2 do not offer. Each block carries its argument.
+#![expect(unsafe_code, reason = "this is the module for it; every block states why it is sound")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// `setsockopt` with a value given as bytes, for the options configuration names by number.
+///
+/// # Errors
+/// What the kernel answers; `InvalidInput` when `value` is longer than the system call can say.
+pub fn set_socket_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(value.len())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "socket option value too long"))?;
+    // SAFETY: `socket` is an open descriptor for as long as it is borrowed. The kernel reads exactly `length` bytes from
+    // `value`, a live slice of that length, and keeps no pointer to it.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn an_option_is_set_or_the_kernel_says_why_not() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let one = 1_i32.to_ne_bytes();
+        set_socket_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, &one).expect("keep-alive");
+        assert!(socket2::SockRef::from(&socket).keepalive().expect("read back"));
+        let error = set_socket_option(socket.as_fd(), libc::SOL_SOCKET, 9999, &one).expect_err("no such option");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT));
+    }
+}

@@ -1,1 +1,193 @@
-//! `FilterChain` and its match to runtime types.
+//! `FilterChain` to runtime types: transport, the one terminal network filter, and what the chain matches.
+
+pub mod matches;
+mod network;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::listener::v3 as proto;
+use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use envoy_types::pb::google::protobuf::Any;
+use filters::config::{At, ConfigError, Entry, Verdict};
+use filters::ledger;
+use prost::Message;
+
+use self::matches::ChainMatch;
+pub use self::network::UNSUPPORTED_FILTERS;
+use super::listener::fingerprint::Fingerprint;
+use super::listener::metadata::{self, Metadata};
+use super::tcp_proxy::TcpProxyConfig;
+use crate::downstream::chain_match::ChainIndex;
+use crate::downstream::drain::Drain;
+
+/// How a connection is served once the chain is chosen.
+#[derive(Debug)]
+pub struct FilterChain {
+    /// `%FILTER_CHAIN_NAME%`; may be empty.
+    pub name: Arc<str>,
+    /// What stands between the socket and the network filter.
+    pub transport: Transport,
+    /// The terminal network filter.
+    pub network: NetworkFilter,
+    /// How long the transport's handshake may take; `None` for ever.
+    pub transport_socket_connect_timeout: Option<Duration>,
+    /// Metadata of the chain.
+    pub metadata: Metadata,
+    /// Hash of the message: chains of two versions of a listener with equal identity are the same chain, and the newer
+    /// version keeps the older one's `Arc`, so that its connections live on.
+    pub identity: u64,
+    /// Begun when an update of the listener removed this chain.
+    pub drain: Drain,
+}
+
+/// `transport_socket`.
+#[derive(Debug, Clone)]
+pub enum Transport {
+    /// Plain bytes.
+    RawBuffer,
+}
+
+/// The terminal network filter of a chain.
+#[derive(Debug, Clone)]
+pub enum NetworkFilter {
+    /// `envoy.filters.network.http_connection_manager`.
+    Http(HttpManager),
+    /// `envoy.filters.network.tcp_proxy`.
+    TcpProxy(Arc<TcpProxyConfig>),
+    /// A chain without filters: connections are closed as soon as they are there.
+    Empty,
+}
+
+/// The HTTP connection manager of a chain.
+#[derive(Debug, Clone)]
+pub struct HttpManager {
+    /// The serialised `HttpConnectionManager`.
+    pub config: Bytes,
+}
+
+ledger! {
+    /// What a filter chain may say that Legate does not do.
+    pub mod unsupported for "envoy.config.listener.v3.FilterChain" {
+        use_proxy_proto => Refuse, "deprecated: the proxy_protocol listener filter reads the PROXY header";
+    }
+}
+
+/// Transport sockets Envoy has and Legate has not, refused by name.
+pub static UNSUPPORTED_TRANSPORTS: &[Entry] = &[
+    transport("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", "connections would not be encrypted"),
+    transport("envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport", "HTTP/3 is not proxied"),
+    transport("envoy.extensions.transport_sockets.starttls.v3.StartTlsConfig", "connections would not be encrypted"),
+    transport("envoy.extensions.transport_sockets.alts.v3.Alts", "connections would not be encrypted"),
+    transport("envoy.extensions.transport_sockets.tap.v3.Tap", "bytes would not be recorded"),
+    transport(
+        "envoy.extensions.transport_sockets.tcp_stats.v3.Config",
+        "the kernel's statistics of connections would be missing",
+    ),
+];
+
+const fn transport(message: &'static str, reason: &'static str) -> Entry {
+    Entry { message, field: "", verdict: Verdict::Refuse, reason }
+}
+
+/// Parses the chains of the listener at `address` into the index that chooses among them.
+pub(crate) fn parse_all(
+    at: &At<'_>,
+    address: &str,
+    chains: Vec<proto::FilterChain>,
+    default: Option<proto::FilterChain>,
+    fingerprint: &Fingerprint,
+) -> Result<ChainIndex, ConfigError> {
+    let refuse = |message: std::fmt::Arguments<'_>| at.error(format_args!("error adding listener '{address}': {message}"));
+    if chains.is_empty() && default.is_none() {
+        return Err(refuse(format_args!("no filter chains specified")));
+    }
+    let list = at.field("filter_chains");
+    let mut seen = HashMap::with_capacity(chains.len());
+    let mut parsed = Vec::with_capacity(chains.len());
+    for (index, mut chain) in chains.into_iter().enumerate() {
+        let at = list.index(index);
+        let criteria = chain.filter_chain_match.take().unwrap_or_default();
+        if let Some(earlier) = seen.insert(criteria.encode_to_vec(), chain.name.clone()) {
+            return Err(refuse(format_args!(
+                "filter chain '{}' has the same matching rules defined as '{earlier}'. duplicate matcher is: {}",
+                chain.name,
+                matches::to_json(&criteria)
+            )));
+        }
+        if !criteria.address_suffix.is_empty() || criteria.suffix_len.is_some() {
+            return Err(refuse(format_args!("filter chain '{}' contains unimplemented fields", chain.name)));
+        }
+        if criteria.server_names.iter().any(|name| name.contains('*') && !name.starts_with("*.")) {
+            return Err(refuse(format_args!("partial wildcards are not supported in \"server_names\"")));
+        }
+        let identity = fingerprint.chains.get(index).copied().unwrap_or_default();
+        parsed.push((ChainMatch::parse(&at.field("filter_chain_match"), criteria)?, filter_chain(&at, chain, identity)?));
+    }
+    let default = match default {
+        // Its match is not looked at.
+        Some(chain) => Some(filter_chain(&at.field("default_filter_chain"), chain, fingerprint.default_chain)?),
+        None => None,
+    };
+    ChainIndex::build(parsed, default).map_err(|error| refuse(format_args!("{error}")))
+}
+
+fn filter_chain(at: &At<'_>, chain: proto::FilterChain, identity: u64) -> Result<Arc<FilterChain>, ConfigError> {
+    #[expect(deprecated, reason = "deprecated fields are accounted for as well")]
+    let proto::FilterChain {
+        filter_chain_match: _, // Parsed by the caller.
+        filters,
+        use_proxy_proto,
+        metadata,
+        transport_socket,
+        transport_socket_connect_timeout,
+        name,
+    } = chain;
+    at.unsupported(&unsupported::use_proxy_proto, &use_proxy_proto.is_some_and(|v| v.value))?;
+    let timeout = at.field("transport_socket_connect_timeout");
+    Ok(Arc::new(FilterChain {
+        name: name.into(),
+        transport: transport_socket_of(&at.field("transport_socket"), transport_socket)?,
+        network: network::parse(&at.field("filters"), filters)?,
+        transport_socket_connect_timeout: match transport_socket_connect_timeout {
+            Some(value) => Some(super::listener::duration(&timeout, &value)?).filter(|d| !d.is_zero()),
+            None => None,
+        },
+        metadata: metadata.map(metadata::parse).unwrap_or_default(),
+        identity,
+        drain: Drain::default(),
+    }))
+}
+
+fn transport_socket_of(at: &At<'_>, socket: Option<core::TransportSocket>) -> Result<Transport, ConfigError> {
+    use core::transport_socket::ConfigType;
+    let Some(core::TransportSocket { name, config_type }) = socket else { return Ok(Transport::RawBuffer) };
+    let Some(ConfigType::TypedConfig(config)) = config_type else { return Err(at.unknown_extension(&name, "")) };
+    let here = at.field("typed_config");
+    match type_name(&config) {
+        "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => {
+            let RawBuffer {} = unpack(&here, &config)?;
+        }
+        other => match UNSUPPORTED_TRANSPORTS.iter().find(|entry| entry.message == other) {
+            Some(entry) => at.refuse_or_warn(entry)?,
+            None => return Err(at.unknown_extension(&name, other)),
+        },
+    }
+    Ok(Transport::RawBuffer)
+}
+
+/// The message type an `Any` holds, without the host of its type URL.
+pub(crate) fn type_name(any: &Any) -> &str {
+    any.type_url.rsplit('/').next().unwrap_or_default()
+}
+
+/// The message in an `Any` whose type was checked.
+pub(crate) fn unpack<M: Message + Default>(at: &At<'_>, any: &Any) -> Result<M, ConfigError> {
+    M::decode(any.value.as_slice())
+        .map_err(|error| at.error(format_args!("Unable to parse {}: {error}", any.type_url)))
+}

@@ -1,1 +1,321 @@
 //! `TcpProxy` to runtime types.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::accesslog::v3::AccessLog;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as proto;
+use envoy_types::pb::google::protobuf as wkt;
+use filters::config::{At, ConfigError};
+use filters::ledger;
+
+use super::listener::duration;
+
+/// `idle_timeout` when unset.
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// A TCP proxy: which cluster, for how long, and what is logged.
+#[derive(Debug)]
+pub struct TcpProxyConfig {
+    /// `tcp.<stat_prefix>.`.
+    pub stat_prefix: Arc<str>,
+    /// Where connections go.
+    pub cluster: ClusterSpecifier,
+    /// Time without a byte either way after which both sides close; `None` for ever.
+    pub idle_timeout: Option<Duration>,
+    /// Attempts to connect upstream before giving up.
+    pub max_connect_attempts: NonZeroU32,
+    /// Life span of a downstream connection.
+    pub max_downstream_connection_duration: Option<Duration>,
+    /// Random extension of that, percent.
+    pub duration_jitter_percentage: f64,
+    /// Close downstream connections of a draining listener after a read or write.
+    pub check_drain_close: bool,
+    /// Access logs, for the access-log parser.
+    pub access_logs: Vec<AccessLog>,
+    /// Log every so often while the connection lives.
+    pub access_log_flush_interval: Option<Duration>,
+    /// Log when the upstream connection is there.
+    pub flush_access_log_on_connected: bool,
+    /// Log when the connection is accepted.
+    pub flush_access_log_on_start: bool,
+}
+
+/// Which cluster a connection goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClusterSpecifier {
+    /// One.
+    Cluster(Arc<str>),
+    /// One of several, by weight.
+    Weighted(WeightedClusters),
+}
+
+/// Clusters with weights; at least one, none weighs nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightedClusters {
+    /// Each cluster with the sum of weights up to and with it.
+    cumulative: Vec<(u64, Arc<str>)>,
+    total: u64,
+}
+
+ledger! {
+    /// What a TCP proxy may say that Legate does not do.
+    pub mod unsupported for "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" {
+        on_demand => Refuse, "clusters are not discovered on demand";
+        metadata_match => Refuse, "it would restrict the hosts to a subset";
+        downstream_idle_timeout => Warn, "Envoy does not implement it either; idle_timeout is";
+        upstream_idle_timeout => Warn, "Envoy does not implement it either; idle_timeout is";
+        backoff_options => Warn, "connecting is attempted again without a pause";
+        hash_policy => Warn, "hosts are not chosen by a hash of the connection";
+        tunneling_config => Refuse, "the bytes would go upstream without a tunnel";
+        proxy_protocol_tlvs => Warn, "the PROXY protocol is not spoken upstream";
+        proxy_protocol_tlv_merge_policy => Warn, "the PROXY protocol is not spoken upstream";
+        upstream_connect_mode => Warn, "the upstream connection is made at once";
+        max_early_data_bytes => Warn, "nothing is read before the upstream connection is there";
+    }
+}
+
+ledger! {
+    /// What a weighted cluster may say that Legate does not do.
+    pub mod cluster_weight for "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight" {
+        metadata_match => Refuse, "it would restrict the hosts to a subset";
+    }
+}
+
+impl TcpProxyConfig {
+    /// Parses the filter's configuration.
+    ///
+    /// # Errors
+    /// The first thing wrong with it.
+    pub fn parse(at: &At<'_>, config: proto::TcpProxy) -> Result<Self, ConfigError> {
+        #[expect(deprecated, reason = "deprecated fields are accounted for as well")]
+        let proto::TcpProxy {
+            stat_prefix,
+            on_demand,
+            metadata_match,
+            idle_timeout,
+            downstream_idle_timeout,
+            upstream_idle_timeout,
+            access_log,
+            max_connect_attempts,
+            backoff_options,
+            hash_policy,
+            tunneling_config,
+            max_downstream_connection_duration,
+            max_downstream_connection_duration_jitter_percentage,
+            access_log_flush_interval,
+            flush_access_log_on_connected,
+            access_log_options,
+            proxy_protocol_tlvs,
+            proxy_protocol_tlv_merge_policy,
+            upstream_connect_mode,
+            max_early_data_bytes,
+            check_drain_close,
+            cluster_specifier,
+        } = config;
+
+        if stat_prefix.is_empty() {
+            return Err(at.field("stat_prefix").error("value length must be at least 1 characters"));
+        }
+        if upstream_connect_mode != 0 && max_early_data_bytes.is_none() {
+            return Err(at.error("max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE"));
+        }
+        at.unsupported(&unsupported::on_demand, &on_demand)?;
+        at.unsupported(&unsupported::metadata_match, &metadata_match)?;
+        at.unsupported(&unsupported::downstream_idle_timeout, &downstream_idle_timeout)?;
+        at.unsupported(&unsupported::upstream_idle_timeout, &upstream_idle_timeout)?;
+        at.unsupported(&unsupported::backoff_options, &backoff_options)?;
+        at.unsupported(&unsupported::hash_policy, &hash_policy)?;
+        at.unsupported(&unsupported::tunneling_config, &tunneling_config)?;
+        at.unsupported(&unsupported::proxy_protocol_tlvs, &proxy_protocol_tlvs)?;
+        at.unsupported(&unsupported::proxy_protocol_tlv_merge_policy, &proxy_protocol_tlv_merge_policy)?;
+        at.unsupported(&unsupported::upstream_connect_mode, &upstream_connect_mode)?;
+        at.unsupported(&unsupported::max_early_data_bytes, &max_early_data_bytes)?;
+
+        // Where both the options and the deprecated fields are set, the options win.
+        let (flush_interval, on_connected, on_start) = match access_log_options {
+            Some(proto::tcp_proxy::TcpAccessLogOptions {
+                access_log_flush_interval,
+                flush_access_log_on_connected,
+                flush_access_log_on_start,
+            }) => (access_log_flush_interval, flush_access_log_on_connected, flush_access_log_on_start),
+            None => (access_log_flush_interval, flush_access_log_on_connected, false),
+        };
+        Ok(Self {
+            stat_prefix: stat_prefix.into(),
+            cluster: ClusterSpecifier::parse(at, at.required("cluster_specifier", cluster_specifier)?)?,
+            idle_timeout: match idle_timeout {
+                None => Some(DEFAULT_IDLE_TIMEOUT),
+                Some(value) => Some(duration(&at.field("idle_timeout"), &value)?).filter(|d| !d.is_zero()),
+            },
+            max_connect_attempts: match max_connect_attempts {
+                None => NonZeroU32::MIN,
+                Some(value) => NonZeroU32::new(value.value).ok_or_else(|| {
+                    at.field("max_connect_attempts").error("value must be greater than or equal to 1")
+                })?,
+            },
+            max_downstream_connection_duration: at_least_1_ms(
+                &at.field("max_downstream_connection_duration"),
+                max_downstream_connection_duration,
+            )?,
+            duration_jitter_percentage: match max_downstream_connection_duration_jitter_percentage {
+                None => 0.0,
+                Some(percent) if (0.0..=100.0).contains(&percent.value) => percent.value,
+                Some(_) => {
+                    return Err(at
+                        .field("max_downstream_connection_duration_jitter_percentage")
+                        .error("value must be inside range [0, 100]"));
+                }
+            },
+            check_drain_close: check_drain_close.is_some_and(|v| v.value),
+            access_logs: access_log,
+            access_log_flush_interval: at_least_1_ms(&at.field("access_log_flush_interval"), flush_interval)?,
+            flush_access_log_on_connected: on_connected,
+            flush_access_log_on_start: on_start,
+        })
+    }
+}
+
+impl ClusterSpecifier {
+    /// The cluster of one connection, `random` being uniform over all values.
+    #[must_use]
+    pub fn pick(&self, random: u64) -> &Arc<str> {
+        match self {
+            Self::Cluster(name) => name,
+            Self::Weighted(clusters) => clusters.pick(random),
+        }
+    }
+
+    /// Every cluster named.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let (single, several) = match self {
+            Self::Cluster(name) => (Some(name), &[][..]),
+            Self::Weighted(clusters) => (None, clusters.cumulative.as_slice()),
+        };
+        single.into_iter().chain(several.iter().map(|(_, name)| name))
+    }
+
+    fn parse(at: &At<'_>, specifier: proto::tcp_proxy::ClusterSpecifier) -> Result<Self, ConfigError> {
+        match specifier {
+            proto::tcp_proxy::ClusterSpecifier::Cluster(name) => Ok(Self::Cluster(name.into())),
+            proto::tcp_proxy::ClusterSpecifier::WeightedClusters(clusters) => {
+                WeightedClusters::parse(&at.field("weighted_clusters"), clusters).map(Self::Weighted)
+            }
+        }
+    }
+}
+
+impl WeightedClusters {
+    fn parse(at: &At<'_>, clusters: proto::tcp_proxy::WeightedCluster) -> Result<Self, ConfigError> {
+        use proto::tcp_proxy::weighted_cluster::ClusterWeight;
+        let proto::tcp_proxy::WeightedCluster { clusters } = clusters;
+        let list = at.field("clusters");
+        let mut total = 0_u64;
+        let mut cumulative = Vec::with_capacity(clusters.len());
+        for (index, ClusterWeight { name, weight, metadata_match }) in clusters.into_iter().enumerate() {
+            let at = list.index(index);
+            at.unsupported(&cluster_weight::metadata_match, &metadata_match)?;
+            if name.is_empty() {
+                return Err(at.field("name").error("value length must be at least 1 characters"));
+            }
+            if weight == 0 {
+                return Err(at.field("weight").error("value must be greater than or equal to 1"));
+            }
+            total += u64::from(weight);
+            cumulative.push((total, Arc::from(name)));
+        }
+        if cumulative.is_empty() {
+            return Err(list.error("value must contain at least 1 item(s)"));
+        }
+        Ok(Self { cumulative, total })
+    }
+
+    fn pick(&self, random: u64) -> &Arc<str> {
+        let point = random % self.total;
+        let index = self.cumulative.partition_point(|(end, _)| *end <= point);
+        // `point < total`, the last entry's end, so the index is in range.
+        &self.cumulative[index].1
+    }
+}
+
+fn at_least_1_ms(at: &At<'_>, value: Option<wkt::Duration>) -> Result<Option<Duration>, ConfigError> {
+    let Some(value) = value else { return Ok(None) };
+    match duration(at, &value)? {
+        value if value < Duration::from_millis(1) => Err(at.error("value must be greater than or equal to 1ms")),
+        value => Ok(Some(value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use filters::config::Session;
+    use proto::tcp_proxy::weighted_cluster::ClusterWeight;
+    use proto::tcp_proxy::{ClusterSpecifier as Specifier, WeightedCluster};
+
+    use super::*;
+
+    fn base() -> proto::TcpProxy {
+        proto::TcpProxy {
+            stat_prefix: "p".into(),
+            cluster_specifier: Some(Specifier::Cluster("c".into())),
+            ..proto::TcpProxy::default()
+        }
+    }
+
+    fn parse(config: proto::TcpProxy) -> Result<TcpProxyConfig, String> {
+        TcpProxyConfig::parse(&Session::default().root(), config).map_err(|error| error.to_string())
+    }
+
+    fn weighted(clusters: &[(&str, u32)]) -> proto::TcpProxy {
+        let clusters = clusters
+            .iter()
+            .map(|(name, weight)| ClusterWeight { name: (*name).into(), weight: *weight, metadata_match: None })
+            .collect();
+        proto::TcpProxy { cluster_specifier: Some(Specifier::WeightedClusters(WeightedCluster { clusters })), ..base() }
+    }
+
+    #[test]
+    fn defaults_are_envoys() {
+        let config = parse(base()).expect("valid");
+        assert_eq!(config.idle_timeout, Some(Duration::from_secs(3600)));
+        assert_eq!(config.max_connect_attempts.get(), 1);
+        assert_eq!(config.max_downstream_connection_duration, None);
+        assert_eq!(&**config.cluster.pick(7), "c");
+    }
+
+    #[test]
+    fn a_zero_idle_timeout_disables_it() {
+        let config = parse(proto::TcpProxy { idle_timeout: Some(wkt::Duration::default()), ..base() }).expect("valid");
+        assert_eq!(config.idle_timeout, None);
+    }
+
+    #[test]
+    fn weights_divide_the_random_numbers_exactly() {
+        let config = parse(weighted(&[("a", 1), ("b", 2), ("c", 1)])).expect("valid");
+        let picks: String = (0..8).map(|random| config.cluster.pick(random).to_string()).collect();
+        assert_eq!(picks, "abbcabbc");
+        assert_eq!(config.cluster.names().count(), 3);
+    }
+
+    #[test]
+    fn what_envoy_rejects_is_rejected() {
+        for (config, expected) in [
+            (proto::TcpProxy { stat_prefix: String::new(), ..base() }, "stat_prefix: value length must be"),
+            (proto::TcpProxy { cluster_specifier: None, ..base() }, "cluster_specifier: value is required"),
+            (weighted(&[]), "weighted_clusters.clusters: value must contain at least 1 item(s)"),
+            (weighted(&[("a", 0)]), "weighted_clusters.clusters[0].weight: value must be greater"),
+            (
+                proto::TcpProxy { upstream_connect_mode: 1, ..base() },
+                "max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE",
+            ),
+            (
+                proto::TcpProxy { tunneling_config: Some(proto::tcp_proxy::TunnelingConfig::default()), ..base() },
+                "tunneling_config: envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.tunneling_config is not",
+            ),
+        ] {
+            let error = parse(config).expect_err(expected);
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}

@@ -1,1 +1,666 @@
-//! Listener manager: LDS, warming, sockets, drain, publication.
+//! The listener manager: which listeners there are, which version of each serves, which are warming or draining.
+//!
+//! It owns the sockets and the decisions, and knows neither threads nor clocks: a [`ListenerSink`] carries decisions to
+//! the workers, [`Dependencies`] says when the routes a listener needs are there, time comes with every call.
+//!
+//! A listener that changes is told apart by what changed. Nothing: nothing happens. Only filter chains: the new version
+//! takes over in place, connections of unchanged chains notice nothing, those of removed chains drain. Anything else: the
+//! new version takes over the sockets of the addresses both have, and all connections of the old one drain.
+
+mod draining;
+pub mod sockets;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use filters::config::{ConfigError, Session};
+use filters::stream_info::Address;
+
+use self::draining::Draining;
+use self::sockets::{BoundSocket, ListenSocket, SocketError, SocketSpec};
+pub use self::view::{ErrorState, ListenerState, ListenerView, StateView};
+use crate::config::filter_chain::FilterChain;
+use crate::config::listener::{DrainType, ListenerConfig, TrafficDirection};
+use crate::downstream::accept::{ActiveListener, ConnectionBudget, ListenerId};
+use crate::downstream::drain::{Drain, DrainPlan, DrainStrategy};
+
+/// Carries decisions to every worker. Calls concern one listener in order; a sink may skip what a later call undoes.
+pub trait ListenerSink {
+    /// `listener` accepts on `sockets` from now on, instead of any other that did, and serves recovered destinations.
+    fn activate(&mut self, listener: &Arc<ActiveListener>, sockets: &[Arc<ListenSocket>]);
+
+    /// `listener` accepts what is queued and then no more. When all workers are through,
+    /// [`ListenerManager::stopped`] is to be called.
+    fn stop(&mut self, listener: &Arc<ActiveListener>);
+
+    /// Closes what is left of the connections of `listener`, or only of those on `chains`.
+    fn close(&mut self, listener: &Arc<ActiveListener>, chains: Option<&[Arc<FilterChain>]>);
+}
+
+/// What listeners wait for before they serve: route configurations, later secrets.
+pub trait Dependencies {
+    /// Subscribes to what `listener` needs. When the answer is [`Readiness::Waiting`], [`ListenerManager::warmed`] is to
+    /// be called once all is there or was given up on.
+    ///
+    /// # Errors
+    /// When the listener asks for something impossible.
+    fn require(&mut self, ticket: Ticket, listener: &Arc<ListenerConfig>) -> Result<Readiness, ConfigError>;
+
+    /// The version with that ticket is gone.
+    fn release(&mut self, ticket: Ticket);
+}
+
+/// Whether a listener may serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// At once.
+    Ready,
+    /// Later.
+    Waiting,
+}
+
+/// Names one version of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// The time of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For deadlines.
+    pub instant: Instant,
+    /// For people.
+    pub wall: SystemTime,
+}
+
+/// What the process was started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Number of workers.
+    pub workers: usize,
+    /// `--drain-time-s`.
+    pub drain_time: Duration,
+    /// `--drain-strategy`.
+    pub drain_strategy: DrainStrategy,
+}
+
+/// Where a listener comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The bootstrap; discovery can neither change nor remove it.
+    Static,
+    /// Discovery, with the version of the response or resource.
+    Dynamic(Arc<str>),
+}
+
+/// What an accepted listener changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It is new.
+    Added,
+    /// It replaces its previous version.
+    Updated,
+    /// It replaces only filter chains of its previous version.
+    UpdatedInPlace,
+    /// Nothing: it is identical.
+    Unchanged,
+    /// Nothing: a static listener has that name.
+    Ignored,
+}
+
+/// Why a listener was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// What it says is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its address is not to be had.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+}
+
+/// Counters of `listener_manager.`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// `listener_added`.
+    pub added: u64,
+    /// `listener_modified`.
+    pub modified: u64,
+    /// `listener_removed`.
+    pub removed: u64,
+    /// `listener_stopped`, once per worker.
+    pub stopped: u64,
+    /// `listener_create_success`, once per worker.
+    pub create_success: u64,
+    /// `listener_create_failure`.
+    pub create_failure: u64,
+    /// `listener_in_place_updated`.
+    pub in_place_updated: u64,
+}
+
+/// Gauges of `listener_manager.`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// `total_listeners_warming`.
+    pub warming: u64,
+    /// `total_listeners_active`.
+    pub active: u64,
+    /// `total_listeners_draining`.
+    pub draining: u64,
+    /// `total_filter_chains_draining`.
+    pub filter_chains_draining: u64,
+    /// `workers_started`.
+    pub workers_started: u64,
+}
+
+/// The listeners of the process.
+pub struct ListenerManager<S, D> {
+    options: Options,
+    sink: S,
+    dependencies: D,
+    listeners: BTreeMap<Arc<str>, Entry>,
+    draining: Draining,
+    /// Sockets workers may still be reading the queue of: a listener that wants the address again gets these.
+    closing: Vec<(ListenerId, Vec<Arc<ListenSocket>>)>,
+    /// Sockets can be bound but nobody is served before the workers run.
+    started: bool,
+    next_number: u64,
+    counters: Counters,
+}
+
+/// What is known under one name.
+#[derive(Debug, Default)]
+struct Entry {
+    active: Option<Version>,
+    warming: Option<Version>,
+    error: Option<ErrorState>,
+}
+
+/// One version of a listener.
+#[derive(Debug)]
+struct Version {
+    ticket: Ticket,
+    origin: Origin,
+    raw: Bytes,
+    updated: SystemTime,
+    listener: Arc<ActiveListener>,
+    change: Applied,
+    sockets: Vec<Held>,
+    /// Told to accept no more by `/drain_listeners`.
+    stopped: bool,
+}
+
+/// A socket of a version, in the order of its addresses.
+#[derive(Debug)]
+enum Held {
+    /// Not listening yet.
+    Bound(BoundSocket),
+    /// Listening, perhaps since an earlier version.
+    Listening(Arc<ListenSocket>),
+}
+
+impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
+    /// No listeners yet.
+    #[must_use]
+    pub fn new(options: Options, sink: S, dependencies: D) -> Self {
+        Self {
+            options,
+            sink,
+            dependencies,
+            listeners: BTreeMap::new(),
+            draining: Draining::default(),
+            closing: Vec::new(),
+            started: false,
+            next_number: 1,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Adds or updates the listener serialised in `raw`, named `name` by whoever delivered it.
+    ///
+    /// # Errors
+    /// When it is not acceptable; what serves goes on serving, and the error is kept for `/config_dump`.
+    pub fn apply(
+        &mut self,
+        session: &Session,
+        origin: Origin,
+        name: &str,
+        raw: &Bytes,
+        now: Now,
+    ) -> Result<Applied, ApplyError> {
+        let result = self.try_apply(session, origin.clone(), raw, now);
+        match &result {
+            Err(error) => {
+                self.counters.create_failure += 1;
+                let entry = self.listeners.entry(name.into()).or_default();
+                entry.error = Some(ErrorState::new(origin, raw, error.to_string(), now.wall));
+            }
+            Ok(_) => self.forget_error(name),
+        }
+        result
+    }
+
+    /// Removes a dynamic listener: it stops accepting, its connections drain. False when there is none of that name.
+    pub fn remove(&mut self, name: &str, now: Now) -> bool {
+        self.forget_error(name);
+        let Some(entry) = self.listeners.get(name) else { return false };
+        if entry.active.as_ref().or(entry.warming.as_ref()).is_none_or(|version| version.origin == Origin::Static) {
+            return false;
+        }
+        let Some(Entry { active, warming, error: _ }) = self.listeners.remove(name) else { return false };
+        if let Some(warming) = warming {
+            self.dependencies.release(warming.ticket);
+        }
+        if let Some(active) = active {
+            self.retire(active, now);
+        }
+        self.counters.removed += 1;
+        true
+    }
+
+    /// Removes every dynamic listener not in `names`: state-of-the-world discovery.
+    pub fn retain(&mut self, names: &BTreeSet<&str>, now: Now) {
+        let gone: Vec<_> = self.listeners.keys().filter(|name| !names.contains(&***name)).cloned().collect();
+        for name in gone {
+            self.remove(&name, now);
+        }
+    }
+
+    /// What the version with `ticket` waited for is there, or was given up on.
+    ///
+    /// # Errors
+    /// When its sockets can no longer be had; it is dropped then, and what served goes on.
+    pub fn warmed(&mut self, ticket: Ticket, now: Now) -> Result<(), ApplyError> {
+        let is_it = |entry: &Entry| entry.warming.as_ref().is_some_and(|version| version.ticket == ticket);
+        let Some(name) = self.listeners.iter().find(|(_, entry)| is_it(entry)).map(|(name, _)| Arc::clone(name)) else {
+            return Ok(());
+        };
+        let Some(version) = self.listeners.get_mut(&name).and_then(|entry| entry.warming.take()) else { return Ok(()) };
+        self.promote(&name, version, now)
+    }
+
+    /// The workers run: every listener that is ready starts to serve.
+    ///
+    /// # Errors
+    /// The listeners whose sockets cannot be had any more, with the reason.
+    pub fn start(&mut self, now: Now) -> Result<(), Vec<(Arc<str>, ApplyError)>> {
+        self.started = true;
+        let names: Vec<_> = self.listeners.keys().cloned().collect();
+        let mut failed = Vec::new();
+        for name in names {
+            let Some(version) = self.listeners.get_mut(&name).and_then(|entry| entry.active.take()) else { continue };
+            if let Err(error) = self.promote(&name, version, now) {
+                failed.push((name, error));
+            }
+        }
+        if failed.is_empty() { Ok(()) } else { Err(failed) }
+    }
+
+    /// Every worker has accepted what was queued for `listener` and closed its descriptors.
+    pub fn stopped(&mut self, listener: ListenerId) {
+        self.closing.retain(|(id, _)| *id != listener);
+    }
+
+    /// `/drain_listeners`: listeners (only inbound ones, if asked) stop to accept, gracefully after their connections
+    /// had the drain time to leave.
+    pub fn drain_listeners(&mut self, graceful: bool, inbound_only: bool, now: Now) {
+        let plan = self.plan(now);
+        let mut stopping = Vec::new();
+        for (name, entry) in &mut self.listeners {
+            let Some(version) = entry.active.as_mut().filter(|version| !version.stopped) else { continue };
+            let config = &version.listener.config;
+            if inbound_only && config.traffic_direction != TrafficDirection::Inbound {
+                continue;
+            }
+            if !graceful {
+                stopping.push(Arc::clone(name));
+                continue;
+            }
+            if config.drain_type == DrainType::Default {
+                version.listener.drain.begin(plan);
+            }
+            self.draining.stop_later(Arc::clone(name), version.ticket, plan.end());
+        }
+        for name in stopping {
+            self.stop_accepting(&name);
+        }
+    }
+
+    /// Ends what is due: drained listeners and chains close what is left of them. Answers when to call again.
+    pub fn tick(&mut self, now: Instant) -> Option<Instant> {
+        for due in self.draining.due(now) {
+            match due {
+                draining::Due::Listener(listener) => self.sink.close(&listener, None),
+                draining::Due::Chains(listener, chains) => self.sink.close(&listener, Some(&chains)),
+                draining::Due::Stop(name, ticket) => {
+                    let current = self.listeners.get(&name).and_then(|entry| entry.active.as_ref());
+                    if current.is_some_and(|version| version.ticket == ticket) {
+                        self.stop_accepting(&name);
+                    }
+                }
+            }
+        }
+        self.draining.next()
+    }
+
+    /// Counters so far.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Gauges now.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        let count = |which: fn(&Entry) -> bool| self.listeners.values().filter(|entry| which(entry)).count() as u64;
+        Gauges {
+            warming: count(|entry| entry.warming.is_some()),
+            active: count(|entry| entry.active.is_some()),
+            draining: self.draining.listeners() as u64,
+            filter_chains_draining: self.draining.chains() as u64,
+            workers_started: self.started.into(),
+        }
+    }
+
+    /// Everything known, for `/listeners` and `/config_dump`, by name.
+    pub fn views(&self) -> impl Iterator<Item = ListenerView<'_>> {
+        view::views(&self.listeners, &self.draining)
+    }
+
+    /// The active listeners, for limits that change at run time.
+    pub fn active(&self) -> impl Iterator<Item = &Arc<ActiveListener>> {
+        self.listeners.values().filter_map(|entry| entry.active.as_ref()).map(|version| &version.listener)
+    }
+
+    /// What decisions are carried by.
+    pub const fn sink_mut(&mut self) -> &mut S {
+        &mut self.sink
+    }
+
+    /// Who knows what listeners wait for.
+    pub const fn dependencies_mut(&mut self) -> &mut D {
+        &mut self.dependencies
+    }
+
+    fn try_apply(&mut self, session: &Session, origin: Origin, raw: &Bytes, now: Now) -> Result<Applied, ApplyError> {
+        let mut config = ListenerConfig::parse(&session.root(), raw)?;
+        let name = Arc::clone(&config.name);
+        let entry = self.listeners.get(&name);
+        let latest = entry.and_then(|entry| entry.warming.as_ref().or(entry.active.as_ref()));
+        if latest.is_some_and(|version| version.origin == Origin::Static && origin != Origin::Static) {
+            return Ok(Applied::Ignored);
+        }
+        let same = |version: &Version| version.listener.config.fingerprint.whole == config.fingerprint.whole;
+        if latest.is_some_and(same) {
+            return Ok(Applied::Unchanged);
+        }
+        let active = entry.and_then(|entry| entry.active.as_ref());
+        if active.is_some_and(same) {
+            // Back to what serves: the version still warming was a detour.
+            self.drop_warming(&name);
+            return Ok(Applied::Unchanged);
+        }
+        let change = match active {
+            None => Applied::Added,
+            Some(active) if active.listener.config.fingerprint.frame == config.fingerprint.frame => {
+                Applied::UpdatedInPlace
+            }
+            Some(active) => {
+                refuse_reuse_port_change(session, &active.listener.config, &config)?;
+                Applied::Updated
+            }
+        };
+        self.refuse_duplicate(session, &config)?;
+        if let (Applied::UpdatedInPlace, Some(active)) = (change, active) {
+            config.chains = keep_chains(&active.listener.config, config.chains);
+        }
+        let sockets = self.sockets_for(&config, active)?;
+        let (config, addresses) = (Arc::new(config), addresses(&sockets));
+        let listener = match (change, active) {
+            (Applied::UpdatedInPlace, Some(active)) => ActiveListener {
+                id: active.listener.id,
+                addresses: active.listener.addresses.clone(),
+                drain: Arc::clone(&active.listener.drain),
+                budget: Arc::clone(&active.listener.budget),
+                config,
+            },
+            _ => ActiveListener {
+                id: ListenerId(self.next_number),
+                addresses: if config.bind_to_port {
+                    addresses
+                } else {
+                    config.addresses.iter().map(|configured| configured.address.clone()).collect()
+                },
+                drain: Arc::new(Drain::default()),
+                budget: ConnectionBudget::unlimited(),
+                config,
+            },
+        };
+        // Sockets found in `closing` are looked up again when the version takes over; here they only had to exist.
+        let ticket = Ticket(self.next_number);
+        self.next_number += 1;
+        let config = Arc::clone(&listener.config);
+        let updated = now.wall;
+        let version = Version {
+            ticket,
+            origin,
+            raw: raw.clone(),
+            updated,
+            listener: Arc::new(listener),
+            change,
+            sockets,
+            stopped: false,
+        };
+        let readiness = self.dependencies.require(ticket, &config)?;
+        self.drop_warming(&name);
+        match change {
+            Applied::Added => self.counters.added += 1,
+            Applied::UpdatedInPlace => {
+                self.counters.modified += 1;
+                self.counters.in_place_updated += 1;
+            }
+            _ => self.counters.modified += 1,
+        }
+        match readiness {
+            Readiness::Ready => self.promote(&name, version, now)?,
+            Readiness::Waiting => self.listeners.entry(name).or_default().warming = Some(version),
+        }
+        Ok(change)
+    }
+
+    /// Makes `version` the one that serves, once the workers run.
+    fn promote(&mut self, name: &Arc<str>, mut version: Version, now: Now) -> Result<(), ApplyError> {
+        if !self.started {
+            let entry = self.listeners.entry(Arc::clone(name)).or_default();
+            if let Some(earlier) = entry.active.replace(version) {
+                self.dependencies.release(earlier.ticket);
+            }
+            return Ok(());
+        }
+        match self.listen(&mut version) {
+            Ok(sockets) => {
+                self.sink.activate(&version.listener, &sockets);
+                self.counters.create_success += self.options.workers as u64;
+            }
+            Err(error) => {
+                self.counters.create_failure += 1;
+                self.dependencies.release(version.ticket);
+                let state = ErrorState::new(version.origin, &version.raw, error.to_string(), now.wall);
+                self.listeners.entry(Arc::clone(name)).or_default().error = Some(state);
+                return Err(error.into());
+            }
+        }
+        let plan = self.plan(now);
+        let change = version.change;
+        let listener = Arc::clone(&version.listener);
+        let kept: Vec<_> = version.listening().map(|socket| socket.id()).collect();
+        let earlier = self.listeners.entry(Arc::clone(name)).or_default().active.replace(version);
+        let Some(mut earlier) = earlier else { return Ok(()) };
+        if change == Applied::UpdatedInPlace {
+            self.dependencies.release(earlier.ticket);
+            let removed: Vec<_> = removed_chains(&earlier.listener.config, &listener.config);
+            for chain in &removed {
+                chain.drain.begin(plan);
+            }
+            self.draining.chains_until(listener, removed, plan.end());
+        } else {
+            // Shared sockets go on with the new version; only the others are closed.
+            earlier.sockets.retain(|held| matches!(held, Held::Listening(socket) if !kept.contains(&socket.id())));
+            self.retire(earlier, now);
+        }
+        Ok(())
+    }
+
+    /// Turns bound sockets into listening ones and gives inherited ones the options of this version.
+    fn listen(&self, version: &mut Version) -> Result<Vec<Arc<ListenSocket>>, SocketError> {
+        let mut listening = Vec::with_capacity(version.sockets.len());
+        let specs = SocketSpec::of(&version.listener.config);
+        for (held, spec) in std::mem::take(&mut version.sockets).into_iter().zip(&specs) {
+            let socket = match held {
+                Held::Bound(bound) => Arc::new(bound.listen(self.options.workers)?),
+                Held::Listening(socket) => {
+                    if socket.spec() != spec {
+                        socket.adapt(spec)?;
+                    }
+                    socket
+                }
+            };
+            listening.push(Arc::clone(&socket));
+            version.sockets.push(Held::Listening(socket));
+        }
+        Ok(listening)
+    }
+
+    /// Stops a version for good: it accepts what is queued, its connections drain until they are closed.
+    fn retire(&mut self, version: Version, now: Now) {
+        self.dependencies.release(version.ticket);
+        let plan = self.plan(now);
+        version.listener.drain.begin(plan);
+        if !self.started {
+            return;
+        }
+        if !version.stopped {
+            self.sink.stop(&version.listener);
+            self.counters.stopped += self.options.workers as u64;
+        }
+        let sockets: Vec<_> = version.listening().cloned().collect();
+        if !sockets.is_empty() {
+            self.closing.push((version.listener.id, sockets));
+        }
+        let (origin, raw, updated) = (version.origin, version.raw, version.updated);
+        self.draining.listener_until(version.listener, ListenerState { origin, raw, updated }, plan.end());
+    }
+
+    fn stop_accepting(&mut self, name: &Arc<str>) {
+        let Some(version) = self.listeners.get_mut(name).and_then(|entry| entry.active.as_mut()) else { return };
+        if std::mem::replace(&mut version.stopped, true) {
+            return;
+        }
+        let sockets: Vec<_> = version.listening().cloned().collect();
+        version.sockets.clear();
+        self.sink.stop(&version.listener);
+        self.counters.stopped += self.options.workers as u64;
+        self.closing.push((version.listener.id, sockets));
+    }
+
+    /// Finds each socket `config` needs: the active version's, one about to be closed, or a new one.
+    fn sockets_for(&self, config: &ListenerConfig, active: Option<&Version>) -> Result<Vec<Held>, SocketError> {
+        if !config.bind_to_port {
+            return Ok(Vec::new());
+        }
+        let existing = |spec: &SocketSpec| {
+            let closing = self.closing.iter().flat_map(|(_, sockets)| sockets);
+            let own = active.into_iter().flat_map(Version::listening);
+            own.chain(closing).find(|socket| socket.spec().address.address == spec.address.address).cloned()
+        };
+        let find = |spec: SocketSpec| match existing(&spec) {
+            Some(socket) => Ok(Held::Listening(socket)),
+            None => BoundSocket::bind(spec).map(Held::Bound),
+        };
+        SocketSpec::of(config).into_iter().map(find).collect()
+    }
+
+    fn refuse_duplicate(&self, session: &Session, config: &ListenerConfig) -> Result<(), ConfigError> {
+        let others = self.listeners.iter().filter(|(name, _)| **name != config.name);
+        let versions = others.flat_map(|(_, entry)| entry.active.iter().chain(&entry.warming));
+        let mut taken = versions.flat_map(|version| &version.listener.config.addresses);
+        if !taken.any(|other| config.addresses.iter().any(|address| address.clashes(other))) {
+            return Ok(());
+        }
+        let addresses: Vec<_> = config.addresses.iter().map(ToString::to_string).collect();
+        Err(session.root().error(format_args!(
+            "error adding listener: '{}' has duplicate address '{}' as existing listener, to check if the listener has \
+             duplicated addresses with other listeners or 'enable_reuse_port' is set to 'false' for the listener",
+            config.name,
+            addresses.join(",")
+        )))
+    }
+
+    fn drop_warming(&mut self, name: &str) {
+        let warming = self.listeners.get_mut(name).and_then(|entry| entry.warming.take());
+        if let Some(version) = warming {
+            self.dependencies.release(version.ticket);
+        }
+    }
+
+    fn forget_error(&mut self, name: &str) {
+        if let Some(entry) = self.listeners.get_mut(name) {
+            entry.error = None;
+            if entry.active.is_none() && entry.warming.is_none() {
+                self.listeners.remove(name);
+            }
+        }
+    }
+
+    const fn plan(&self, now: Now) -> DrainPlan {
+        DrainPlan { start: now.instant, time: self.options.drain_time, strategy: self.options.drain_strategy }
+    }
+}
+
+impl Version {
+    fn listening(&self) -> impl Iterator<Item = &Arc<ListenSocket>> {
+        self.sockets.iter().filter_map(|held| match held {
+            Held::Listening(socket) => Some(socket),
+            Held::Bound(_) => None,
+        })
+    }
+}
+
+fn addresses(sockets: &[Held]) -> Vec<Address> {
+    let address = |held: &Held| match held {
+        Held::Bound(socket) => socket.address().clone(),
+        Held::Listening(socket) => socket.address().clone(),
+    };
+    sockets.iter().map(address).collect()
+}
+
+/// Sockets are shared by all workers or not from their making on.
+fn refuse_reuse_port_change(session: &Session, old: &ListenerConfig, new: &ListenerConfig) -> Result<(), ConfigError> {
+    let shares = old.addresses.iter().any(|address| new.addresses.iter().any(|other| address.clashes(other)));
+    if shares && old.reuse_port != new.reuse_port && old.bind_to_port && new.bind_to_port {
+        let root = session.root();
+        return Err(root.error(format_args!("Listener {}: reuse port cannot be changed during an update", new.name)));
+    }
+    Ok(())
+}
+
+/// Chains that did not change stay the very same ones.
+fn keep_chains(
+    old: &ListenerConfig,
+    chains: crate::downstream::chain_match::ChainIndex,
+) -> crate::downstream::chain_match::ChainIndex {
+    let mut unchanged: BTreeMap<u64, Vec<Arc<FilterChain>>> = BTreeMap::new();
+    for chain in old.chains.iter() {
+        unchanged.entry(chain.identity).or_default().push(Arc::clone(chain));
+    }
+    chains.map(|chain| unchanged.get_mut(&chain.identity).and_then(Vec::pop).unwrap_or(chain))
+}
+
+fn removed_chains(old: &ListenerConfig, new: &ListenerConfig) -> Vec<Arc<FilterChain>> {
+    let kept = |chain: &Arc<FilterChain>| new.chains.iter().any(|other| Arc::ptr_eq(chain, other));
+    old.chains.iter().filter(|chain| !kept(chain)).cloned().collect()
+}
