@@ -165,6 +165,7 @@ fn filter_chain(at: &At<'_>, chain: proto::FilterChain, identity: u64) -> Result
         metadata: metadata.map(metadata::parse).unwrap_or_default(),
         identity,
         drain: Drain::default(),
+        service: OnceLock::new(),
     }))
 }
 

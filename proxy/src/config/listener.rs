@@ -4,7 +4,7 @@
 //! between two versions of a listener without touching its sockets is told apart by [`fingerprint::Fingerprint`].
 
 pub mod address;
-pub mod filters;
+pub mod listener_filter;
 pub mod fingerprint;
 pub mod metadata;
 #[cfg(test)]
@@ -23,7 +23,7 @@ use filters::ledger;
 use prost::Message;
 
 use self::address::ListenAddress;
-use self::filters::ListenerFilterConfig;
+use self::listener_filter::ListenerFilterConfig;
 use self::fingerprint::Fingerprint;
 use self::metadata::Metadata;
 use super::filter_chain;
@@ -216,7 +216,7 @@ impl ListenerConfig {
             stat_prefix: if stat_prefix.is_empty() { main.replace(':', "_").into() } else { stat_prefix.into() },
             connection_limit_key: format!("envoy.resource_limits.listener.{name}.connection_limit").into(),
             name: name.into(),
-            listener_filters: filters::parse(&at.field("listener_filters"), listener_filters)?,
+            listener_filters: listener_filter::parse(&at.field("listener_filters"), listener_filters)?,
             listener_filters_timeout: match listener_filters_timeout {
                 None => Some(DEFAULT_LISTENER_FILTERS_TIMEOUT),
                 Some(value) => Some(duration(&at.field("listener_filters_timeout"), &value)?).filter(|d| !d.is_zero()),

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use filters::stream_info::Address;
 use serde_json::{Map, Value};
 
-use crate::config::listener::filters::{ListenerFilterConfig, ListenerFilterKind};
+use crate::config::listener::listener_filter::{ListenerFilterConfig, ListenerFilterKind};
 
 pub use self::tls_inspector::TRANSPORT_PROTOCOL as TLS;
 

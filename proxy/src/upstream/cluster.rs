@@ -34,9 +34,9 @@ pub struct ClusterShared {
 }
 
 impl ClusterShared {
-    /// Registers the cluster's statistics and makes its breakers.
+    /// Registers the cluster's statistics.
     #[must_use]
-    pub fn new(config: Arc<ClusterConfig>, store: &Arc<Store>) -> Arc<Self> {
+    pub fn new(config: Arc<ClusterConfig>, breakers: Arc<Breakers>, store: &Arc<Store>) -> Arc<Self> {
         let prefix = format!("cluster.{}.", config.stat_name);
         let codes = ["", "external.", "internal.", "canary."]
             .map(|variant| store.codes(&format!("{prefix}{variant}upstream_rq")));
@@ -45,7 +45,7 @@ impl ClusterShared {
             http1: store.group(&format!("{prefix}http1.")),
             http2: (config.http.protocol != UpstreamProtocol::Http1).then(|| store.group(&format!("{prefix}http2."))),
             codes,
-            breakers: Arc::new(Breakers::new(&config.circuit_breakers)),
+            breakers,
             maintenance_key: format!("upstream.maintenance_mode.{}", config.name).into(),
             config,
         })

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::{Answer, FilterCounter};
-use crate::config::listener::filters::ProxyProtocolConfig;
+use crate::config::listener::listener_filter::ProxyProtocolConfig;
 
 const V1_SIGNATURE: &[u8] = b"PROXY ";
 /// The longest line of version 1 with its CRLF.

@@ -4,7 +4,7 @@
 //! reads. What starts like no client hello is plain text, unless configuration says otherwise.
 
 use super::{Answer, Detected, FilterCounter};
-use crate::config::listener::filters::TlsInspectorConfig;
+use crate::config::listener::listener_filter::TlsInspectorConfig;
 
 /// What filter chains call a connection a client hello was seen on.
 pub const TRANSPORT_PROTOCOL: &str = "tls";

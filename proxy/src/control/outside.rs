@@ -1,0 +1,249 @@
+//! What the managers see of the world: publication to workers, subscriptions, lookups, statistics.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::core::v3::ConfigSource;
+use stats::{GroupHandle, Store};
+use xds_client::{Hub, Interest, SourceConfig, SubscribeError, Subscription};
+
+use super::clusters::{
+    ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, MergeEvent, Phase, PublishedCluster, WatchId,
+};
+use super::dns::driver::HickoryResolver;
+use super::dns::{LookupId, Question, Resolver};
+use super::join::initial_fetch_timeout;
+use super::listeners::ListenerSink;
+use super::listeners::sockets::ListenSocket;
+use super::observer::SubscriptionScope;
+use super::parse::ParseEnv;
+use super::routes::Subscriber;
+use crate::config::filter_chain::FilterChain;
+use crate::downstream::accept::ActiveListener;
+use crate::observe::catalogue::{ClusterManagerStats, ClusterStats};
+use crate::upstream::cluster::ClusterShared;
+use crate::upstream::host::{HostSet, Membership};
+use crate::worker::mailbox::{ListenerChange, Publisher};
+
+/// The xDS client, once the bootstrap said where to find control planes.
+#[derive(Default)]
+pub struct Sources(RefCell<Option<Rc<Hub>>>);
+
+impl Sources {
+    /// Makes the client known.
+    pub fn set(&self, hub: Rc<Hub>) {
+        *self.0.borrow_mut() = Some(hub);
+    }
+}
+
+impl Subscriber for Sources {
+    fn subscribe(&self, source: &SourceConfig, interest: Interest) -> Result<Subscription, SubscribeError> {
+        let hub = self.0.borrow().clone();
+        hub.ok_or(SubscribeError::NoAds)?.subscribe(source, interest)
+    }
+}
+
+/// The cluster manager's world.
+pub struct ClusterWorld {
+    env: Rc<ParseEnv>,
+    publisher: Publisher,
+    store: Arc<Store>,
+    sources: Rc<Sources>,
+    resolver: HickoryResolver,
+    stats: ClusterManagerStats,
+    _group: Arc<GroupHandle<ClusterManagerStats>>,
+    /// By cluster: what keeps its statistics in the scrape, and control's shard of them.
+    clusters: HashMap<Arc<str>, (Arc<ClusterShared>, ClusterStats)>,
+    watches: HashMap<WatchId, Watch>,
+    /// The newest phase of start-up, for whoever waits for it.
+    phase: Phase,
+}
+
+struct Watch {
+    service_name: Arc<str>,
+    _subscription: Subscription,
+}
+
+impl ClusterWorld {
+    /// A world without clusters.
+    #[must_use]
+    pub fn new(
+        env: Rc<ParseEnv>,
+        publisher: Publisher,
+        store: Arc<Store>,
+        sources: Rc<Sources>,
+        resolver: HickoryResolver,
+    ) -> Self {
+        let group = store.group::<ClusterManagerStats>("cluster_manager.");
+        Self {
+            stats: group.shard(store.control_shard()),
+            _group: group,
+            env,
+            publisher,
+            store,
+            sources,
+            resolver,
+            clusters: HashMap::new(),
+            watches: HashMap::new(),
+            phase: Phase::Loading,
+        }
+    }
+
+    /// The subscriptions that wait for assignments of this name.
+    #[must_use]
+    pub fn watches_of(&self, service_name: &str) -> Vec<WatchId> {
+        let named = |(_, watch): &(&WatchId, &Watch)| &*watch.service_name == service_name;
+        self.watches.iter().filter(named).map(|(id, _)| *id).collect()
+    }
+
+    fn with_stats(&self, name: &Arc<str>, count: impl FnOnce(&ClusterStats)) {
+        if let Some((_, stats)) = self.clusters.get(name) {
+            count(stats);
+        }
+    }
+}
+
+impl ClusterSink for ClusterWorld {
+    fn publish(&mut self, cluster: PublishedCluster) {
+        let PublishedCluster { config, breakers, hosts } = cluster;
+        let name = Arc::clone(&config.name);
+        let shared = ClusterShared::new(config, breakers, &self.store);
+        let stats = shared.stats().shard(self.store.control_shard());
+        count_members(&stats, &hosts.membership());
+        self.publisher.each(|mailbox| mailbox.cluster(&name, Arc::clone(&shared), Arc::clone(&hosts)));
+        self.clusters.insert(name, (shared, stats));
+    }
+
+    fn publish_hosts(&mut self, name: &Arc<str>, hosts: &Arc<HostSet>) {
+        self.publisher.each(|mailbox| mailbox.hosts(name, Arc::clone(hosts)));
+    }
+
+    fn remove(&mut self, name: &Arc<str>) {
+        self.publisher.each(|mailbox| mailbox.remove_cluster(name));
+        self.clusters.remove(name);
+    }
+}
+
+impl EdsSubscriber for ClusterWorld {
+    fn subscribe(&mut self, watch: WatchId, service_name: &Arc<str>, source: &ConfigSource) {
+        let session = self.env.session();
+        let root = session.root();
+        let at = root.field("eds_cluster_config");
+        let timeout = initial_fetch_timeout(source);
+        let scope = SubscriptionScope::new(&self.store, &format!("cluster.{}.", service_name.replace(':', "_")));
+        let interest = Interest::name(xds_client::ENDPOINTS, &**service_name)
+            .initial_fetch_timeout(timeout)
+            .observed_by(scope);
+        let subscribed = (self.env.source)(&at, source.clone())
+            .map_err(|error| error.to_string())
+            .and_then(|source| self.sources.subscribe(&source, interest).map_err(|error| error.to_string()));
+        match subscribed {
+            Ok(subscription) => {
+                let watch_of = Watch { service_name: Arc::clone(service_name), _subscription: subscription };
+                self.watches.insert(watch, watch_of);
+            }
+            Err(error) => {
+                tracing::warn!(target: "upstream", "endpoints of {service_name:?} cannot be subscribed to: {error}");
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, watch: WatchId) {
+        self.watches.remove(&watch);
+    }
+}
+
+impl Resolver for ClusterWorld {
+    fn resolve(&mut self, id: LookupId, question: Question) {
+        self.resolver.resolve(id, question);
+    }
+
+    fn cancel(&mut self, id: LookupId) {
+        self.resolver.cancel(id);
+    }
+}
+
+impl ClusterObserver for ClusterWorld {
+    fn cluster_added(&mut self, name: &Arc<str>) {
+        tracing::debug!(target: "upstream", "add/update cluster {name}");
+        self.stats.cluster_added().inc();
+    }
+
+    fn cluster_modified(&mut self, _: &Arc<str>) {
+        self.stats.cluster_modified().inc();
+    }
+
+    fn cluster_removed(&mut self, name: &Arc<str>) {
+        tracing::debug!(target: "upstream", "removing cluster {name}");
+        self.stats.cluster_removed().inc();
+    }
+
+    fn cluster_counts(&mut self, active: usize, warming: usize) {
+        self.stats.active_clusters().set(active as u64);
+        self.stats.warming_clusters().set(warming as u64);
+    }
+
+    fn membership(&mut self, name: &Arc<str>, membership: Membership, changed: bool) {
+        self.with_stats(name, |stats| {
+            count_members(stats, &membership);
+            if changed {
+                stats.membership_change().inc();
+            }
+        });
+    }
+
+    fn endpoint_update(&mut self, name: &Arc<str>, result: EndpointUpdate) {
+        self.with_stats(name, |stats| match result {
+            EndpointUpdate::Success => stats.update_success().inc(),
+            EndpointUpdate::NoRebuild => stats.update_no_rebuild().inc(),
+            EndpointUpdate::Empty => stats.update_empty().inc(),
+            EndpointUpdate::Failure => stats.update_failure().inc(),
+            EndpointUpdate::InitFetchTimeout => {}
+            EndpointUpdate::UsedCached => stats.assignment_use_cached().inc(),
+            EndpointUpdate::Stale => stats.assignment_stale().inc(),
+        });
+    }
+
+    fn merge(&mut self, event: MergeEvent) {
+        match event {
+            MergeEvent::Published => self.stats.cluster_updated_via_merge().inc(),
+            MergeEvent::Cancelled => self.stats.update_merge_cancelled().inc(),
+            MergeEvent::OutOfWindow => self.stats.update_out_of_merge_window().inc(),
+        }
+    }
+
+    fn phase(&mut self, phase: Phase) {
+        tracing::debug!(target: "upstream", "cluster manager: {phase:?}");
+        self.phase = phase;
+    }
+}
+
+fn count_members(stats: &ClusterStats, membership: &Membership) {
+    stats.membership_total().set(membership.total as u64);
+    stats.membership_healthy().set(membership.healthy as u64);
+    stats.membership_degraded().set(membership.degraded as u64);
+    stats.membership_excluded().set(membership.excluded as u64);
+    stats.max_host_weight().set(membership.max_weight.into());
+}
+
+/// Carries the listener manager's decisions to the workers.
+pub struct ListenerWorld(pub Publisher);
+
+impl ListenerSink for ListenerWorld {
+    fn activate(&mut self, listener: &Arc<ActiveListener>, sockets: &[Arc<ListenSocket>]) {
+        let sockets: Arc<[Arc<ListenSocket>]> = sockets.into();
+        let change = || ListenerChange::Activate(Arc::clone(listener), Arc::clone(&sockets));
+        self.0.each(|mailbox| mailbox.listener(change()));
+    }
+
+    fn stop(&mut self, listener: &Arc<ActiveListener>) {
+        self.0.each(|mailbox| mailbox.listener(ListenerChange::Stop(listener.id)));
+    }
+
+    fn close(&mut self, listener: &Arc<ActiveListener>, chains: Option<&[Arc<FilterChain>]>) {
+        let chains: Option<Arc<[Arc<FilterChain>]>> = chains.map(Into::into);
+        self.0.each(|mailbox| mailbox.listener(ListenerChange::Close(listener.id, chains.clone())));
+    }
+}
