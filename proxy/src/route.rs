@@ -9,8 +9,8 @@
 
 pub mod action;
 pub mod headers;
-mod hosts;
-mod index;
+pub(crate) mod hosts;
+pub(crate) mod index;
 pub mod matching;
 pub mod policy;
 pub mod redirect;

@@ -1,11 +1,36 @@
-//! `RouteConfiguration` to a route table.
+//! `RouteConfiguration` to a [`RouteTable`].
+//!
+//! Every field of every message is used, or stands in the [`ledger`]; errors are Envoy's words at a field's path.
 
-use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+mod action;
+pub mod ledger;
+mod matching;
+mod retry;
+mod values;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::core::v3::HeaderValueOption;
+use envoy_types::pb::envoy::config::route::v3::route::Action;
+use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
+use envoy_types::pb::envoy::config::route::v3::{
+    FilterConfig, Route as RouteProto, RouteConfiguration, VirtualCluster, VirtualHost as VirtualHostProto,
+};
+use envoy_types::pb::google::protobuf::{Any, UInt32Value, UInt64Value};
 use filters::config::{At, ConfigError};
+use filters::http::{HeaderKey, HeaderName};
 use filters::matcher::RegexLimits;
-use filters::mutation::ParseFormat;
+use filters::mutation::{Fields, HeaderMutations, ParseFormat};
+use prost::Message;
 
-use crate::route::RouteTable;
+use self::action::Inherited;
+use self::values::metadata;
+use crate::route::headers::{FilterConfigs, FilterLevel, FilterOverride, MutationChain};
+use crate::route::hosts::{HostIndex, Taken};
+use crate::route::index::RouteIndex;
+use crate::route::policy::RetryPolicy;
+use crate::route::table::{BodyBufferLimit, Route, RouteTable, TlsRequirement, VirtualHost};
 
 /// What parsing a table needs from outside of it.
 #[derive(Clone, Copy)]
@@ -26,7 +51,356 @@ impl RouteTable {
     /// # Errors
     /// Everything Envoy rejects, in its words, and what the support ledger refuses.
     pub fn parse(proto: RouteConfiguration, at: At<'_>, env: &RouteEnv<'_>) -> Result<Self, ConfigError> {
-        let _ = (proto, env);
-        Err(at.error("pending"))
+        let RouteConfiguration {
+            name,
+            virtual_hosts,
+            vhds,
+            internal_only_headers,
+            response_headers_to_add,
+            response_headers_to_remove,
+            request_headers_to_add,
+            request_headers_to_remove,
+            most_specific_header_mutations_wins,
+            validate_clusters,
+            max_direct_response_body_size_bytes,
+            cluster_specifier_plugins,
+            request_mirror_policies,
+            ignore_port_in_host_matching,
+            vhost_header,
+            ignore_path_parameters_in_path_matching,
+            typed_per_filter_config,
+            metadata: table_metadata,
+            route_specifiers,
+        } = proto;
+        at.unsupported(&ledger::table::vhds, &vhds)?;
+        at.unsupported(&ledger::table::cluster_specifier_plugins, &cluster_specifier_plugins)?;
+        at.unsupported(&ledger::table::request_mirror_policies, &request_mirror_policies)?;
+        at.unsupported(&ledger::table::route_specifiers, &route_specifiers)?;
+
+        let mut parser = Parser {
+            env: RouteEnv { validate_clusters: validate_clusters.map_or(env.validate_clusters, |v| v.value), ..*env },
+            max_body: max_direct_response_body_size_bytes.map_or(4096, |bytes| u64::from(bytes.value)),
+            most_specific_wins: most_specific_header_mutations_wins,
+            clusters: BTreeSet::new(),
+        };
+        let table = Level {
+            request: parser.request(request_headers_to_add, request_headers_to_remove, at)?,
+            response: parser.response(response_headers_to_add, response_headers_to_remove, at)?,
+            filters: filter_level(typed_per_filter_config, at)?,
+        };
+        let mut hosts = HostIndex::new(ignore_port_in_host_matching);
+        let mut parsed = Vec::with_capacity(virtual_hosts.len());
+        for (number, vhost) in (0_u32..).zip(virtual_hosts) {
+            let at = at.field("virtual_hosts");
+            let at = at.index(number as usize);
+            if vhost.domains.is_empty() {
+                return Err(at.field("domains").error("value must contain at least 1 item(s)"));
+            }
+            for (n, domain) in vhost.domains.iter().enumerate() {
+                hosts.insert(domain, number).map_err(|taken| {
+                    let at = at.field("domains");
+                    let at = at.index(n);
+                    match taken {
+                        Taken::Default => {
+                            at.error(format_args!("Only a single wildcard domain is permitted in route {name}"))
+                        }
+                        Taken::Domain(domain) => at.error(format_args!(
+                            "Only unique values for domains are permitted. Duplicate entry of domain {domain} in route \
+                             {name}"
+                        )),
+                    }
+                })?;
+            }
+            parsed.push(Arc::new(parser.virtual_host(vhost, &table, at)?));
+        }
+        let vhost_header = match &vhost_header[..] {
+            "" => None,
+            name => Some(
+                HeaderKey::parse(name)
+                    .ok_or_else(|| at.field("vhost_header").error(format_args!("'{name}' is not a header name")))?,
+            ),
+        };
+        let internal_only_headers = internal_only_headers
+            .iter()
+            .enumerate()
+            .map(|(n, name)| {
+                HeaderName::parse(name.as_bytes()).ok_or_else(|| {
+                    at.field("internal_only_headers").index(n).error(format_args!("'{name}' is not a header name"))
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            name: name.into(),
+            hosts,
+            virtual_hosts: parsed.into(),
+            vhost_header,
+            ignore_path_parameters: ignore_path_parameters_in_path_matching,
+            internal_only_headers,
+            clusters: parser.clusters.into_iter().collect(),
+            metadata: metadata(table_metadata),
+        })
     }
 }
+
+/// What one level of a table (table, virtual host, route, weighted cluster) says about headers and filters.
+struct Level {
+    request: Arc<HeaderMutations>,
+    response: Arc<HeaderMutations>,
+    filters: FilterLevel,
+}
+
+/// What all parts of one table share while it is parsed.
+struct Parser<'a> {
+    env: RouteEnv<'a>,
+    max_body: u64,
+    most_specific_wins: bool,
+    clusters: BTreeSet<Arc<str>>,
+}
+
+impl Parser<'_> {
+    fn virtual_host(&mut self, proto: VirtualHostProto, table: &Level, at: At<'_>) -> Result<VirtualHost, ConfigError> {
+        #[expect(deprecated, reason = "Envoy still accepts the fields")]
+        let VirtualHostProto {
+            name,
+            domains: _, // filed by the caller, who knows the other hosts'
+            routes,
+            matcher,
+            require_tls,
+            virtual_clusters,
+            rate_limits,
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
+            cors,
+            typed_per_filter_config,
+            include_request_attempt_count,
+            include_attempt_count_in_response,
+            retry_policy,
+            retry_policy_typed_config,
+            hedge_policy,
+            include_is_timeout_retry_header,
+            per_request_buffer_limit_bytes,
+            request_body_buffer_limit,
+            request_mirror_policies,
+            metadata: vhost_metadata,
+            route_specifiers,
+        } = proto;
+        if name.is_empty() {
+            return Err(at.field("name").error("value length must be at least 1 characters"));
+        }
+        if matcher.is_some() && !routes.is_empty() {
+            return Err(at.error("cannot set both matcher and routes on virtual host"));
+        }
+        use ledger::virtual_host as row;
+        at.unsupported(&row::matcher, &matcher)?;
+        at.unsupported(&row::virtual_clusters, &virtual_clusters)?;
+        at.unsupported(&row::rate_limits, &rate_limits)?;
+        at.unsupported(&row::cors, &cors)?;
+        at.unsupported(&row::retry_policy, &retry_policy)?;
+        at.unsupported(&row::retry_policy_typed_config, &retry_policy_typed_config)?;
+        at.unsupported(&row::hedge_policy, &hedge_policy)?;
+        at.unsupported(&row::include_is_timeout_retry_header, &include_is_timeout_retry_header)?;
+        at.unsupported(&row::request_mirror_policies, &request_mirror_policies)?;
+        at.unsupported(&row::route_specifiers, &route_specifiers)?;
+        for VirtualCluster { headers, name: _ } in &virtual_clusters {
+            if headers.is_empty() {
+                return Err(at.field("virtual_clusters").error("virtual clusters must define 'headers'"));
+            }
+        }
+        let retry = retry_policy
+            .map(|policy| RetryPolicy::parse(policy, at.field("retry_policy"), self.env.regex).map(Arc::new))
+            .transpose()?;
+        let level = Level {
+            request: self.request(request_headers_to_add, request_headers_to_remove, at)?,
+            response: self.response(response_headers_to_add, response_headers_to_remove, at)?,
+            filters: filter_level(typed_per_filter_config, at)?,
+        };
+        let vhost = HostLevel {
+            level,
+            retry,
+            body_buffer_limit: buffer_limit(per_request_buffer_limit_bytes, request_body_buffer_limit),
+            include_request_attempt_count,
+            include_attempt_count_in_response,
+        };
+        let here = at.field("routes");
+        let routes = routes
+            .into_iter()
+            .enumerate()
+            .map(|(n, route)| self.route(route, table, &vhost, here.index(n)).map(Arc::new))
+            .collect::<Result<Box<[_]>, _>>()?;
+        let require_tls = match TlsRequirementType::try_from(require_tls) {
+            Ok(TlsRequirementType::None) => TlsRequirement::None,
+            Ok(TlsRequirementType::ExternalOnly) => TlsRequirement::ExternalOnly,
+            Ok(TlsRequirementType::All) => TlsRequirement::All,
+            Err(_) => return Err(at.field("require_tls").error("value must be one of the defined enum values")),
+        };
+        Ok(VirtualHost {
+            name: name.into(),
+            require_tls,
+            include_request_attempt_count,
+            include_attempt_count_in_response,
+            metadata: metadata(vhost_metadata),
+            index: RouteIndex::new(&routes),
+            routes,
+        })
+    }
+
+    fn route(&mut self, proto: RouteProto, table: &Level, vhost: &HostLevel, at: At<'_>) -> Result<Route, ConfigError> {
+        #[expect(deprecated, reason = "Envoy still accepts the fields")]
+        let RouteProto {
+            name,
+            r#match,
+            metadata: route_metadata,
+            decorator,
+            typed_per_filter_config,
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
+            tracing,
+            per_request_buffer_limit_bytes,
+            stat_prefix,
+            request_body_buffer_limit,
+            route_specifiers,
+            action,
+        } = proto;
+        use ledger::route as row;
+        at.unsupported(&row::decorator, &decorator)?;
+        at.unsupported(&row::tracing, &tracing)?;
+        at.unsupported(&row::stat_prefix, &stat_prefix)?;
+        at.unsupported(&row::route_specifiers, &route_specifiers)?;
+        let level = Level {
+            request: self.request(request_headers_to_add, request_headers_to_remove, at)?,
+            response: self.response(response_headers_to_add, response_headers_to_remove, at)?,
+            filters: filter_level(typed_per_filter_config, at)?,
+        };
+        let levels = [&level, &vhost.level, table];
+        let matcher = matching::parse(at.required("match", r#match)?, at.field("match"), self.env.regex)?;
+        let inherited = Inherited { route_name: &name, levels, retry: vhost.retry.as_ref() };
+        let action = match action {
+            None => return Err(at.field("action").error("is required")),
+            Some(action) => self.action(action, &inherited, at)?,
+        };
+        let own_limit = buffer_limit(per_request_buffer_limit_bytes, request_body_buffer_limit);
+        Ok(Route {
+            name: name.into(),
+            matcher,
+            action,
+            metadata: metadata(route_metadata),
+            body_buffer_limit: if own_limit == BodyBufferLimit::Connection {
+                vhost.body_buffer_limit
+            } else {
+                own_limit
+            },
+            include_request_attempt_count: vhost.include_request_attempt_count,
+            include_attempt_count_in_response: vhost.include_attempt_count_in_response,
+            request_headers: MutationChain::new(levels.map(|level| &level.request), self.most_specific_wins),
+            response_headers: MutationChain::new(levels.map(|level| &level.response), self.most_specific_wins),
+            filter_configs: FilterConfigs::new(levels.map(|level| &level.filters)),
+        })
+    }
+
+    fn request(
+        &self,
+        add: Vec<HeaderValueOption>,
+        remove: Vec<String>,
+        at: At<'_>,
+    ) -> Result<Arc<HeaderMutations>, ConfigError> {
+        HeaderMutations::parse(add, remove, at, Fields::REQUEST, self.env.parse_format).map(Arc::new)
+    }
+
+    fn response(
+        &self,
+        add: Vec<HeaderValueOption>,
+        remove: Vec<String>,
+        at: At<'_>,
+    ) -> Result<Arc<HeaderMutations>, ConfigError> {
+        HeaderMutations::parse(add, remove, at, Fields::RESPONSE, self.env.parse_format).map(Arc::new)
+    }
+}
+
+/// What a virtual host hands down to its routes.
+struct HostLevel {
+    level: Level,
+    retry: Option<Arc<RetryPolicy>>,
+    body_buffer_limit: BodyBufferLimit,
+    include_request_attempt_count: bool,
+    include_attempt_count_in_response: bool,
+}
+
+fn buffer_limit(at_most: Option<UInt32Value>, exactly: Option<UInt64Value>) -> BodyBufferLimit {
+    match (exactly, at_most) {
+        (Some(bytes), _) => BodyBufferLimit::Exactly(bytes.value),
+        (None, Some(bytes)) => BodyBufferLimit::AtMost(bytes.value.into()),
+        (None, None) => BodyBufferLimit::Connection,
+    }
+}
+
+/// One level's `typed_per_filter_config`, out of the `FilterConfig` wrappers.
+fn filter_level(protos: std::collections::HashMap<String, Any>, at: At<'_>) -> Result<FilterLevel, ConfigError> {
+    let here = at.field("typed_per_filter_config");
+    let mut level = BTreeMap::new();
+    for (name, any) in protos {
+        let at = here.key(&name);
+        let unwrapped = if any.type_url.ends_with("/envoy.config.route.v3.FilterConfig") {
+            let FilterConfig { config, is_optional, disabled } =
+                FilterConfig::decode(&any.value[..]).map_err(|error| {
+                    at.error(format_args!("Unable to unpack as envoy.config.route.v3.FilterConfig: {error}"))
+                })?;
+            if config.is_none() && !disabled {
+                return Err(
+                    at.error(format_args!("Empty route/virtual host per filter configuration for {name} filter"))
+                );
+            }
+            FilterOverride { config, is_optional, disabled }
+        } else {
+            FilterOverride { config: Some(any), is_optional: false, disabled: false }
+        };
+        level.insert(name, unwrapped);
+    }
+    Ok(Arc::new(level))
+}
+
+impl Parser<'_> {
+    /// Notes a cluster a route names, checking that it exists when that is wanted. `kind` is Envoy's word for it.
+    fn cluster(&mut self, name: &str, kind: &str, at: At<'_>) -> Result<Arc<str>, ConfigError> {
+        if self.env.validate_clusters && !(self.env.cluster_exists)(name) {
+            return Err(at.error(format_args!("route: unknown {kind} '{name}'")));
+        }
+        if let Some(known) = self.clusters.get(name) {
+            return Ok(Arc::clone(known));
+        }
+        let name: Arc<str> = name.into();
+        self.clusters.insert(Arc::clone(&name));
+        Ok(name)
+    }
+
+    fn action(
+        &mut self,
+        proto: Action,
+        inherited: &Inherited<'_>,
+        at: At<'_>,
+    ) -> Result<crate::route::RouteAction, ConfigError> {
+        use crate::route::RouteAction;
+        Ok(match proto {
+            Action::Route(forward) => {
+                RouteAction::Forward(Box::new(self.forward(forward, inherited, at.field("route"))?))
+            }
+            Action::Redirect(redirect) => {
+                RouteAction::Redirect(Box::new(self.redirect(redirect, at.field("redirect"))?))
+            }
+            Action::DirectResponse(response) => {
+                RouteAction::DirectResponse(self.direct_response(response, at.field("direct_response"))?)
+            }
+            Action::FilterAction(action) => {
+                at.unsupported(&ledger::route::filter_action, &Some(action))?;
+                RouteAction::NonForwarding
+            }
+            Action::NonForwardingAction(_) => RouteAction::NonForwarding,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

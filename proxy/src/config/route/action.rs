@@ -1,0 +1,479 @@
+//! `RouteAction`, `RedirectAction`, `DirectResponseAction`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
+use envoy_types::pb::envoy::config::route::v3::redirect_action::{
+    PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
+};
+use envoy_types::pb::envoy::config::route::v3::route_action::upgrade_config::ConnectConfig;
+use envoy_types::pb::envoy::config::route::v3::route_action::{
+    ClusterNotFoundResponseCode, ClusterSpecifier as ClusterSpecifierProto, HostRewriteSpecifier, MaxStreamDuration,
+    UpgradeConfig as UpgradeConfigProto,
+};
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as WeightHostRewrite;
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::{ClusterWeight, RandomValueSpecifier};
+use envoy_types::pb::envoy::config::route::v3::{
+    DirectResponseAction, RedirectAction as RedirectProto, RouteAction as Proto, WeightedCluster,
+};
+use envoy_types::pb::google::protobuf::Duration as DurationProto;
+use filters::config::{At, ConfigError};
+use filters::http::HeaderKey;
+use filters::matcher::Substitution;
+use filters::mutation::Template;
+
+use super::values::{data, duration};
+use super::{Level, Parser, filter_level, ledger};
+use crate::route::action::{
+    ClusterSpecifier, DirectResponse, EntryCluster, ForwardAction, WeightedClusters, WeightedEntry,
+};
+use crate::route::headers::{FilterConfigs, MutationChain};
+use crate::route::policy::{GrpcTimeout, GrpcTimeoutTarget, Priority, RetryPolicy, Timeouts, UpgradeConfig};
+use crate::route::redirect::{RedirectAction, RedirectPath};
+use crate::route::rewrite::{HostRewrite, PathRewrite};
+
+/// What an action takes from its route and from above.
+pub(super) struct Inherited<'a> {
+    pub(super) route_name: &'a str,
+    /// Route, virtual host, table.
+    pub(super) levels: [&'a Level; 3],
+    /// The virtual host's.
+    pub(super) retry: Option<&'a Arc<RetryPolicy>>,
+}
+
+const ONE_REWRITE: &str = "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy";
+
+impl Parser<'_> {
+    pub(super) fn forward(
+        &mut self,
+        proto: Proto,
+        inherited: &Inherited<'_>,
+        at: At<'_>,
+    ) -> Result<ForwardAction, ConfigError> {
+        #[expect(deprecated, reason = "Envoy still accepts the fields")]
+        let Proto {
+            cluster_not_found_response_code,
+            metadata_match,
+            prefix_rewrite,
+            regex_rewrite,
+            path_rewrite_policy,
+            path_rewrite,
+            append_x_forwarded_host,
+            timeout,
+            idle_timeout,
+            flush_timeout,
+            early_data_policy,
+            retry_policy,
+            retry_policy_typed_config,
+            request_mirror_policies,
+            priority,
+            rate_limits,
+            include_vh_rate_limits,
+            hash_policy,
+            cors,
+            max_grpc_timeout,
+            grpc_timeout_offset,
+            upgrade_configs,
+            internal_redirect_policy,
+            internal_redirect_action,
+            max_internal_redirects,
+            hedge_policy,
+            max_stream_duration,
+            cluster_specifier,
+            host_rewrite_specifier,
+        } = proto;
+        use ledger::route_action as row;
+        at.unsupported(&row::metadata_match, &metadata_match)?;
+        at.unsupported(&row::path_rewrite_policy, &path_rewrite_policy)?;
+        at.unsupported(&row::early_data_policy, &early_data_policy)?;
+        at.unsupported(&row::retry_policy, &retry_policy)?;
+        at.unsupported(&row::retry_policy_typed_config, &retry_policy_typed_config)?;
+        for (n, mirror) in request_mirror_policies.iter().enumerate() {
+            let here = at.field("request_mirror_policies");
+            let at = here.index(n);
+            match (&mirror.cluster[..], &mirror.cluster_header[..]) {
+                ("", "") => {
+                    return Err(at.error(
+                        "Exactly one of cluster or cluster_header in request mirror policy need to be specified",
+                    ));
+                }
+                (cluster, "") => drop(self.cluster(cluster, "shadow cluster", at)?),
+                ("", _) => {}
+                (cluster, header) => {
+                    return Err(at.error(format_args!(
+                        "Only one of cluster '{cluster}' or cluster_header '{header}' in request mirror policy can be \
+                         specified"
+                    )));
+                }
+            }
+        }
+        at.unsupported(&row::request_mirror_policies, &request_mirror_policies)?;
+        at.unsupported(&row::rate_limits, &rate_limits)?;
+        at.unsupported(&row::include_vh_rate_limits, &include_vh_rate_limits)?;
+        at.unsupported(&row::hash_policy, &hash_policy)?;
+        at.unsupported(&row::cors, &cors)?;
+        at.unsupported(&row::internal_redirect_policy, &internal_redirect_policy)?;
+        at.unsupported(&row::internal_redirect_action, &internal_redirect_action)?;
+        at.unsupported(&row::max_internal_redirects, &max_internal_redirects)?;
+        at.unsupported(&row::hedge_policy, &hedge_policy)?;
+
+        let rewrites = [
+            !prefix_rewrite.is_empty(),
+            regex_rewrite.is_some(),
+            path_rewrite_policy.is_some(),
+            !path_rewrite.is_empty(),
+        ];
+        if rewrites.into_iter().filter(|set| *set).count() > 1 {
+            return Err(at.error(ONE_REWRITE));
+        }
+        let path_rewrite = if !prefix_rewrite.is_empty() {
+            Some(PathRewrite::Prefix(prefix_rewrite.into()))
+        } else if let Some(rewrite) = regex_rewrite {
+            Some(PathRewrite::Regex(Substitution::parse(rewrite, at.field("regex_rewrite"), self.env.regex)?))
+        } else if !path_rewrite.is_empty() {
+            let template = Template::parse(&path_rewrite, self.env.parse_format).map_err(|error| {
+                at.field("path_rewrite").error(format_args!("Failed to create path rewrite formatter: {error}"))
+            })?;
+            Some(PathRewrite::Whole(template))
+        } else {
+            None
+        };
+        let retry = match retry_policy {
+            Some(policy) => Some(Arc::new(RetryPolicy::parse(policy, at.field("retry_policy"), self.env.regex)?)),
+            None => inherited.retry.cloned(),
+        };
+        Ok(ForwardAction {
+            clusters: self.clusters(cluster_specifier, inherited, at)?,
+            cluster_not_found: match ClusterNotFoundResponseCode::try_from(cluster_not_found_response_code) {
+                Ok(ClusterNotFoundResponseCode::ServiceUnavailable) => 503,
+                Ok(ClusterNotFoundResponseCode::NotFound) => 404,
+                Ok(ClusterNotFoundResponseCode::InternalServerError) => 500,
+                Err(_) => return Err(undefined(at, "cluster_not_found_response_code")),
+            },
+            timeouts: Timeouts {
+                response: match duration(timeout, at, "timeout")? {
+                    None => Timeouts::default().response,
+                    Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
+                },
+                idle: duration(idle_timeout, at, "idle_timeout")?,
+                flush: duration(flush_timeout, at, "flush_timeout")?,
+                max_stream_duration: match &max_stream_duration {
+                    Some(limits) => {
+                        duration(limits.max_stream_duration, at.field("max_stream_duration"), "max_stream_duration")?
+                    }
+                    None => None,
+                },
+                grpc: grpc_timeout(max_stream_duration, max_grpc_timeout, grpc_timeout_offset, at)?,
+            },
+            priority: match RoutingPriority::try_from(priority) {
+                Ok(RoutingPriority::Default) => Priority::Default,
+                Ok(RoutingPriority::High) => Priority::High,
+                Err(_) => return Err(undefined(at, "priority")),
+            },
+            retry,
+            upgrades: upgrades(upgrade_configs, at.field("upgrade_configs"))?,
+            path_rewrite,
+            host_rewrite: self.host_rewrite(host_rewrite_specifier, at)?,
+            append_x_forwarded_host,
+        })
+    }
+
+    fn clusters(
+        &mut self,
+        proto: Option<ClusterSpecifierProto>,
+        inherited: &Inherited<'_>,
+        at: At<'_>,
+    ) -> Result<ClusterSpecifier, ConfigError> {
+        use ledger::route_action as row;
+        Ok(match proto.ok_or_else(|| at.field("cluster_specifier").error("is required"))? {
+            ClusterSpecifierProto::Cluster(name) => {
+                if name.is_empty() {
+                    return Err(at.field("cluster").error("value length must be at least 1 characters"));
+                }
+                ClusterSpecifier::Static(self.cluster(&name, "cluster", at.field("cluster"))?)
+            }
+            ClusterSpecifierProto::ClusterHeader(name) => {
+                ClusterSpecifier::Header(header_key(&name, at.field("cluster_header"))?)
+            }
+            ClusterSpecifierProto::WeightedClusters(weighted) => {
+                ClusterSpecifier::Weighted(self.weighted(weighted, inherited, at.field("weighted_clusters"))?)
+            }
+            ClusterSpecifierProto::ClusterSpecifierPlugin(plugin) => {
+                at.unsupported(&row::cluster_specifier_plugin, &Some(plugin))?;
+                no_cluster()
+            }
+            ClusterSpecifierProto::InlineClusterSpecifierPlugin(plugin) => {
+                at.unsupported(&row::inline_cluster_specifier_plugin, &Some(plugin))?;
+                no_cluster()
+            }
+        })
+    }
+
+    fn weighted(
+        &mut self,
+        proto: WeightedCluster,
+        inherited: &Inherited<'_>,
+        at: At<'_>,
+    ) -> Result<WeightedClusters, ConfigError> {
+        // Since the sum of the weights counts, Envoy no longer looks at `total_weight`.
+        #[expect(deprecated, reason = "Envoy still accepts the field")]
+        let WeightedCluster { clusters, total_weight: _, runtime_key_prefix, random_value_specifier } = proto;
+        let random_header = match random_value_specifier {
+            None => None,
+            Some(RandomValueSpecifier::HeaderName(name)) if name.is_empty() => None,
+            Some(RandomValueSpecifier::HeaderName(name)) => Some(header_key(&name, at.field("header_name"))?),
+            Some(RandomValueSpecifier::UseHashPolicy(flag)) => {
+                at.unsupported(&ledger::weighted_cluster::use_hash_policy, &flag.value)?;
+                None
+            }
+        };
+        let all = at.field("clusters");
+        if clusters.is_empty() {
+            return Err(all.error("value must contain at least 1 item(s)"));
+        }
+        let entries = clusters
+            .into_iter()
+            .enumerate()
+            .map(|(n, entry)| self.weighted_entry(entry, &runtime_key_prefix, inherited, all.index(n)))
+            .collect::<Result<Box<[_]>, _>>()?;
+        let total: u64 = entries.iter().map(|entry| u64::from(entry.weight)).sum();
+        if total > u32::MAX.into() {
+            return Err(at.error(format_args!(
+                "The sum of weights of all weighted clusters of route {} exceeds {}",
+                inherited.route_name,
+                u32::MAX
+            )));
+        }
+        if total == 0 {
+            return Err(at.error("Sum of weights in the weighted_cluster must be greater than 0."));
+        }
+        Ok(WeightedClusters { entries, total, random_header, runtime: !runtime_key_prefix.is_empty() })
+    }
+
+    fn weighted_entry(
+        &mut self,
+        proto: ClusterWeight,
+        runtime_key_prefix: &str,
+        inherited: &Inherited<'_>,
+        at: At<'_>,
+    ) -> Result<WeightedEntry, ConfigError> {
+        let ClusterWeight {
+            name,
+            cluster_header,
+            weight,
+            metadata_match,
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
+            typed_per_filter_config,
+            host_rewrite_specifier,
+        } = proto;
+        at.unsupported(&ledger::cluster_weight::metadata_match, &metadata_match)?;
+        let weight = weight.ok_or_else(|| at.field("weight").error("Field 'weight' is missing"))?.value;
+        let runtime_key = (!runtime_key_prefix.is_empty()).then(|| format!("{runtime_key_prefix}.{name}").into());
+        let cluster = match (&name[..], &cluster_header[..]) {
+            ("", "") => return Err(at.error("At least one of name or cluster_header need to be specified")),
+            (name, "") => EntryCluster::Name(self.cluster(name, "weighted cluster", at.field("name"))?),
+            ("", header) => EntryCluster::Header(header_key(header, at.field("cluster_header"))?),
+            _ => return Err(at.error("Only one of name or cluster_header can be specified")),
+        };
+        let level = Level {
+            request: self.request(request_headers_to_add, request_headers_to_remove, at)?,
+            response: self.response(response_headers_to_add, response_headers_to_remove, at)?,
+            filters: filter_level(typed_per_filter_config, at)?,
+        };
+        let levels = || std::iter::once(&level).chain(inherited.levels);
+        Ok(WeightedEntry {
+            cluster,
+            weight,
+            runtime_key,
+            host_rewrite: match host_rewrite_specifier {
+                Some(WeightHostRewrite::HostRewriteLiteral(host)) if !host.is_empty() => Some(host.into()),
+                _ => None,
+            },
+            request_headers: MutationChain::new(levels().map(|level| &level.request), self.most_specific_wins),
+            response_headers: MutationChain::new(levels().map(|level| &level.response), self.most_specific_wins),
+            filter_configs: FilterConfigs::new([&level.filters]),
+        })
+    }
+
+    fn host_rewrite(
+        &self,
+        proto: Option<HostRewriteSpecifier>,
+        at: At<'_>,
+    ) -> Result<Option<HostRewrite>, ConfigError> {
+        use HostRewriteSpecifier as S;
+        Ok(match proto {
+            None => None,
+            Some(S::HostRewriteLiteral(host) | S::HostRewriteHeader(host) | S::HostRewrite(host))
+                if host.is_empty() =>
+            {
+                None
+            }
+            Some(S::HostRewriteLiteral(host)) => Some(HostRewrite::Literal(host.into())),
+            Some(S::AutoHostRewrite(flag)) => flag.value.then_some(HostRewrite::Auto),
+            Some(S::HostRewriteHeader(name)) => {
+                Some(HostRewrite::Header(header_key(&name, at.field("host_rewrite_header"))?))
+            }
+            Some(S::HostRewritePathRegex(rewrite)) => Some(HostRewrite::PathRegex(Substitution::parse(
+                rewrite,
+                at.field("host_rewrite_path_regex"),
+                self.env.regex,
+            )?)),
+            Some(S::HostRewrite(text)) => {
+                let template = Template::parse(&text, self.env.parse_format).map_err(|error| {
+                    at.field("host_rewrite").error(format_args!("Failed to create host rewrite formatter: {error}"))
+                })?;
+                Some(HostRewrite::Template(template))
+            }
+        })
+    }
+
+    pub(super) fn redirect(&self, proto: RedirectProto, at: At<'_>) -> Result<RedirectAction, ConfigError> {
+        let RedirectProto {
+            host_redirect,
+            port_redirect,
+            response_code,
+            strip_query,
+            scheme_rewrite_specifier,
+            path_rewrite_specifier,
+        } = proto;
+        let scheme = match scheme_rewrite_specifier {
+            Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
+            Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) if !scheme.is_empty() => Some(scheme.into()),
+            _ => None,
+        };
+        use PathRewriteSpecifier as S;
+        let path = match path_rewrite_specifier {
+            None => None,
+            Some(S::PathRedirect(text) | S::PrefixRewrite(text) | S::PathRewrite(text)) if text.is_empty() => None,
+            Some(S::PathRedirect(path)) => {
+                if strip_query && path.contains('?') {
+                    at.field("path_redirect").warn(
+                        "envoy.config.route.v3.RedirectAction.path_redirect",
+                        format!(
+                            "`strip_query` is set to true, but `path_redirect` contains query string and it will not be \
+                             stripped: {path}"
+                        ),
+                    );
+                }
+                Some(RedirectPath::Fixed(path.into()))
+            }
+            Some(S::PrefixRewrite(prefix)) => Some(RedirectPath::Rewrite(PathRewrite::Prefix(prefix.into()))),
+            Some(S::RegexRewrite(rewrite)) => Some(RedirectPath::Rewrite(PathRewrite::Regex(Substitution::parse(
+                rewrite,
+                at.field("regex_rewrite"),
+                self.env.regex,
+            )?))),
+            Some(S::PathRewrite(text)) => {
+                let template = Template::parse(&text, self.env.parse_format).map_err(|error| {
+                    at.field("path_rewrite").error(format_args!("Failed to create path rewrite formatter: {error}"))
+                })?;
+                Some(RedirectPath::Rewrite(PathRewrite::Whole(template)))
+            }
+        };
+        Ok(RedirectAction {
+            status: match RedirectResponseCode::try_from(response_code) {
+                Ok(RedirectResponseCode::MovedPermanently) => 301,
+                Ok(RedirectResponseCode::Found) => 302,
+                Ok(RedirectResponseCode::SeeOther) => 303,
+                Ok(RedirectResponseCode::TemporaryRedirect) => 307,
+                Ok(RedirectResponseCode::PermanentRedirect) => 308,
+                Err(_) => return Err(undefined(at, "response_code")),
+            },
+            scheme,
+            host: Some(Bytes::from(host_redirect)).filter(|host| !host.is_empty()),
+            port: Some(port_redirect).filter(|port| *port != 0),
+            path,
+            strip_query,
+        })
+    }
+
+    pub(super) fn direct_response(
+        &self,
+        proto: DirectResponseAction,
+        at: At<'_>,
+    ) -> Result<DirectResponse, ConfigError> {
+        let DirectResponseAction { status, body, body_format } = proto;
+        at.unsupported(&ledger::direct_response::body_format, &body_format)?;
+        let status = u16::try_from(status)
+            .ok()
+            .filter(|status| (200..600).contains(status))
+            .ok_or_else(|| at.field("status").error("value must be inside range [200, 600)"))?;
+        let body = match body {
+            Some(source) => data(source, self.max_body, at.field("body"))?.into(),
+            None => Bytes::new(),
+        };
+        Ok(DirectResponse { status, body })
+    }
+}
+
+/// What a cluster specifier becomes that was let through without an implementation: a request finds no cluster.
+fn no_cluster() -> ClusterSpecifier {
+    ClusterSpecifier::Header(HeaderKey::Status)
+}
+
+fn undefined(at: At<'_>, field: &str) -> ConfigError {
+    at.field(field).error("value must be one of the defined enum values")
+}
+
+fn header_key(name: &str, at: At<'_>) -> Result<HeaderKey, ConfigError> {
+    HeaderKey::parse(name).ok_or_else(|| at.error(format_args!("'{name}' is not a header name")))
+}
+
+/// `max_stream_duration`'s word about `grpc-timeout`, or else the deprecated fields'.
+fn grpc_timeout(
+    limits: Option<MaxStreamDuration>,
+    max_grpc_timeout: Option<DurationProto>,
+    grpc_timeout_offset: Option<DurationProto>,
+    at: At<'_>,
+) -> Result<Option<GrpcTimeout>, ConfigError> {
+    let bound = |max: std::time::Duration| Some(max).filter(|max| !max.is_zero());
+    if let Some(limits) = limits {
+        let at = at.field("max_stream_duration");
+        let MaxStreamDuration { max_stream_duration: _, grpc_timeout_header_max, grpc_timeout_header_offset } = limits;
+        let offset = duration(grpc_timeout_header_offset, at, "grpc_timeout_header_offset")?;
+        if let Some(max) = duration(grpc_timeout_header_max, at, "grpc_timeout_header_max")? {
+            return Ok(Some(GrpcTimeout { target: GrpcTimeoutTarget::StreamDuration, max: bound(max), offset }));
+        }
+    }
+    let offset = duration(grpc_timeout_offset, at, "grpc_timeout_offset")?;
+    Ok(duration(max_grpc_timeout, at, "max_grpc_timeout")?.map(|max| GrpcTimeout {
+        target: GrpcTimeoutTarget::Response,
+        max: bound(max),
+        offset,
+    }))
+}
+
+fn upgrades(protos: Vec<UpgradeConfigProto>, at: At<'_>) -> Result<Box<[UpgradeConfig]>, ConfigError> {
+    let mut upgrades: Vec<UpgradeConfig> = Vec::with_capacity(protos.len());
+    for (n, UpgradeConfigProto { upgrade_type, enabled, connect_config }) in protos.into_iter().enumerate() {
+        let at = at.index(n);
+        if upgrade_type.is_empty() {
+            return Err(at.field("upgrade_type").error("value length must be at least 1 characters"));
+        }
+        let protocol = upgrade_type.to_ascii_lowercase();
+        if upgrades.iter().any(|other| *other.protocol == protocol) {
+            return Err(at.error(format_args!("Duplicate upgrade {upgrade_type}")));
+        }
+        let terminate_connect = connect_config.is_some();
+        let mut allow = false;
+        if let Some(ConnectConfig { proxy_protocol_config, allow_post }) = connect_config {
+            if protocol != "connect" && protocol != "connect-udp" {
+                return Err(at.error(format_args!("Non-CONNECT upgrade type {upgrade_type} has ConnectConfig")));
+            }
+            at.field("connect_config")
+                .unsupported(&ledger::connect_config::proxy_protocol_config, &proxy_protocol_config)?;
+            allow = allow_post;
+        }
+        upgrades.push(UpgradeConfig {
+            protocol: protocol.into(),
+            enabled: enabled.is_none_or(|flag| flag.value),
+            terminate_connect,
+            allow_post: allow,
+        });
+    }
+    Ok(upgrades.into())
+}

@@ -1,0 +1,106 @@
+//! What of routing Legate does not implement.
+
+filters::ledger! {
+    /// Rows of the table.
+    pub mod table for "envoy.config.route.v3.RouteConfiguration" {
+        vhds => Refuse, "virtual hosts on demand would be missing";
+        cluster_specifier_plugins => Refuse, "plugins choose where requests go and none is built in";
+        request_mirror_policies => Warn, "mirroring sends copies of requests; the requests themselves are not affected";
+        route_specifiers => Refuse, "specifiers change the route that was found";
+    }
+}
+
+filters::ledger! {
+    /// Rows of a virtual host.
+    pub mod virtual_host for "envoy.config.route.v3.VirtualHost" {
+        matcher => Refuse, "the generic match tree decides where requests go";
+        virtual_clusters => Warn, "they only add statistics";
+        rate_limits => Warn, "only the rate limit filter reads them, and it is refused by name where configured";
+        cors => Warn, "only the CORS filter reads it";
+        retry_policy => Warn, "parsed and checked, not executed yet: a failure reaches the client that a retry could have hidden";
+        retry_policy_typed_config => Warn, "a failure reaches the client that a retry could have hidden";
+        hedge_policy => Warn, "hedging only shortens waits";
+        include_is_timeout_retry_header => Warn, "the header is for retries only";
+        request_mirror_policies => Warn, "mirroring sends copies of requests; the requests themselves are not affected";
+        route_specifiers => Refuse, "specifiers change the route that was found";
+    }
+}
+
+filters::ledger! {
+    /// Rows of a route.
+    pub mod route for "envoy.config.route.v3.Route" {
+        decorator => Warn, "it names trace spans";
+        tracing => Warn, "it samples and tags traces";
+        stat_prefix => Warn, "it only adds statistics";
+        route_specifiers => Refuse, "specifiers change the route that was found";
+        filter_action => Refuse, "another filter would have to act on it";
+    }
+}
+
+filters::ledger! {
+    /// Rows of a route's condition.
+    pub mod route_match for "envoy.config.route.v3.RouteMatch" {
+        path_match_policy => Refuse, "path matchers decide where requests go and none is built in";
+        dynamic_metadata => Refuse, "it decides where requests go";
+        filter_state => Refuse, "it decides where requests go";
+    }
+}
+
+filters::ledger! {
+    /// Rows of forwarding.
+    pub mod route_action for "envoy.config.route.v3.RouteAction" {
+        cluster_specifier_plugin => Refuse, "plugins choose where requests go and none is built in";
+        inline_cluster_specifier_plugin => Refuse, "plugins choose where requests go and none is built in";
+        metadata_match => Refuse, "it narrows which hosts get a request";
+        path_rewrite_policy => Refuse, "path rewriters change what the upstream is asked and none is built in";
+        early_data_policy => Warn, "there is no early data to be careful with";
+        retry_policy => Warn, "parsed and checked, not executed yet: a failure reaches the client that a retry could have hidden";
+        retry_policy_typed_config => Warn, "a failure reaches the client that a retry could have hidden";
+        request_mirror_policies => Warn, "mirroring sends copies of requests; the requests themselves are not affected";
+        rate_limits => Warn, "only the rate limit filter reads them, and it is refused by name where configured";
+        include_vh_rate_limits => Warn, "only the rate limit filter reads it";
+        hash_policy => Warn, "requests that would stick to a host spread over all of them";
+        cors => Warn, "only the CORS filter reads it";
+        internal_redirect_policy => Refuse, "the client would be shown redirects meant for the proxy";
+        internal_redirect_action => Refuse, "the client would be shown redirects meant for the proxy";
+        max_internal_redirects => Warn, "it bounds internal redirects, which are refused";
+        hedge_policy => Warn, "hedging only shortens waits";
+    }
+}
+
+filters::ledger! {
+    /// Rows of an upgrade's CONNECT settings.
+    pub mod connect_config for "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig" {
+        proxy_protocol_config => Refuse, "the upstream would miss the PROXY header it expects";
+    }
+}
+
+filters::ledger! {
+    /// Rows of weighted clusters.
+    pub mod weighted_cluster for "envoy.config.route.v3.WeightedCluster" {
+        use_hash_policy => Warn, "requests that would stick to a cluster are spread at random";
+    }
+}
+
+filters::ledger! {
+    /// Rows of one weighted cluster.
+    pub mod cluster_weight for "envoy.config.route.v3.WeightedCluster.ClusterWeight" {
+        metadata_match => Refuse, "it narrows which hosts get a request";
+    }
+}
+
+filters::ledger! {
+    /// Rows of retrying.
+    pub mod retry_policy for "envoy.config.route.v3.RetryPolicy" {
+        retry_priority => Warn, "retries go to the priority any request would";
+        retry_host_predicate => Warn, "a retry may meet a host it met before";
+        retry_options_predicates => Warn, "they only change how a retry is sent";
+    }
+}
+
+filters::ledger! {
+    /// Rows of direct responses.
+    pub mod direct_response for "envoy.config.route.v3.DirectResponseAction" {
+        body_format => Refuse, "the body would not be the one configured";
+    }
+}

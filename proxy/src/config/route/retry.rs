@@ -1,0 +1,128 @@
+//! `RetryPolicy`.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::route::v3::RetryPolicy as Proto;
+use envoy_types::pb::envoy::config::route::v3::retry_policy::{
+    RateLimitedRetryBackOff, ResetHeader as ResetHeaderProto, ResetHeaderFormat, RetryBackOff,
+};
+use filters::config::{At, ConfigError};
+use filters::http::HeaderName;
+use filters::matcher::{HeaderMatcher, RegexLimits};
+
+use super::ledger::retry_policy as row;
+use super::values::duration;
+use crate::route::policy::{ResetHeader, RetryOn, RetryPolicy};
+
+impl RetryPolicy {
+    /// Compiles a policy.
+    ///
+    /// # Errors
+    /// Everything Envoy rejects, in its words.
+    pub fn parse(proto: Proto, at: At<'_>, limits: RegexLimits) -> Result<Self, ConfigError> {
+        let Proto {
+            retry_on,
+            num_retries,
+            per_try_timeout,
+            per_try_idle_timeout,
+            retry_priority,
+            retry_host_predicate,
+            retry_options_predicates,
+            host_selection_retry_max_attempts,
+            retriable_status_codes,
+            retry_back_off,
+            rate_limited_retry_back_off,
+            retriable_headers,
+            retriable_request_headers,
+            refresh_cluster_on_retry,
+        } = proto;
+        at.unsupported(&row::retry_priority, &retry_priority)?;
+        at.unsupported(&row::retry_host_predicate, &retry_host_predicate)?;
+        at.unsupported(&row::retry_options_predicates, &retry_options_predicates)?;
+        let (on, unknown) = RetryOn::parse(&retry_on);
+        if !unknown.is_empty() {
+            at.field("retry_on").warn(
+                "envoy.config.route.v3.RetryPolicy.retry_on",
+                format!(
+                    "Unknown retry_on policy token(s) [{}] in retry_on config '{retry_on}'. These tokens will be silently \
+                     ignored.",
+                    unknown.join(", ")
+                ),
+            );
+        }
+        let (base_interval, max_interval) = match retry_back_off {
+            None => (None, None),
+            Some(back_off) => back_off_intervals(back_off, at.field("retry_back_off"))?,
+        };
+        let (reset_headers, reset_max_interval) = match rate_limited_retry_back_off {
+            None => (Box::default(), None),
+            Some(back_off) => reset_headers(back_off, at.field("rate_limited_retry_back_off"))?,
+        };
+        let matchers = |protos: Vec<_>, name: &'static str| {
+            let all = at.field(name);
+            let parse = |(n, matcher)| HeaderMatcher::parse(matcher, all.index(n), limits);
+            protos.into_iter().enumerate().map(parse).collect::<Result<Box<[_]>, _>>()
+        };
+        Ok(Self {
+            on,
+            num_retries: num_retries.map_or(1, |n| n.value),
+            per_try_timeout: duration(per_try_timeout, at, "per_try_timeout")?.filter(|limit| !limit.is_zero()),
+            per_try_idle_timeout: duration(per_try_idle_timeout, at, "per_try_idle_timeout")?
+                .filter(|limit| !limit.is_zero()),
+            host_selection_retry_max_attempts: match host_selection_retry_max_attempts {
+                0 => 1,
+                n => u32::try_from(n).unwrap_or(if n < 0 { 0 } else { u32::MAX }),
+            },
+            retriable_status_codes: retriable_status_codes
+                .into_iter()
+                .filter_map(|status| u16::try_from(status).ok())
+                .collect(),
+            retriable_headers: matchers(retriable_headers, "retriable_headers")?,
+            retriable_request_headers: matchers(retriable_request_headers, "retriable_request_headers")?,
+            base_interval,
+            max_interval,
+            reset_headers,
+            reset_max_interval: reset_max_interval.unwrap_or(Duration::from_secs(300)),
+            refresh_cluster_on_retry,
+        })
+    }
+}
+
+/// Base and cap, each at least one millisecond.
+fn back_off_intervals(proto: RetryBackOff, at: At<'_>) -> Result<(Option<Duration>, Option<Duration>), ConfigError> {
+    let RetryBackOff { base_interval, max_interval } = proto;
+    let base = at.required("base_interval", duration(base_interval, at, "base_interval")?)?;
+    let max = duration(max_interval, at, "max_interval")?;
+    for (name, interval) in [("base_interval", Some(base)), ("max_interval", max)] {
+        if interval.is_some_and(|interval| interval.is_zero()) {
+            return Err(at.field(name).error("value must be greater than 0s"));
+        }
+    }
+    let whole = |interval: Duration| interval.max(Duration::from_millis(1));
+    if max.is_some_and(|max| whole(max) < whole(base)) {
+        return Err(at.error("retry_policy.max_interval must greater than or equal to the base_interval"));
+    }
+    Ok((Some(whole(base)), max.map(whole)))
+}
+
+type ResetHeaders = (Box<[ResetHeader]>, Option<Duration>);
+
+fn reset_headers(proto: RateLimitedRetryBackOff, at: At<'_>) -> Result<ResetHeaders, ConfigError> {
+    let RateLimitedRetryBackOff { reset_headers, max_interval } = proto;
+    let all = at.field("reset_headers");
+    if reset_headers.is_empty() {
+        return Err(all.error("value must contain at least 1 item(s)"));
+    }
+    let parse = |(n, ResetHeaderProto { name, format }): (usize, _)| {
+        let at = all.index(n);
+        let name = HeaderName::parse(name.as_bytes())
+            .ok_or_else(|| at.field("name").error(format_args!("'{name}' is not a header name")))?;
+        let unix_timestamp = match ResetHeaderFormat::try_from(format) {
+            Ok(format) => format == ResetHeaderFormat::UnixTimestamp,
+            Err(_) => return Err(at.field("format").error("value must be one of the defined enum values")),
+        };
+        Ok(ResetHeader { name, unix_timestamp })
+    };
+    let headers = reset_headers.into_iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+    Ok((headers, duration(max_interval, at, "max_interval")?))
+}
