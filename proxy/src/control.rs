@@ -1,6 +1,558 @@
 //! The control thread: managers that own configuration state, warm it, order it and publish it to the workers.
+//!
+//! One task runs [`Control::run`]. Everything that happens (a response, a DNS answer, a report of a worker, an operator's
+//! command, a deadline) is one [`Happening`], handled to its end before the next, so managers never call back into each
+//! other. Control never waits for a worker.
 
 pub mod clusters;
 pub mod dns;
+pub mod join;
 pub mod listeners;
+pub mod observer;
+pub mod outside;
+pub mod parse;
 pub mod routes;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use stats::Store;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use xds_client::{Client, Event, Hub, Interest, Pause, Rejection, ResourceError, SourceConfig, Subscription, Update};
+
+use self::clusters::{CdsUpdate, ClusterManager, ClusterResource, Phase, Removed};
+use self::dns::{LookupId, Outcome};
+use self::join::Join;
+use self::listeners::{ListenerManager, Now, Origin};
+use self::observer::SubscriptionScope;
+use self::outside::{ClusterWorld, ListenerWorld, Sources};
+use self::parse::{ParseEnv, check_resource, decode_checked};
+use self::routes::Routes;
+use crate::config::endpoint::{LoadAssignment, Use};
+use crate::observe::catalogue::ListenerManagerStats;
+use crate::worker::Report;
+use crate::worker::mailbox::{Publisher, Retired};
+
+/// Something control has to deal with.
+pub enum Happening {
+    /// A source has something to tell.
+    Source(Client, Event),
+    /// A lookup ended.
+    Lookup(LookupId, Outcome),
+    /// A worker reports.
+    Report(Report),
+    /// A worker no longer uses something; it is freed here.
+    Retired(Retired),
+    /// Something to do with everything at hand: an admin page, a signal.
+    Call(Box<dyn FnOnce(&Control)>),
+}
+
+/// Where happenings are put.
+pub type Happenings = UnboundedSender<Happening>;
+
+/// How far the server has come (`server.state`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerState {
+    /// Workers accept connections.
+    Live,
+    /// Connections are asked to leave.
+    Draining,
+    /// Static clusters are being loaded.
+    PreInitializing,
+    /// Discovered configuration is awaited.
+    Initializing,
+}
+
+/// All managers, on the control thread.
+pub struct Control {
+    /// What parsing needs to know.
+    pub env: Rc<ParseEnv>,
+    /// Statistics.
+    pub store: Arc<Store>,
+    /// The workers' mailboxes.
+    pub publisher: Publisher,
+    /// Clusters.
+    pub clusters: RefCell<ClusterManager<ClusterWorld>>,
+    /// Listeners.
+    pub listeners: RefCell<ListenerManager<ListenerWorld, Join>>,
+    /// Discovered routes.
+    pub routes: Rc<Routes>,
+    join: Join,
+    sources: Rc<Sources>,
+    dynamic: Dynamic,
+    state: Cell<ServerState>,
+    subscriptions: RefCell<Vec<Subscription>>,
+    /// Held while clusters warm: the ACK of the response that brought them waits.
+    cds_pause: RefCell<Option<Pause>>,
+    lds_asked: Cell<bool>,
+    lds_done: Cell<bool>,
+    lds_version: RefCell<Arc<str>>,
+    listener_stats: ListenerManagerStats,
+    on_live: RefCell<Option<Box<dyn FnOnce()>>>,
+}
+
+/// `dynamic_resources`: what is discovered, and where.
+#[derive(Debug, Clone, Default)]
+pub struct Dynamic {
+    /// `cds_config` with its `initial_fetch_timeout`.
+    pub clusters: Option<(SourceConfig, Option<std::time::Duration>)>,
+    /// `lds_config` with its `initial_fetch_timeout`.
+    pub listeners: Option<(SourceConfig, Option<std::time::Duration>)>,
+}
+
+/// What [`Control::new`] is given.
+pub struct Parts {
+    /// What parsing needs to know.
+    pub env: Rc<ParseEnv>,
+    /// Statistics.
+    pub store: Arc<Store>,
+    /// The workers' mailboxes.
+    pub publisher: Publisher,
+    /// What is discovered.
+    pub dynamic: Dynamic,
+    /// How listeners drain.
+    pub listeners: listeners::Options,
+    /// Where happenings are put.
+    pub happenings: Happenings,
+    /// Called once the server is live.
+    pub on_live: Box<dyn FnOnce()>,
+}
+
+impl Control {
+    /// Managers without clusters and listeners.
+    #[must_use]
+    pub fn new(parts: Parts) -> Rc<Self> {
+        let Parts { env, store, publisher, dynamic, listeners, happenings, on_live } = parts;
+        let sources: Rc<Sources> = Rc::default();
+        let (answers, mut lookups) = tokio::sync::mpsc::unbounded_channel();
+        tokio::task::spawn_local(async move {
+            while let Some((id, outcome)) = lookups.recv().await {
+                if happenings.send(Happening::Lookup(id, outcome)).is_err() {
+                    return;
+                }
+            }
+        });
+        let resolver = dns::driver::HickoryResolver::new(answers);
+        let world =
+            ClusterWorld::new(Rc::clone(&env), publisher.clone(), Arc::clone(&store), Rc::clone(&sources), resolver);
+        let uses_cds = dynamic.clusters.is_some();
+        let clusters = ClusterManager::new(world, publisher.workers(), uses_cds, fastrand::Rng::new());
+        let routes = Rc::new(Routes::new(publisher.clone(), Arc::clone(&store), Rc::clone(&env)));
+        let join = Join::new(Rc::clone(&env), Rc::clone(&routes), Rc::clone(&sources) as _);
+        let manager = ListenerManager::new(listeners, ListenerWorld(publisher.clone()), join.clone());
+        let listener_group = store.group::<ListenerManagerStats>("listener_manager.");
+        let listener_stats = listener_group.shard(store.control_shard());
+        // Kept for as long as the process lives.
+        std::mem::forget(listener_group);
+        let control = Rc::new(Self {
+            lds_done: Cell::new(dynamic.listeners.is_none()),
+            env,
+            store,
+            publisher,
+            clusters: RefCell::new(clusters),
+            listeners: RefCell::new(manager),
+            routes,
+            join,
+            sources,
+            dynamic,
+            state: Cell::new(ServerState::PreInitializing),
+            subscriptions: RefCell::default(),
+            cds_pause: RefCell::default(),
+            lds_asked: Cell::new(false),
+            lds_version: RefCell::default(),
+            listener_stats,
+            on_live: RefCell::new(Some(on_live)),
+        });
+        let weak = Rc::downgrade(&control);
+        control.env.cluster_exists.set(Rc::new(move |name: &str| {
+            weak.upgrade().is_none_or(|control| control.clusters.try_borrow().is_ok_and(|clusters| clusters.exists(name)))
+        }));
+        control
+    }
+
+    /// Makes the xDS client known, before [`Self::start`].
+    pub fn set_hub(&self, hub: Rc<Hub>) {
+        self.sources.set(hub);
+    }
+
+    /// How far the server has come.
+    #[must_use]
+    pub fn state(&self) -> ServerState {
+        self.state.get()
+    }
+
+    /// The server drains, or no longer.
+    pub fn set_draining(&self, draining: bool) {
+        match (self.state.get(), draining) {
+            (ServerState::Live, true) => self.state.set(ServerState::Draining),
+            (ServerState::Draining, false) => self.state.set(ServerState::Live),
+            _ => {}
+        }
+    }
+
+    /// Version of the last listener response applied without errors.
+    #[must_use]
+    pub fn lds_version(&self) -> Arc<str> {
+        Arc::clone(&self.lds_version.borrow())
+    }
+
+    /// Adds a static cluster.
+    ///
+    /// # Errors
+    /// When it is invalid or its name is taken.
+    pub fn add_static_cluster(&self, resource: ClusterResource) -> Result<(), String> {
+        self.clusters.borrow_mut().add_static(resource, SystemTime::now())
+    }
+
+    /// Adds a static listener; it serves once the server is live.
+    ///
+    /// # Errors
+    /// When it is invalid, or its address is not to be had.
+    pub fn add_static_listener(&self, name: &str, raw: &bytes::Bytes) -> Result<(), String> {
+        let session = self.env.session();
+        let applied = self.listeners.borrow_mut().apply(&session, Origin::Static, name, raw, now());
+        self.env.say(&format!("listener {name:?}"), &session);
+        applied.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Begins: static clusters find their hosts, then discovery starts.
+    pub fn start(&self) {
+        self.state.set(ServerState::PreInitializing);
+        self.clusters.borrow_mut().start(Instant::now());
+        self.advance();
+    }
+
+    /// Handles happenings until the channel closes.
+    pub async fn run(&self, mut happenings: UnboundedReceiver<Happening>) {
+        self.advance();
+        loop {
+            let deadline = self.next_deadline();
+            let happening = tokio::select! {
+                biased;
+                happening = happenings.recv() => happening,
+                () = sleep_until(deadline) => {
+                    self.on_timer();
+                    self.advance();
+                    continue;
+                }
+            };
+            let Some(happening) = happening else { return };
+            self.handle(happening);
+            // What is there already is handled before anything is concluded.
+            while let Ok(happening) = happenings.try_recv() {
+                self.handle(happening);
+            }
+            self.advance();
+        }
+    }
+
+    fn handle(&self, happening: Happening) {
+        match happening {
+            Happening::Source(client, event) => self.on_source(&client, event),
+            Happening::Lookup(id, outcome) => self.clusters.borrow_mut().on_lookup(Instant::now(), id, outcome),
+            Happening::Report(Report::HostsCreated(cluster, hosts)) => {
+                for host in hosts {
+                    self.clusters.borrow_mut().on_created_host(Instant::now(), &cluster, host);
+                }
+            }
+            Happening::Report(Report::ListenerStopped(id)) => self.listeners.borrow_mut().stopped(id),
+            Happening::Retired(what) => drop(what),
+            Happening::Call(call) => call(self),
+        }
+    }
+
+    fn on_source(&self, client: &Client, event: Event) {
+        match event {
+            Event::Update(update) => self.on_update(client, update),
+            Event::Rejected { type_url, detail } => {
+                tracing::warn!(target: "config", "{type_url} rejected: {detail}");
+                match &*type_url {
+                    xds_client::CLUSTER => self.clusters.borrow_mut().cds_failed(Instant::now()),
+                    xds_client::LISTENER => self.lds_done.set(true),
+                    xds_client::ROUTE => drop(self.routes.give_up_waiting(None)),
+                    _ => {}
+                }
+            }
+            Event::Expired { type_url, names } => self.on_expired(&type_url, names),
+            Event::InitialFetchTimeout { subscription, type_url, names } => {
+                tracing::warn!(target: "config", "no initial response for {type_url} {names:?}");
+                match &*type_url {
+                    xds_client::CLUSTER => self.clusters.borrow_mut().cds_failed(Instant::now()),
+                    xds_client::LISTENER => self.lds_done.set(true),
+                    xds_client::ROUTE => drop(self.routes.give_up_waiting(Some(subscription))),
+                    // Clusters keep the time of their own warming.
+                    _ => {}
+                }
+            }
+            Event::Connected => tracing::info!(target: "config", "connected to a control plane"),
+            Event::Disconnected { reason } => {
+                tracing::warn!(target: "config", "gRPC config stream to a control plane closed: {reason}");
+            }
+        }
+    }
+
+    fn on_update(&self, client: &Client, update: Update) {
+        let Update { type_url, version, resources, removed, full_state, ticket, .. } = update;
+        let result = match &*type_url {
+            xds_client::CLUSTER => self.on_clusters(&version, resources, removed, full_state),
+            xds_client::ENDPOINTS => self.on_endpoints(resources, &removed),
+            xds_client::LISTENER => self.on_listeners(&version, resources, removed, full_state),
+            xds_client::ROUTE => self.routes.apply(&version, resources).1,
+            other => Err(Rejection::whole(format!("{other} is not handled"))),
+        };
+        if let Err(rejection) = &result {
+            tracing::warn!(target: "config", "{type_url} update rejected: {}", rejection.detail(&type_url));
+        }
+        // A cluster that still warms holds the ACK back, as in Envoy: the pause is taken before the answer is given.
+        if &*type_url == xds_client::CLUSTER && self.clusters.borrow().warming_count() > 0 {
+            let pause = client.pause(xds_client::CLUSTER);
+            self.cds_pause.borrow_mut().get_or_insert(pause);
+        }
+        client.answer(ticket, result);
+    }
+
+    fn on_clusters(
+        &self,
+        version: &str,
+        resources: Vec<xds_client::Resource>,
+        removed: Vec<String>,
+        full_state: bool,
+    ) -> Result<(), Rejection> {
+        // A resource that breaks the protos' rules rejects the whole response; one that means something impossible only
+        // itself.
+        let mut broken = Vec::new();
+        let mut parsed = Vec::with_capacity(resources.len());
+        for resource in resources {
+            let Some(raw) = resource.body else { continue };
+            if let Err(message) = check_resource(&self.env, xds_client::CLUSTER, &raw) {
+                broken.push(ResourceError { name: resource.name, message });
+                continue;
+            }
+            let session = self.env.session();
+            let cluster = ClusterResource::parse(session.root(), raw);
+            self.env.say(&format!("cluster {:?}", cluster.name), &session);
+            parsed.push(cluster);
+        }
+        if !broken.is_empty() {
+            self.clusters.borrow_mut().cds_failed(Instant::now());
+            return Err(Rejection { errors: broken });
+        }
+        let removed = if full_state { Removed::Others } else { Removed::Names(removed) };
+        let update = CdsUpdate { resources: parsed, removed, version: version.into() };
+        self.clusters.borrow_mut().apply(Instant::now(), SystemTime::now(), update).map_err(Rejection::whole)
+    }
+
+    fn on_endpoints(&self, resources: Vec<xds_client::Resource>, removed: &[String]) -> Result<(), Rejection> {
+        let mut errors = Vec::new();
+        let mut clusters = self.clusters.borrow_mut();
+        let now = Instant::now();
+        for resource in resources {
+            let Some(raw) = resource.body else { continue };
+            let watches = clusters.outside().watches_of(&resource.name);
+            let session = self.env.session();
+            let parsed = decode_checked::<ClusterLoadAssignment>(&self.env, xds_client::ENDPOINTS, &raw)
+                .and_then(|proto| LoadAssignment::parse(session.root(), proto, Use::Eds).map_err(|e| e.to_string()));
+            match parsed {
+                Ok(assignment) => {
+                    for watch in watches {
+                        clusters.on_assignment(now, watch, assignment.clone());
+                    }
+                }
+                Err(message) => {
+                    for watch in watches {
+                        clusters.on_assignment_failed(now, watch);
+                    }
+                    errors.push(ResourceError { name: resource.name, message });
+                }
+            }
+            self.env.say("cluster load assignment", &session);
+        }
+        for name in removed {
+            for watch in clusters.outside().watches_of(name) {
+                clusters.on_assignment_failed(now, watch);
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(Rejection { errors }) }
+    }
+
+    fn on_listeners(
+        &self,
+        version: &str,
+        resources: Vec<xds_client::Resource>,
+        removed: Vec<String>,
+        full_state: bool,
+    ) -> Result<(), Rejection> {
+        let mut errors = Vec::new();
+        for resource in &resources {
+            let Some(raw) = &resource.body else { continue };
+            if let Err(message) = check_resource(&self.env, xds_client::LISTENER, raw) {
+                errors.push(ResourceError { name: resource.name.clone(), message });
+            }
+        }
+        if !errors.is_empty() {
+            self.lds_done.set(true);
+            return Err(Rejection { errors });
+        }
+        let mut listeners = self.listeners.borrow_mut();
+        let now = now();
+        if full_state {
+            let names: BTreeSet<&str> = resources.iter().map(|resource| resource.name.as_str()).collect();
+            listeners.retain(&names, now);
+        }
+        for name in removed {
+            listeners.remove(&name, now);
+        }
+        let mut seen = BTreeSet::new();
+        for resource in &resources {
+            let Some(raw) = &resource.body else { continue };
+            let name = resource.name.as_str();
+            if !seen.insert(name) {
+                errors.push(ResourceError {
+                    name: name.to_owned(),
+                    message: format!("duplicate listener {name} found"),
+                });
+                continue;
+            }
+            let session = self.env.session();
+            let origin = Origin::Dynamic(if resource.version.is_empty() { version } else { &resource.version }.into());
+            if let Err(error) = listeners.apply(&session, origin, name, raw, now) {
+                errors.push(ResourceError { name: name.to_owned(), message: error.to_string() });
+            }
+            self.env.say(&format!("listener {name:?}"), &session);
+        }
+        self.lds_done.set(true);
+        if errors.is_empty() {
+            *self.lds_version.borrow_mut() = version.into();
+            Ok(())
+        } else {
+            Err(Rejection { errors })
+        }
+    }
+
+    fn on_expired(&self, type_url: &str, names: Vec<String>) {
+        match type_url {
+            xds_client::CLUSTER => {
+                let version = Arc::clone(self.clusters.borrow().cds_version());
+                let update = CdsUpdate { resources: Vec::new(), removed: Removed::Names(names), version };
+                // Removal cannot fail.
+                let _ = self.clusters.borrow_mut().apply(Instant::now(), SystemTime::now(), update);
+            }
+            xds_client::LISTENER => {
+                for name in names {
+                    self.listeners.borrow_mut().remove(&name, now());
+                }
+            }
+            // Endpoints and routes keep their last value, as when a server removes them.
+            _ => {}
+        }
+    }
+
+    /// Draws the conclusions of what was handled: the next stage of start-up, listeners that are warm, held ACKs.
+    fn advance(&self) {
+        let phase = self.clusters.borrow().phase();
+        if phase >= Phase::Cds && self.state.get() == ServerState::PreInitializing {
+            self.state.set(ServerState::Initializing);
+            if let Some((source, timeout)) = &self.dynamic.clusters {
+                self.subscribe(xds_client::CLUSTER, "cluster_manager.cds.", source, *timeout);
+            }
+        }
+        if phase == Phase::Initialized && !self.lds_asked.replace(true) {
+            if let Some((source, timeout)) = &self.dynamic.listeners {
+                self.subscribe(xds_client::LISTENER, "listener_manager.lds.", source, *timeout);
+            }
+        }
+        for ticket in self.join.take_warmed() {
+            if let Err(error) = self.listeners.borrow_mut().warmed(ticket, now()) {
+                tracing::error!(target: "config", "a warmed listener cannot serve: {error}");
+            }
+        }
+        if phase == Phase::Initialized
+            && self.lds_done.get()
+            && self.join.is_idle()
+            && self.state.get() == ServerState::Initializing
+        {
+            self.go_live();
+        }
+        if self.clusters.borrow().warming_count() == 0 {
+            self.cds_pause.borrow_mut().take();
+        }
+        self.count_listeners();
+    }
+
+    fn go_live(&self) {
+        self.state.set(ServerState::Live);
+        tracing::info!(target: "main", "all dependencies initialized. starting workers");
+        if let Err(failed) = self.listeners.borrow_mut().start(now()) {
+            for (name, error) in failed {
+                tracing::error!(target: "config", "listener {name:?} cannot serve: {error}");
+            }
+        }
+        if let Some(on_live) = self.on_live.take() {
+            on_live();
+        }
+    }
+
+    fn subscribe(&self, type_url: &str, scope: &str, source: &SourceConfig, timeout: Option<std::time::Duration>) {
+        let scope = SubscriptionScope::new(&self.store, scope);
+        let interest = Interest::wildcard(type_url).initial_fetch_timeout(timeout).observed_by(scope);
+        match routes::Subscriber::subscribe(&*self.sources, source, interest) {
+            Ok(subscription) => self.subscriptions.borrow_mut().push(subscription),
+            Err(error) => {
+                tracing::error!(target: "config", "{type_url} cannot be subscribed to: {error}");
+                match type_url {
+                    xds_client::CLUSTER => self.clusters.borrow_mut().cds_failed(Instant::now()),
+                    _ => self.lds_done.set(true),
+                }
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let clusters = self.clusters.borrow().next_deadline();
+        let listeners = self.listeners.borrow_mut().tick(Instant::now());
+        clusters.into_iter().chain(listeners).min()
+    }
+
+    fn on_timer(&self) {
+        self.clusters.borrow_mut().on_timer(Instant::now());
+        self.listeners.borrow_mut().tick(Instant::now());
+    }
+
+    fn count_listeners(&self) {
+        let (counters, gauges) = {
+            let listeners = self.listeners.borrow();
+            (listeners.counters(), listeners.gauges())
+        };
+        let stats = &self.listener_stats;
+        let raise = |counter: stats::Counter<'_>, to: u64| counter.add(to.saturating_sub(counter.value()));
+        raise(stats.listener_added(), counters.added);
+        raise(stats.listener_modified(), counters.modified);
+        raise(stats.listener_removed(), counters.removed);
+        raise(stats.listener_stopped(), counters.stopped);
+        raise(stats.listener_create_success(), counters.create_success);
+        raise(stats.listener_create_failure(), counters.create_failure);
+        raise(stats.listener_in_place_updated(), counters.in_place_updated);
+        stats.total_listeners_warming().set(gauges.warming);
+        stats.total_listeners_active().set(gauges.active);
+        stats.total_listeners_draining().set(gauges.draining);
+        stats.total_filter_chains_draining().set(gauges.filter_chains_draining);
+        stats.workers_started().set(gauges.workers_started);
+    }
+}
+
+/// The time of a call to the listener manager.
+#[must_use]
+pub fn now() -> Now {
+    Now { instant: Instant::now(), wall: SystemTime::now() }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,6 +1,5 @@
 //! HTTP: codecs, the connection manager and the life of a stream.
 
-pub mod cidr;
 pub mod codec;
 pub mod connection;
 pub mod hygiene;

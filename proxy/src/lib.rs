@@ -7,6 +7,7 @@ pub mod downstream;
 pub mod http;
 pub mod observe;
 pub mod route;
+pub mod server;
 pub mod sys;
 pub mod tcp;
 pub mod transport;

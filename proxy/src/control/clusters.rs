@@ -348,6 +348,12 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
         self.phase
     }
 
+    /// Whether a cluster of this name is known, in use or warming.
+    #[must_use]
+    pub fn exists(&self, name: &str) -> bool {
+        self.clusters.contains_key(name)
+    }
+
     /// Whether a cluster of this name is in use.
     #[must_use]
     pub fn is_active(&self, name: &str) -> bool {

@@ -55,6 +55,12 @@ impl Join {
         warmed
     }
 
+    /// Whether no version of a listener waits for anything.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.0.waiting.borrow().is_empty()
+    }
+
     fn chain(&self, at: &At<'_>, chain: &FilterChain, keys: &mut Vec<Arc<str>>) -> Result<ChainService, ConfigError> {
         let env = &self.0.env;
         Ok(match &chain.network {
@@ -153,6 +159,9 @@ pub fn initial_fetch_timeout(
 ) -> Option<std::time::Duration> {
     match &source.initial_fetch_timeout {
         None => Some(xds_client::DEFAULT_INITIAL_FETCH_TIMEOUT),
-        Some(timeout) => std::time::Duration::try_from(*timeout).ok().filter(|timeout| !timeout.is_zero()),
+        Some(timeout) => {
+            let (seconds, nanos) = (u64::try_from(timeout.seconds).ok()?, u32::try_from(timeout.nanos).ok()?);
+            Some(std::time::Duration::new(seconds, nanos)).filter(|timeout| !timeout.is_zero())
+        }
     }
 }

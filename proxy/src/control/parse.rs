@@ -55,7 +55,8 @@ pub struct ParseEnv {
     pub runtime_stats: RuntimeStats,
     /// Whether a cluster exists, once there is a cluster manager.
     pub cluster_exists: OnceLockLocal<dyn Fn(&str) -> bool>,
-    warned: RefCell<BTreeSet<String>>,
+    /// What was warned about.
+    pub warned: RefCell<BTreeSet<String>>,
 }
 
 /// Something set once after its owner was made, on the same thread.

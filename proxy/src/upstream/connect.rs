@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use filters::stream_info::Address;
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::breaker::Permit;
@@ -15,7 +17,7 @@ use super::cluster::ClusterContext;
 use super::failure::{FailureKind, UpstreamFailure};
 use super::host::Host;
 use super::pool::{ConnectionGuard, ConnectionKind};
-use crate::config::address::SocketState;
+use crate::config::address::{SocketOption, SocketOptionValue, SocketState, TcpKeepalive};
 use crate::transport::Io;
 
 /// A connection of its own for one layer-4 stream; counts as an upstream connection until dropped.
@@ -110,9 +112,9 @@ async fn tcp_socket(context: &ClusterContext, address: SocketAddr) -> io::Result
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_nodelay(true)?;
     let options = &context.config.connection;
-    let socket_ref = socket2::SockRef::from(&socket);
+    let socket_ref = SockRef::from(&socket);
     if let Some(keepalive) = &options.tcp_keepalive {
-        keepalive.apply(&socket_ref)?;
+        set_keepalive(&socket_ref, keepalive)?;
     }
     let (source, socket_options) = options.bind.source_for(address);
     let bound = || -> io::Result<()> {
@@ -120,18 +122,44 @@ async fn tcp_socket(context: &ClusterContext, address: SocketAddr) -> io::Result
             socket_ref.set_freebind_v4(true)?;
         }
         for option in socket_options.iter().filter(|option| option.state == SocketState::Prebind) {
-            option.apply(&socket_ref)?;
+            set_option(&socket_ref, option)?;
         }
         if let Some(source) = source {
             socket.bind(source)?;
         }
         for option in socket_options.iter().filter(|option| option.state == SocketState::Bound) {
-            option.apply(&socket_ref)?;
+            set_option(&socket_ref, option)?;
         }
         Ok(())
     };
     bound().inspect_err(|_| context.stats.bind_errors().inc())?;
     socket.connect(address).await
+}
+
+fn set_keepalive(socket: &SockRef<'_>, keepalive: &TcpKeepalive) -> io::Result<()> {
+    let mut set = socket2::TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        set = set.with_time(time);
+    }
+    if let Some(interval) = keepalive.interval {
+        set = set.with_interval(interval);
+    }
+    if let Some(probes) = keepalive.probes {
+        set = set.with_retries(probes);
+    }
+    socket.set_tcp_keepalive(&set)
+}
+
+fn set_option(socket: &SockRef<'_>, option: &SocketOption) -> io::Result<()> {
+    let int;
+    let value = match &option.value {
+        SocketOptionValue::Int(value) => {
+            int = value.to_ne_bytes();
+            &int[..]
+        }
+        SocketOptionValue::Bytes(bytes) => bytes,
+    };
+    crate::sys::set_socket_option(socket.as_fd(), option.level, option.name, value)
 }
 
 async fn unix_socket(path: &str) -> io::Result<UnixStream> {

@@ -223,9 +223,10 @@ impl ConnectionHandler for Rc<Handler> {
     fn count_filter(&self, listener: &ActiveListener, filter: usize, counter: FilterCounter) {
         self.with(listener, |runtime| {
             let mut counters = runtime.filter_counters.borrow_mut();
+            let Some(config) = listener.config.listener_filters.get(filter) else { return };
             let counter = counters
                 .entry((filter, counter))
-                .or_insert_with(|| self.worker.store().counter(&listener.config.filter_stat(filter, counter)));
+                .or_insert_with(|| self.worker.store().counter(&config.stat_name(counter)));
             counter.inc();
         });
     }
