@@ -247,9 +247,8 @@ fn socket_option(at: At<'_>, proto: core::SocketOption) -> Result<Option<SocketO
             _ => return Err(at.field("ip_version").error("value must be one of the defined enum values")),
         },
     };
-    let datagram_only = r#type.is_some_and(|core::socket_option::SocketType { stream, datagram }| {
-        datagram.is_some() && stream.is_none()
-    });
+    let datagram_only = r#type
+        .is_some_and(|core::socket_option::SocketType { stream, datagram }| datagram.is_some() && stream.is_none());
     Ok((!datagram_only).then_some(option))
 }
 

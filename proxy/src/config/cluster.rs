@@ -264,7 +264,7 @@ impl ClusterConfig {
         http.common.max_requests_per_connection = http
             .common
             .max_requests_per_connection
-            .or(max_requests_per_connection.map(|v| v.value).filter(|&max| max > 0));
+            .or_else(|| max_requests_per_connection.map(|v| v.value).filter(|&max| max > 0));
 
         let connection = ConnectionOptions {
             tcp_keepalive: connection::keepalive(at.field("upstream_connection_options"), upstream_connection_options)?,
@@ -275,7 +275,8 @@ impl ClusterConfig {
             transport_socket: connection::transport_socket(at.field("transport_socket"), transport_socket)?,
             tcp_idle_timeout,
         };
-        let observability_name: Arc<str> = if alt_stat_name.is_empty() { &name } else { &alt_stat_name }.as_str().into();
+        let observability_name: Arc<str> =
+            if alt_stat_name.is_empty() { &name } else { &alt_stat_name }.as_str().into();
         Ok(Self {
             stat_name: observability_name.replace(':', "_").into(),
             observability_name,

@@ -279,7 +279,8 @@ fn drop_overload(
             protos.len()
         )));
     }
-    let Some(proto::cluster_load_assignment::policy::DropOverload { category, drop_percentage }) = protos.into_iter().next()
+    let Some(proto::cluster_load_assignment::policy::DropOverload { category, drop_percentage }) =
+        protos.into_iter().next()
     else {
         return Ok(None);
     };

@@ -198,7 +198,6 @@ impl Cluster {
     fn versions(&self) -> impl Iterator<Item = &Version> {
         self.active.iter().chain(&self.warming)
     }
-
 }
 
 impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager<O> {
@@ -279,11 +278,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
         }
         self.cds_loaded = true;
         self.advance(now);
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("Error adding/updating cluster(s) {}", errors.join(", ")))
-        }
+        if errors.is_empty() { Ok(()) } else { Err(format!("Error adding/updating cluster(s) {}", errors.join(", "))) }
     }
 
     /// The first CDS response is not coming (its fetch timed out, or it was rejected whole): start-up goes on without.
@@ -293,8 +288,13 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
     }
 
     /// An assignment came for a subscription.
-    pub fn on_assignment(&mut self, now: Instant, watch: WatchId, assignment: LoadAssignment) {
-        self.feed(now, |cluster| cluster.watch == Some(watch), watch_name(&self.watches, watch), Fed::Assigned(assignment));
+    pub fn on_assignment(&mut self, now: Instant, watch: WatchId, assignment: Arc<LoadAssignment>) {
+        self.feed(
+            now,
+            |cluster| cluster.watch == Some(watch),
+            watch_name(&self.watches, watch),
+            Fed::Assigned(assignment),
+        );
     }
 
     /// The assignment for a subscription was rejected, or its source gave up.
@@ -433,9 +433,10 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
     }
 
     fn start_where(&mut self, now: Instant, which: impl Fn(&Version) -> bool) {
-        let waiting = self.clusters.iter().filter(|(_, cluster)| {
-            cluster.warming.as_ref().is_some_and(|version| !version.started && which(version))
-        });
+        let waiting = self
+            .clusters
+            .iter()
+            .filter(|(_, cluster)| cluster.warming.as_ref().is_some_and(|version| !version.started && which(version)));
         let names: Vec<Arc<str>> = waiting.map(|(name, _)| name.clone()).collect();
         for name in names {
             self.start_version(now, &name);
@@ -544,9 +545,10 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
     fn advance(&mut self, now: Instant) {
         loop {
             let waiting = |secondary: bool| {
-                self.clusters.values().filter_map(|cluster| cluster.warming.as_ref()).any(|version| {
-                    version.config.wait_for_warm_on_init && version.is_secondary() == secondary
-                })
+                self.clusters
+                    .values()
+                    .filter_map(|cluster| cluster.warming.as_ref())
+                    .any(|version| version.config.wait_for_warm_on_init && version.is_secondary() == secondary)
             };
             match self.phase {
                 Phase::Primary if !waiting(false) => {

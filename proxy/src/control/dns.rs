@@ -142,7 +142,8 @@ mod tests {
         let backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(8) };
         let config = DnsConfig { failure_backoff: Some(backoff), ..config() };
         let (mut refresh, mut random, now) = (Refresh::default(), fastrand::Rng::with_seed(3), Instant::now());
-        let mut wait = |refresh: &mut Refresh, outcome: &Outcome| refresh.next(&config, outcome, now, &mut random) - now;
+        let mut wait =
+            |refresh: &mut Refresh, outcome: &Outcome| refresh.next(&config, outcome, now, &mut random) - now;
         let failed = Outcome::Failed("SERVFAIL".to_owned());
         let mut longest = Duration::ZERO;
         for bound in [1, 2, 4, 8, 8, 8, 8, 8, 8, 8, 8] {

@@ -56,6 +56,7 @@ pub struct Breakers {
 /// A worker's handle on a cluster's breakers. Permits count on it locally, so that taking one touches no shared
 /// reference count.
 #[derive(Debug, Clone)]
+#[expect(clippy::redundant_allocation, reason = "the outer count is the worker's own, which is what makes it cheap")]
 pub struct BreakerHandle(Rc<Arc<Breakers>>);
 
 /// Something in flight; dropping it gives it back.

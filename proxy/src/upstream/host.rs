@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use filters::stream_info::Address;
 
 pub use self::health::{Health, HealthFlags};
-pub use self::set::{DropOverload, HostSet, LocalityHosts, Membership, PriorityHosts};
+pub use self::set::{DropOverload, HostSet, LocalityHosts, Membership, PlacedHosts, PriorityHosts};
 pub use self::stats::{Counter, Gauge, HostShard, HostStats};
 
 /// `filter_metadata` of an endpoint, a locality or a cluster, by filter name space.

@@ -217,9 +217,7 @@ fn extension(
         ("", "envoy.cluster.dns" | "envoy.cluster.strict_dns") => Ok(Kind::StrictDns),
         ("", "envoy.cluster.logical_dns") => Ok(Kind::LogicalDns),
         ("", "envoy.cluster.original_dst") => Ok(Kind::OriginalDst(original_dst_fields(original_dst))),
-        _ => {
-            Err(at.error(format_args!("Didn't find a registered cluster factory implementation for name: '{name}'")))
-        }
+        _ => Err(at.error(format_args!("Didn't find a registered cluster factory implementation for name: '{name}'"))),
     }
 }
 
@@ -264,9 +262,10 @@ fn original_dst_cluster(
     };
     let port_override = match upstream_port_override {
         None => None,
-        Some(port) => Some(u16::try_from(port.value).map_err(|_| {
-            at.field("upstream_port_override").error("value must be less than or equal to 65535")
-        })?),
+        Some(port) => Some(
+            u16::try_from(port.value)
+                .map_err(|_| at.field("upstream_port_override").error("value must be less than or equal to 65535"))?,
+        ),
     };
     Ok(Discovery::OriginalDst(OriginalDstConfig { header, port_override }))
 }

@@ -189,9 +189,10 @@ impl DnsConfig {
             all_addresses_in_single_endpoint: _,
             dns_min_refresh_rate,
         } = proto;
-        let failure = dns_failure_refresh_rate.map(|extension::dns_cluster::RefreshRate { base_interval, max_interval }| {
-            backoff(at.field("dns_failure_refresh_rate"), base_interval, max_interval)
-        });
+        let failure =
+            dns_failure_refresh_rate.map(|extension::dns_cluster::RefreshRate { base_interval, max_interval }| {
+                backoff(at.field("dns_failure_refresh_rate"), base_interval, max_interval)
+            });
         let resolver = typed_dns_resolver_config
             .map(|typed| ResolverConfig::typed(at.field("typed_dns_resolver_config"), typed))
             .transpose()?;
@@ -223,7 +224,8 @@ impl ResolverConfig {
         resolvers: Vec<core::Address>,
         options: Option<core::DnsResolverOptions>,
     ) -> Result<Self, ConfigError> {
-        let core::DnsResolverOptions { use_tcp_for_dns_lookups, no_default_search_domain } = options.unwrap_or_default();
+        let core::DnsResolverOptions { use_tcp_for_dns_lookups, no_default_search_domain } =
+            options.unwrap_or_default();
         let options_at = at.field("dns_resolver_options");
         options_at.unsupported(&resolver_unsupported::no_default_search_domain, &no_default_search_domain)?;
         let servers = servers(at.field("resolvers"), resolvers)?;
@@ -312,11 +314,7 @@ fn refresh(at: At<'_>, proto: Option<google::Duration>) -> Result<Duration, Conf
     }
 }
 
-fn backoff(
-    at: At<'_>,
-    base: Option<google::Duration>,
-    max: Option<google::Duration>,
-) -> Result<Backoff, ConfigError> {
+fn backoff(at: At<'_>, base: Option<google::Duration>, max: Option<google::Duration>) -> Result<Backoff, ConfigError> {
     let base = duration(at.field("base_interval"), base)?;
     let base = at.required("base_interval", base)?;
     if base <= Duration::from_millis(1) {

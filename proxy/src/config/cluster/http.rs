@@ -525,8 +525,9 @@ fn custom_settings(
         let value = at.required("value", value)?.value;
         match identifier {
             2 if value == 1 => {
-                return Err(at
-                    .error("server push is not supported by Envoy and can not be enabled via a SETTINGS parameter."));
+                return Err(
+                    at.error("server push is not supported by Envoy and can not be enabled via a SETTINGS parameter.")
+                );
             }
             8 => {
                 return Err(at.error(

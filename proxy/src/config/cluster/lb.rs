@@ -157,9 +157,7 @@ impl LbConfig {
             Ok(Enum::LeastRequest) => LbPolicy::LeastRequest(LeastRequest::default()),
             Ok(Enum::Random) => LbPolicy::Random,
             Ok(Enum::ClusterProvided) if has_subsets => {
-                return Err(
-                    at.error("cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config")
-                );
+                return Err(at.error("cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config"));
             }
             Ok(Enum::ClusterProvided) => LbPolicy::ClusterProvided,
             Ok(Enum::RingHash) => {
@@ -186,7 +184,8 @@ impl LbConfig {
         match (lb_config, &mut self.policy) {
             (Some(Config::RoundRobinLbConfig(config)), LbPolicy::RoundRobin) => {
                 let proto::cluster::RoundRobinLbConfig { slow_start_config } = config;
-                at.field("round_robin_lb_config").unsupported(&policy_unsupported::slow_start_config, &slow_start_config)
+                at.field("round_robin_lb_config")
+                    .unsupported(&policy_unsupported::slow_start_config, &slow_start_config)
             }
             (Some(Config::LeastRequestLbConfig(config)), LbPolicy::LeastRequest(policy)) => {
                 let proto::cluster::LeastRequestLbConfig { choice_count, active_request_bias, slow_start_config } =
@@ -240,12 +239,7 @@ impl LbConfig {
     }
 
     /// The first policy of the list that is known.
-    fn typed(
-        &mut self,
-        at: At<'_>,
-        cluster_name: &str,
-        proto: proto::LoadBalancingPolicy,
-    ) -> Result<(), ConfigError> {
+    fn typed(&mut self, at: At<'_>, cluster_name: &str, proto: proto::LoadBalancingPolicy) -> Result<(), ConfigError> {
         let proto::LoadBalancingPolicy { policies } = proto;
         let list = at.field("policies");
         let mut names = Vec::new();

@@ -1,8 +1,9 @@
 //! Verdicts and words as the real Envoy's `--mode validate` gives them on the same clusters.
 
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbConfig as ProtoLbConfig,
-    LbPolicy as ProtoPolicy, LeastRequestLbConfig, OriginalDstLbConfig, RefreshRate, common_lb_config,
+    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig,
+    LbConfig as ProtoLbConfig, LbPolicy as ProtoPolicy, LeastRequestLbConfig, OriginalDstLbConfig, RefreshRate,
+    common_lb_config,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{LoadBalancingPolicy, circuit_breakers, load_balancing_policy};
 use envoy_types::pb::envoy::config::core::v3 as core;
@@ -112,24 +113,52 @@ fn what_envoy_accepts() {
     for (what, proto) in [
         ("STRICT_DNS without endpoints", of_type(DiscoveryType::StrictDns)),
         ("STRICT_DNS of an address", strict(|c| c.load_assignment = endpoints(&["127.0.0.1"]))),
-        ("envoy.cluster.static", given(|c| c.cluster_discovery_type = extension("envoy.cluster.static", None).cluster_discovery_type)),
-        ("envoy.cluster.dns", strict(|c| c.cluster_discovery_type = extension("envoy.cluster.dns", dns()).cluster_discovery_type)),
+        (
+            "envoy.cluster.static",
+            given(|c| c.cluster_discovery_type = extension("envoy.cluster.static", None).cluster_discovery_type),
+        ),
+        (
+            "envoy.cluster.dns",
+            strict(|c| c.cluster_discovery_type = extension("envoy.cluster.dns", dns()).cluster_discovery_type),
+        ),
         ("by type alone", strict(|c| c.cluster_discovery_type = extension("zzz", dns()).cluster_discovery_type)),
-        ("first known policy", given(|c| c.load_balancing_policy = typed_policy(vec![("foo", unknown()), ("rr", round_robin())]))),
-        ("policy beside lb_policy", given(|c| {
-            c.lb_policy = ProtoPolicy::Random as i32;
-            c.load_balancing_policy = typed_policy(vec![("rr", round_robin())]);
-        })),
-        ("another policy's tuning", given(|c| c.lb_config = Some(ProtoLbConfig::LeastRequestLbConfig(LeastRequestLbConfig::default())))),
-        ("raw_buffer by type", given(|c| c.transport_socket = Some(core::TransportSocket {
-            name: "x".to_owned(),
-            config_type: Some(core::transport_socket::ConfigType::TypedConfig(pack_any(RawBuffer {}))),
-        }))),
-        ("a source per family", given(|c| c.upstream_bind_config = Some(core::BindConfig {
-            source_address: Some(address("127.0.0.1")),
-            extra_source_addresses: vec![core::ExtraSourceAddress { address: Some(address("::1")), socket_options: None }],
-            ..Default::default()
-        }))),
+        (
+            "first known policy",
+            given(|c| c.load_balancing_policy = typed_policy(vec![("foo", unknown()), ("rr", round_robin())])),
+        ),
+        (
+            "policy beside lb_policy",
+            given(|c| {
+                c.lb_policy = ProtoPolicy::Random as i32;
+                c.load_balancing_policy = typed_policy(vec![("rr", round_robin())]);
+            }),
+        ),
+        (
+            "another policy's tuning",
+            given(|c| c.lb_config = Some(ProtoLbConfig::LeastRequestLbConfig(LeastRequestLbConfig::default()))),
+        ),
+        (
+            "raw_buffer by type",
+            given(|c| {
+                c.transport_socket = Some(core::TransportSocket {
+                    name: "x".to_owned(),
+                    config_type: Some(core::transport_socket::ConfigType::TypedConfig(pack_any(RawBuffer {}))),
+                })
+            }),
+        ),
+        (
+            "a source per family",
+            given(|c| {
+                c.upstream_bind_config = Some(core::BindConfig {
+                    source_address: Some(address("127.0.0.1")),
+                    extra_source_addresses: vec![core::ExtraSourceAddress {
+                        address: Some(address("::1")),
+                        socket_options: None,
+                    }],
+                    ..Default::default()
+                })
+            }),
+        ),
     ] {
         assert!(parse(proto.clone()).is_ok(), "{what}: {:?}", parse(proto));
     }
@@ -214,7 +243,10 @@ fn what_envoy_refuses_and_its_words() {
             "cluster: field load_balancing_policy need to be set",
         ),
         (
-            given(|c| c.load_balancing_policy = typed_policy(vec![("foo", pack_any(RawBuffer {})), ("bar", pack_any(RawBuffer {}))])),
+            given(|c| {
+                c.load_balancing_policy =
+                    typed_policy(vec![("foo", pack_any(RawBuffer {})), ("bar", pack_any(RawBuffer {}))])
+            }),
             "cluster: didn't find a registered load balancer factory implementation for cluster: 'c' with names from \
              [foo, bar]",
         ),
@@ -241,25 +273,30 @@ fn what_envoy_refuses_and_its_words() {
         ),
         (given(|c| c.circuit_breakers = Some(limits(Some(1)))), "Unsupported field in per_host_thresholds"),
         (
-            strict(|c| c.dns_failure_refresh_rate =
-                Some(RefreshRate { base_interval: duration_of(10), max_interval: duration_of(1) })),
+            strict(|c| {
+                c.dns_failure_refresh_rate =
+                    Some(RefreshRate { base_interval: duration_of(10), max_interval: duration_of(1) })
+            }),
             "dns_failure_refresh_rate must have max_interval greater than or equal to the base_interval",
         ),
         (
-            strict(|c| c.dns_resolvers = vec![core::Address {
-                address: Some(core::address::Address::SocketAddress(address("foo"))),
-            }]),
+            strict(|c| {
+                c.dns_resolvers =
+                    vec![core::Address { address: Some(core::address::Address::SocketAddress(address("foo"))) }]
+            }),
             "malformed IP address: foo",
         ),
         (
-            given(|c| c.upstream_bind_config = Some(core::BindConfig {
-                source_address: Some(address("127.0.0.1")),
-                extra_source_addresses: vec![core::ExtraSourceAddress {
-                    address: Some(address("127.0.0.2")),
-                    socket_options: None,
-                }],
-                ..Default::default()
-            })),
+            given(|c| {
+                c.upstream_bind_config = Some(core::BindConfig {
+                    source_address: Some(address("127.0.0.1")),
+                    extra_source_addresses: vec![core::ExtraSourceAddress {
+                        address: Some(address("127.0.0.2")),
+                        socket_options: None,
+                    }],
+                    ..Default::default()
+                })
+            }),
             "Cluster c's upstream binding config has two same IP version source addresses.",
         ),
         (
@@ -320,15 +357,18 @@ fn http2_settings_are_consistent() {
 
 #[test]
 fn tls_is_refused_by_name_and_may_be_allowed() {
-    let tls = || given(|c| {
-        c.transport_socket = Some(core::TransportSocket {
-            name: "tls".to_owned(),
-            config_type: Some(core::transport_socket::ConfigType::TypedConfig(google::Any {
-                type_url: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext".to_owned(),
-                value: Vec::new(),
-            })),
-        });
-    });
+    let tls = || {
+        given(|c| {
+            c.transport_socket = Some(core::TransportSocket {
+                name: "tls".to_owned(),
+                config_type: Some(core::transport_socket::ConfigType::TypedConfig(google::Any {
+                    type_url: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+                        .to_owned(),
+                    value: Vec::new(),
+                })),
+            });
+        })
+    };
     let error = parse(tls()).unwrap_err().to_string();
     assert!(error.contains("TLS is not implemented yet"), "{error}");
     let session = Session::new(["transport_socket.typed_config".to_owned()]);
@@ -358,10 +398,8 @@ fn dns_settings_by_the_extension_and_by_the_old_fields_are_the_same() {
 
 #[test]
 fn the_destination_of_a_request() {
-    let config = OriginalDstConfig {
-        header: Some(::http::HeaderName::from_static("x-dst")),
-        port_override: Some(8080),
-    };
+    let config =
+        OriginalDstConfig { header: Some(::http::HeaderName::from_static("x-dst")), port_override: Some(8080) };
     let connection = Some("10.0.0.1:80".parse().unwrap());
     assert_eq!(config.destination(None, connection), Ok(Some("10.0.0.1:8080".parse().unwrap())));
     assert_eq!(config.destination(Some(b"10.0.0.2:1"), connection), Ok(Some("10.0.0.2:8080".parse().unwrap())));

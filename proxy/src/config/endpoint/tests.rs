@@ -72,8 +72,7 @@ fn an_endpoint_without_address_is_envoys_error() {
 fn metadata_is_kept_and_a_canary_is_known() {
     let canary = google::Value { kind: Some(google::value::Kind::BoolValue(true)) };
     let fields = google::Struct { fields: [("canary".to_owned(), canary)].into() };
-    let metadata =
-        core::Metadata { filter_metadata: [("envoy.lb".to_owned(), fields)].into(), ..Default::default() };
+    let metadata = core::Metadata { filter_metadata: [("envoy.lb".to_owned(), fields)].into(), ..Default::default() };
     let endpoint =
         parse(proto::LbEndpoint { metadata: Some(metadata), ..lb_endpoint("10.0.0.1") }, Use::Static).unwrap();
     assert!(endpoint.canary);

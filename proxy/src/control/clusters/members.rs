@@ -8,7 +8,9 @@ use filters::stream_info::Address;
 
 use crate::config::address::EndpointAddress;
 use crate::config::endpoint::{Endpoint, LoadAssignment};
-use crate::upstream::host::{HealthFlags, Host, HostAttributes, HostSet, HostState, Locality, PriorityHosts};
+use crate::upstream::host::{
+    HealthFlags, Host, HostAttributes, HostSet, HostState, Locality, PlacedHosts, PriorityHosts,
+};
 
 /// The hosts of one version of a cluster.
 #[derive(Debug)]
@@ -21,9 +23,33 @@ pub(super) struct Members {
 /// What makes a host the same host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum HostKey {
+    /// Its address.
     Address(Address),
+    /// Its address and its place in an assignment that cannot change.
+    Placed(Address, (usize, usize)),
     /// The one host of a `LOGICAL_DNS` cluster, whatever its address.
     Logical,
+}
+
+/// How the hosts of a cluster are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// By address: endpoints with the same address are one host, the first of them (EDS).
+    Address,
+    /// By endpoint and address: the same address twice is two hosts (`STATIC`, `STRICT_DNS`).
+    Endpoint,
+    /// There is one host, whatever its address (`LOGICAL_DNS`).
+    Single,
+}
+
+impl Identity {
+    fn key(self, address: &Address, place: (usize, usize)) -> HostKey {
+        match self {
+            Self::Address => HostKey::Address(address.clone()),
+            Self::Endpoint => HostKey::Placed(address.clone(), place),
+            Self::Single => HostKey::Logical,
+        }
+    }
 }
 
 /// What an update changed.
@@ -50,14 +76,14 @@ impl Members {
     }
 
     /// The hosts are what `assignment` says, names standing for `names`.
-    pub(super) fn assign(&mut self, assignment: &LoadAssignment, names: &Names, logical: bool) -> Change {
+    pub(super) fn assign(&mut self, assignment: &LoadAssignment, names: &Names, identity: Identity) -> Change {
         let mut next = Next::new(assignment);
         for (l, locality) in assignment.localities.iter().enumerate() {
             for (e, endpoint) in locality.endpoints.iter().enumerate() {
                 let place = (&locality.locality, locality.weight, locality.priority);
                 match &endpoint.address {
                     EndpointAddress::Resolved(address) => {
-                        let key = if logical { HostKey::Logical } else { HostKey::Address(address.clone()) };
+                        let key = identity.key(address, (l, e));
                         let additional = endpoint.additional_addresses.clone();
                         let hostname = endpoint.hostname.clone();
                         self.member(&mut next, key, address.clone(), additional, hostname, endpoint, place);
@@ -66,7 +92,7 @@ impl Members {
                         let addresses = names.get(&(l, e)).map_or(&[][..], Vec::as_slice);
                         let with_port = |ip: &IpAddr| std::net::SocketAddr::new(*ip, *port);
                         let hostname = if endpoint.hostname.is_empty() { host } else { &endpoint.hostname };
-                        if logical {
+                        if identity == Identity::Single {
                             let Some((first, rest)) = addresses.split_first() else { continue };
                             let rest = rest.iter().map(with_port).collect();
                             let address = Address::Ip(with_port(first));
@@ -74,7 +100,7 @@ impl Members {
                             continue;
                         }
                         for address in addresses.iter().map(with_port).map(Address::Ip) {
-                            let key = HostKey::Address(address.clone());
+                            let key = identity.key(&address, (l, e));
                             let additional = endpoint.additional_addresses.clone();
                             self.member(&mut next, key, address, additional, hostname.clone(), endpoint, place);
                         }
@@ -178,13 +204,10 @@ impl Members {
     }
 }
 
-/// The hosts of one priority by place.
-type Places = Vec<(Arc<Locality>, u32, Vec<Arc<Host>>)>;
-
 /// A host set in the making.
 struct Next {
     hosts: HashMap<HostKey, Arc<Host>>,
-    priorities: Vec<Places>,
+    priorities: Vec<Vec<PlacedHosts>>,
     added: bool,
     changed: bool,
 }
@@ -193,7 +216,12 @@ impl Next {
     fn new(assignment: &LoadAssignment) -> Self {
         let last = assignment.localities.iter().map(|locality| locality.priority).max().unwrap_or(0);
         // Priorities between are there too, empty; parsing bounds them to 128.
-        Self { hosts: HashMap::new(), priorities: (0..=last).map(|_| Vec::new()).collect(), added: false, changed: false }
+        Self {
+            hosts: HashMap::new(),
+            priorities: (0..=last).map(|_| Vec::new()).collect(),
+            added: false,
+            changed: false,
+        }
     }
 
     fn place(&mut self, locality: &Arc<Locality>, weight: u32, priority: u32, host: &Arc<Host>) {

@@ -33,9 +33,12 @@ impl ClusterResource {
                 let name = proto.name.as_str().into();
                 Self { name, raw, hash, config: ClusterConfig::parse(at, proto).map(Arc::new) }
             }
-            Err(error) => {
-                Self { name: Arc::default(), raw, hash, config: Err(at.error(format_args!("invalid Cluster: {error}"))) }
-            }
+            Err(error) => Self {
+                name: Arc::default(),
+                raw,
+                hash,
+                config: Err(at.error(format_args!("invalid Cluster: {error}"))),
+            },
         }
     }
 }

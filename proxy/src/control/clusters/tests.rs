@@ -1,9 +1,9 @@
 use std::time::UNIX_EPOCH;
 
+use envoy_types::pb::envoy::config::cluster::v3::Cluster as Proto;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig,
 };
-use envoy_types::pb::envoy::config::cluster::v3::Cluster as Proto;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::google::protobuf as google;
@@ -110,7 +110,7 @@ fn cluster(name: &str, kind: DiscoveryType) -> Proto {
 
 fn eds(name: &str) -> Proto {
     let ads = core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource::default());
-    let source = core::ConfigSource { config_source_specifier: Some(ads), ..Default::default() };
+    let source = ConfigSource { config_source_specifier: Some(ads), ..Default::default() };
     let config = EdsClusterConfig { eds_config: Some(source), service_name: String::new() };
     Proto { eds_cluster_config: Some(config), ..cluster(name, DiscoveryType::Eds) }
 }
@@ -145,8 +145,9 @@ fn with_hosts(mut proto: Proto, addresses: &[&str]) -> Proto {
     proto
 }
 
-fn assignment(name: &str, endpoints: &[(&str, u32, core::HealthStatus)]) -> LoadAssignment {
-    LoadAssignment::parse(Session::default().root(), assignment_proto(name, endpoints), Use::Eds).unwrap()
+fn assignment(name: &str, endpoints: &[(&str, u32, core::HealthStatus)]) -> Arc<LoadAssignment> {
+    let proto = assignment_proto(name, endpoints);
+    Arc::new(LoadAssignment::parse(Session::default().root(), proto, Use::Eds).unwrap())
 }
 
 fn resource(proto: &Proto) -> ClusterResource {
@@ -164,7 +165,9 @@ const DOWN: core::HealthStatus = core::HealthStatus::Unhealthy;
 #[test]
 fn start_up_goes_from_primary_over_secondary_clusters_to_cds() {
     let (mut manager, now) = manager(true);
-    manager.add_static(resource(&with_hosts(cluster("s", DiscoveryType::StrictDns), &["db.example"])), UNIX_EPOCH).unwrap();
+    manager
+        .add_static(resource(&with_hosts(cluster("s", DiscoveryType::StrictDns), &["db.example"])), UNIX_EPOCH)
+        .unwrap();
     manager.add_static(resource(&eds("e")), UNIX_EPOCH).unwrap();
     manager.start(now);
     assert_eq!(said(&mut manager), ["phase Primary", "resolve db.example"]);
@@ -172,10 +175,7 @@ fn start_up_goes_from_primary_over_secondary_clusters_to_cds() {
     let id = manager.outside().questions[0].0;
     let found = Outcome::Addresses { addresses: vec!["10.0.0.9".parse().unwrap()], ttl: Duration::from_secs(1) };
     manager.on_lookup(now, id, found);
-    assert_eq!(
-        said(&mut manager),
-        ["update s Success", "publish s [10.0.0.9:80]", "phase Secondary", "subscribe 2 e"]
-    );
+    assert_eq!(said(&mut manager), ["update s Success", "publish s [10.0.0.9:80]", "phase Secondary", "subscribe 2 e"]);
 
     manager.on_assignment(now, WatchId(2), assignment("e", &[("10.0.0.1", 1, OK)]));
     assert_eq!(said(&mut manager), ["update e Success", "publish e [10.0.0.1:80]", "phase Cds"]);
@@ -224,10 +224,7 @@ fn static_clusters_cannot_be_changed_or_removed_by_cds() {
     let (mut manager, now) = manager(true);
     let ours = with_hosts(cluster("c", DiscoveryType::Static), &["10.0.0.1"]);
     manager.add_static(resource(&ours), UNIX_EPOCH).unwrap();
-    assert_eq!(
-        manager.add_static(resource(&ours), UNIX_EPOCH).unwrap_err(),
-        "cluster manager: duplicate cluster 'c'"
-    );
+    assert_eq!(manager.add_static(resource(&ours), UNIX_EPOCH).unwrap_err(), "cluster manager: duplicate cluster 'c'");
     manager.start(now);
     said(&mut manager);
     cds(&mut manager, now, &[with_hosts(cluster("c", DiscoveryType::Static), &["10.0.0.2"])]).unwrap();
@@ -436,4 +433,11 @@ fn health_changed_by_others_is_published() {
     host.state().change_flags(HealthFlags::FAILED_OUTLIER_CHECK, HealthFlags::NONE);
     manager.on_health_changed(now + Duration::from_secs(2), "c");
     assert_eq!(manager.outside().hosts["c"].membership().healthy, 1);
+}
+
+#[test]
+fn an_address_given_twice_is_two_hosts_of_a_static_cluster() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[with_hosts(cluster("c", DiscoveryType::Static), &["10.0.0.1", "10.0.0.1"])]).unwrap();
+    assert_eq!(said(&mut manager)[0], "publish c [10.0.0.1:80 10.0.0.1:80]");
 }

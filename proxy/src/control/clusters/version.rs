@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::members::{Change, Members, Names};
+use super::members::{Change, Identity, Members, Names};
 use super::{ClusterView, EndpointUpdate, MergeEvent, NEVER, PublishedCluster, WatchId};
 use crate::config::address::EndpointAddress;
 use crate::config::cluster::{ClusterConfig, Discovery, DnsConfig};
@@ -56,7 +56,7 @@ struct Target {
 /// Something happened to a version.
 #[derive(Debug)]
 pub(super) enum Fed {
-    Assigned(LoadAssignment),
+    Assigned(Arc<LoadAssignment>),
     Failed,
     Looked(LookupId, Outcome),
     Created(Arc<Host>),
@@ -107,7 +107,7 @@ impl Version {
         let config = self.config.clone();
         match &config.discovery {
             Discovery::Static(assignment) => {
-                self.assign(assignment, false);
+                self.assign(assignment);
                 self.ready = true;
             }
             Discovery::Eds(_) => {}
@@ -115,7 +115,7 @@ impl Version {
                 for (place, _) in named(dns) {
                     self.targets.insert(place, Target { due: Some(now), ..Target::default() });
                 }
-                self.assign_dns(dns);
+                self.assign(&dns.assignment);
                 // As in Envoy the first answer makes it ready; without names to ask for there is none to wait for.
                 let all_known = self.targets.is_empty();
                 self.ready = all_known || !self.members.set().priorities.iter().all(|level| level.hosts.is_empty());
@@ -136,7 +136,7 @@ impl Version {
         random: &mut fastrand::Rng,
     ) -> Vec<EndpointUpdate> {
         match event {
-            Fed::Assigned(assignment) => vec![self.assigned(now, Arc::new(assignment.clone()))],
+            Fed::Assigned(assignment) => vec![self.assigned(now, assignment.clone())],
             Fed::Failed => {
                 let mut updates = vec![EndpointUpdate::Failure];
                 updates.extend(self.without_assignment(now, cached));
@@ -254,7 +254,7 @@ impl Version {
         self.fetch_deadline = None;
         self.stale_at = assignment.endpoint_stale_after.and_then(|after| now.checked_add(after));
         self.ready = true;
-        let change = self.assign(&assignment, false);
+        let change = self.assign(&assignment);
         self.assignment = Some(assignment);
         if change == Change::None { EndpointUpdate::NoRebuild } else { EndpointUpdate::Success }
     }
@@ -304,7 +304,7 @@ impl Version {
             }
             Outcome::Failed(_) => return vec![EndpointUpdate::Failure],
         };
-        match self.assign_dns(dns) {
+        match self.assign(&dns.assignment) {
             Change::None if update == EndpointUpdate::Success => vec![EndpointUpdate::NoRebuild],
             _ => vec![update],
         }
@@ -319,7 +319,7 @@ impl Version {
         }
         if due(self.stale_at) {
             self.stale_at = None;
-            self.assign(&LoadAssignment::default(), false);
+            self.assign(&LoadAssignment::default());
             updates.push(EndpointUpdate::Stale);
         }
         if due(self.sweep_at) {
@@ -331,13 +331,13 @@ impl Version {
         updates
     }
 
-    fn assign_dns(&mut self, dns: &DnsConfig) -> Change {
-        let logical = matches!(self.config.discovery, Discovery::LogicalDns(_));
-        self.assign(&dns.assignment, logical)
-    }
-
-    fn assign(&mut self, assignment: &LoadAssignment, logical: bool) -> Change {
-        let change = self.members.assign(assignment, &self.names, logical);
+    fn assign(&mut self, assignment: &LoadAssignment) -> Change {
+        let identity = match self.config.discovery {
+            Discovery::Static(_) | Discovery::StrictDns(_) => Identity::Endpoint,
+            Discovery::Eds(_) | Discovery::OriginalDst(_) => Identity::Address,
+            Discovery::LogicalDns(_) => Identity::Single,
+        };
+        let change = self.members.assign(assignment, &self.names, identity);
         self.unpublished = self.unpublished.max(change);
         change
     }

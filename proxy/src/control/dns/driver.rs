@@ -100,11 +100,8 @@ fn build(config: &ResolverConfig) -> Result<TokioResolver, NetError> {
     if let Some(tries) = config.tries {
         options.attempts = tries as usize;
     }
-    options.server_ordering_strategy = if config.rotate {
-        ServerOrderingStrategy::RoundRobin
-    } else {
-        ServerOrderingStrategy::UserProvidedOrder
-    };
+    options.server_ordering_strategy =
+        if config.rotate { ServerOrderingStrategy::RoundRobin } else { ServerOrderingStrategy::UserProvidedOrder };
     builder.build()
 }
 

@@ -51,7 +51,8 @@ fn what_is_unlimited_is_not_counted_unless_somebody_reads_it() {
     let view = tracked.breakers().view(Priority::Default, Resource::Requests);
     assert_eq!(view.remaining, Some(u32::MAX - 1));
 
-    let budget = RetryBudget { budget_percent: 20.0, min_retry_concurrency: 1, budget_interval: std::time::Duration::ZERO };
+    let budget =
+        RetryBudget { budget_percent: 20.0, min_retry_concurrency: 1, budget_interval: std::time::Duration::ZERO };
     let budgeted = handle(Thresholds { retry_budget: Some(budget), ..unlimited });
     let _active: Vec<_> =
         (0..15).map(|_| budgeted.try_acquire(Priority::Default, Resource::Requests).unwrap()).collect();

@@ -48,10 +48,13 @@ impl HealthFlags {
     pub const ALL_EDS: Self =
         Self(Self::FAILED_EDS_HEALTH.0 | Self::DEGRADED_EDS_HEALTH.0 | Self::EDS_STATUS_DRAINING.0);
 
-    const UNHEALTHY: u32 =
-        Self::FAILED_ACTIVE_HC.0 | Self::FAILED_OUTLIER_CHECK.0 | Self::FAILED_EDS_HEALTH.0 | Self::EDS_STATUS_DRAINING.0;
+    const UNHEALTHY: u32 = Self::FAILED_ACTIVE_HC.0
+        | Self::FAILED_OUTLIER_CHECK.0
+        | Self::FAILED_EDS_HEALTH.0
+        | Self::EDS_STATUS_DRAINING.0;
     const DEGRADED: u32 = Self::DEGRADED_ACTIVE_HC.0 | Self::DEGRADED_EDS_HEALTH.0 | Self::DEGRADED_OUTLIER_DETECTION.0;
-    const EXCLUDED: u32 = Self::PENDING_ACTIVE_HC.0 | Self::EXCLUDED_VIA_IMMEDIATE_HC_FAIL.0;
+    const EXCLUDED: u32 =
+        Self::PENDING_ACTIVE_HC.0 | Self::EXCLUDED_VIA_IMMEDIATE_HC_FAIL.0 | Self::EDS_STATUS_DRAINING.0;
 
     /// Names as `/clusters` prints them, in its order.
     const NAMES: [(Self, &'static str); 11] = [

@@ -73,6 +73,9 @@ pub struct Membership {
     pub max_weight: u32,
 }
 
+/// The hosts of one locality in one priority, and the locality's weight.
+pub type PlacedHosts = (Arc<Locality>, u32, Vec<Arc<Host>>);
+
 impl HostSet {
     /// A set without hosts.
     #[must_use]
@@ -121,7 +124,7 @@ impl HostSet {
 impl PriorityHosts {
     /// Hosts by locality and locality weight, divided by their health as of now.
     #[must_use]
-    pub fn new(localities: Vec<(Arc<Locality>, u32, Vec<Arc<Host>>)>) -> Self {
+    pub fn new(localities: Vec<PlacedHosts>) -> Self {
         let localities: Box<[_]> = localities
             .into_iter()
             .map(|(locality, weight, hosts)| {
@@ -141,7 +144,7 @@ impl PriorityHosts {
 }
 
 /// Healthy hosts, degraded hosts, and how many are excluded. Health is read once per host: the lists agree.
-fn divide(hosts: &[Arc<Host>]) -> (Box<[Arc<Host>]>, Box<[Arc<Host>]>, usize) {
+fn divide(hosts: &[Arc<Host>]) -> (HostList, HostList, usize) {
     let (mut healthy, mut degraded, mut excluded) = (Vec::new(), Vec::new(), 0);
     for host in hosts {
         let flags = host.state().flags();
@@ -154,3 +157,5 @@ fn divide(hosts: &[Arc<Host>]) -> (Box<[Arc<Host>]>, Box<[Arc<Host>]>, usize) {
     }
     (healthy.into(), degraded.into(), excluded)
 }
+
+type HostList = Box<[Arc<Host>]>;

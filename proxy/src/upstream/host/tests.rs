@@ -33,6 +33,8 @@ fn flags_make_health() {
     ] {
         assert_eq!(flags.health(), health, "{flags}");
     }
+    assert!(HealthFlags::EDS_STATUS_DRAINING.is_excluded(), "as Envoy counts it");
+    assert!(!HealthFlags::FAILED_EDS_HEALTH.is_excluded());
 }
 
 #[test]

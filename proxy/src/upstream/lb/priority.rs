@@ -52,8 +52,7 @@ impl PriorityLoads {
     pub fn choose(&self, random: u64) -> (usize, Availability) {
         let point = u32::try_from(random % 100).unwrap_or(0) + 1;
         let mut reached = 0;
-        for (loads, availability) in
-            [(&self.healthy, Availability::Healthy), (&self.degraded, Availability::Degraded)]
+        for (loads, availability) in [(&self.healthy, Availability::Healthy), (&self.degraded, Availability::Degraded)]
         {
             for (priority, load) in loads.iter().enumerate() {
                 reached += load;
