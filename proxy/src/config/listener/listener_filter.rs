@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::extensions::filters::listener as extensions;
 use filters::config::{At, ConfigError, Entry, Verdict};
 use filters::ledger;
 
+use crate::downstream::listener_filters::FilterCounter;
 use crate::config::filter_chain::{type_name, unpack};
 
 /// The most of a client hello `tls_inspector` looks at when it does not say.
@@ -22,6 +23,21 @@ pub struct ListenerFilterConfig {
     pub kind: ListenerFilterKind,
     /// Connections it does not look at.
     pub disabled: Option<Predicate>,
+}
+
+impl ListenerFilterConfig {
+    /// The statistic a counter of this filter is.
+    #[must_use]
+    pub fn stat_name(&self, counter: FilterCounter) -> String {
+        let (family, name) = counter.name();
+        match &self.kind {
+            _ if family.is_empty() => name.to_owned(),
+            ListenerFilterKind::ProxyProtocol(config) if !config.stat_prefix.is_empty() => {
+                format!("{family}.{}.{name}", config.stat_prefix)
+            }
+            _ => format!("{family}.{name}"),
+        }
+    }
 }
 
 /// The listener filters Legate has.
