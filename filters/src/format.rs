@@ -80,6 +80,22 @@ pub enum AccessLogType {
 }
 
 impl AccessLogType {
+    /// Every type.
+    pub const ALL: [Self; 12] = [
+        Self::NotSet,
+        Self::TcpUpstreamConnected,
+        Self::TcpPeriodic,
+        Self::TcpConnectionEnd,
+        Self::DownstreamStart,
+        Self::DownstreamPeriodic,
+        Self::DownstreamEnd,
+        Self::UpstreamPoolReady,
+        Self::UpstreamPeriodic,
+        Self::UpstreamEnd,
+        Self::DownstreamTunnelSuccessfullyEstablished,
+        Self::TcpConnectionStart,
+    ];
+
     /// The name as printed.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -12,6 +12,7 @@ mod tests;
 use bytes::Bytes;
 use filters::format::{Format, FormatContext, JsonFormat};
 use filters::http::{HeaderName, Headers, Known, Method, RequestHead, ResponseHead};
+use filters::matcher::Runtime;
 use filters::stream_info::StreamInfo;
 
 use crate::observe::access_log::LogFilter;
@@ -26,7 +27,7 @@ pub struct LocalReply {
     pub body: Bytes,
     /// Content type of the body; `text/plain` when empty.
     pub content_type: Bytes,
-    /// More headers, behind the standard ones (`x-envoy-overloaded`, `location`, …).
+    /// More headers, before the standard ones (`x-envoy-overloaded`, `location`, …).
     pub headers: Headers,
     /// `grpc-status` for a gRPC client, where the one that follows from the status will not do.
     pub grpc_status: Option<GrpcStatus>,
@@ -131,56 +132,40 @@ pub fn build(
     request: Option<&RequestHead>,
     info: &mut StreamInfo,
     config: Option<&LocalReplyConfig>,
-    runtime: &dyn filters::matcher::Runtime,
+    runtime: &dyn Runtime,
 ) -> Built {
-    let LocalReply { mut status, mut body, mut content_type, headers: extra, grpc_status } = reply;
+    let LocalReply { status, mut body, mut content_type, headers, grpc_status } = reply;
     info.response_code = status;
-    let grpc = request.is_some_and(RequestHead::is_grpc);
-    let mut head = ResponseHead { status, ..ResponseHead::default() };
-    for header in extra {
-        head.headers.append(header.name, header.value);
-    }
+    let mut head = ResponseHead { status, headers, ..ResponseHead::default() };
+    let mut own_type = false;
     if let Some(config) = config {
-        config.apply(&mut head, &mut body, &mut content_type, request, info, runtime);
-        status = head.status;
-        info.response_code = status;
+        own_type = config.apply(&mut head, &mut body, &mut content_type, request, info, runtime);
+        info.response_code = head.status;
     }
-    if grpc {
-        return Built { head: grpc::trailers_only(head, &body, grpc_status), body: Bytes::new() };
+    let is_head = request.is_some_and(|request| request.method == Method::Head);
+    if request.is_some_and(RequestHead::is_grpc) {
+        let message = if is_head { &b""[..] } else { body.strip_suffix(b"\n").unwrap_or(&body) };
+        grpc::trailers_only(&mut head, message, grpc_status);
+        info.response_code = head.status;
+        return Built { head, body: Bytes::new() };
     }
     if body.is_empty() {
         head.headers.remove(&Known::ContentLength);
         head.headers.remove(&Known::ContentType);
         return Built { head, body };
     }
-    if content_type.is_empty() {
-        content_type = Bytes::from_static(b"text/plain");
+    let length = Bytes::copy_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+    head.headers.set(Known::ContentLength, length);
+    if !content_type.is_empty() && !own_type {
+        head.headers.set(Known::ContentType, content_type);
+    } else if !head.headers.contains(&Known::ContentType) {
+        head.headers.append(Known::ContentType, &b"text/plain"[..]);
     }
-    prepend(&mut head.headers, body.len(), content_type);
-    if request.is_some_and(|request| request.method == Method::Head) {
-        body = Bytes::new();
-    }
-    Built { head, body }
-}
-
-/// Puts the body's length and type before the reply's other headers, or in the place of those it brought itself.
-fn prepend(headers: &mut Headers, length: usize, content_type: Bytes) {
-    let content_type = match headers.value(&Known::ContentType) {
-        Some(own) => own.clone(),
-        None => content_type,
-    };
-    headers.remove(&Known::ContentLength);
-    headers.remove(&Known::ContentType);
-    let mut all = Headers::with_capacity(headers.len() + 4);
-    all.append(Known::ContentLength, Bytes::copy_from_slice(itoa::Buffer::new().format(length).as_bytes()));
-    all.append(Known::ContentType, content_type);
-    for header in std::mem::take(headers) {
-        all.append(header.name, header.value);
-    }
-    *headers = all;
+    Built { head, body: if is_head { Bytes::new() } else { body } }
 }
 
 impl LocalReplyConfig {
+    /// Lets the first mapper that matches and the format have their way; true when a mapper chose the content type.
     fn apply(
         &self,
         head: &mut ResponseHead,
@@ -188,17 +173,19 @@ impl LocalReplyConfig {
         content_type: &mut Bytes,
         request: Option<&RequestHead>,
         info: &mut StreamInfo,
-        runtime: &dyn filters::matcher::Runtime,
-    ) {
+        runtime: &dyn Runtime,
+    ) -> bool {
         let context = FormatContext { request, response: Some(head), ..FormatContext::new(info) };
         let mapper = self.mappers.iter().find(|mapper| mapper.filter.matches(&context, runtime));
         let mut format = self.body_format.as_ref();
+        let mut own_type = false;
         if let Some(mapper) = mapper {
             if let Some(new) = &mapper.body {
                 *body = new.clone();
             }
             let values = mapper.headers.iter().map(|header| (header, header.value.text(&context))).collect::<Vec<_>>();
             for (header, value) in values {
+                own_type |= header.name == Known::ContentType;
                 header.apply(&mut head.headers, value);
             }
             if let Some(status) = mapper.status {
@@ -218,6 +205,7 @@ impl LocalReplyConfig {
             *body = text.into();
             *content_type = format.content_type.clone();
         }
+        own_type
     }
 }
 

@@ -1,7 +1,7 @@
 //! Local replies in gRPC's terms.
 
 use bytes::Bytes;
-use filters::http::{Headers, Known, ResponseHead};
+use filters::http::{Known, ResponseHead};
 
 /// A gRPC status code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,25 +41,19 @@ pub const fn status_from_http(status: u16) -> GrpcStatus {
     }
 }
 
-/// A trailers-only response: HTTP 200, everything in the head.
-pub(super) fn trailers_only(mut head: ResponseHead, message: &[u8], status: Option<GrpcStatus>) -> ResponseHead {
+/// Makes a trailers-only response of a head: HTTP 200, the outcome among the headers.
+pub(super) fn trailers_only(head: &mut ResponseHead, message: &[u8], status: Option<GrpcStatus>) {
     let GrpcStatus(code) = status.unwrap_or_else(|| status_from_http(head.status));
-    let mut headers = Headers::with_capacity(head.headers.len() + 5);
-    headers.append(Known::ContentType, &b"application/grpc"[..]);
-    headers.append(Known::GrpcStatus, Bytes::copy_from_slice(itoa::Buffer::new().format(code).as_bytes()));
+    head.status = 200;
+    let headers = &mut head.headers;
+    headers.set(Known::ContentType, &b"application/grpc"[..]);
+    if !headers.contains(&Known::GrpcStatus) {
+        headers.append(Known::GrpcStatus, Bytes::copy_from_slice(itoa::Buffer::new().format(code).as_bytes()));
+    }
     if !message.is_empty() {
-        headers.append(Known::GrpcMessage, encode_message(message));
+        headers.set(Known::GrpcMessage, encode_message(message));
     }
-    for header in std::mem::take(&mut head.headers) {
-        let replaced = matches!(
-            header.name.known(),
-            Some(Known::ContentType | Known::ContentLength | Known::GrpcStatus | Known::GrpcMessage)
-        );
-        if !replaced {
-            headers.append(header.name, header.value);
-        }
-    }
-    ResponseHead { status: 200, headers, ..head }
+    headers.remove(&Known::ContentLength);
 }
 
 /// Percent-encodes a `grpc-message` (gRPC over HTTP/2, "Status-Message"): all but printable ASCII, and `%`.

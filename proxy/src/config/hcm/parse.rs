@@ -1,0 +1,547 @@
+//! The connection manager's own fields.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
+use envoy_types::pb::envoy::config::core::v3::scheme_header_transformation::Transformation;
+use envoy_types::pb::envoy::config::core::v3::{HttpProtocolOptions, SchemeHeaderTransformation, TypedExtensionConfig};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
+use envoy_types::pb::envoy::extensions::http::original_ip_detection::custom_header::v3::CustomHeaderConfig;
+use envoy_types::pb::envoy::extensions::http::original_ip_detection::xff::v3::{XffConfig, XffTrustedCidrs};
+use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
+use envoy_types::pb::envoy::r#type::v3::{HttpStatus, Percent};
+use envoy_types::pb::google::protobuf::{BoolValue, Duration as DurationProto, UInt32Value};
+use filters::config::{At, ConfigError};
+use filters::http::{HeaderName, Scheme};
+use filters::ledger;
+use filters::matcher::{CidrRange, CidrSet};
+use proto::http_connection_manager as nested;
+
+use super::{
+    AccessLogOptions, CodecType, HcmConfig, HcmContext, Limits, RouteSource, Timeouts, Underscores, Upgrade, filters as
+    chain, local_reply, options,
+};
+use crate::config::access_log;
+use crate::config::any;
+use crate::http::hygiene::{
+    Detection, ForwardProto, InternalAddresses, RequestHygiene, ResponseHygiene, ServerHeader, UserAgent,
+};
+use crate::http::path::{EscapedSlashes, PathOptions, StripPort};
+
+ledger! {
+    /// Fields of the connection manager that are not here.
+    pub mod unsupported for "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" {
+        http3_protocol_options => Warn, "options of HTTP/3, which is not here; they concern no other codec";
+        tracing => Warn, "tracing is not here yet; requests are served without spans";
+        early_header_mutation_extensions => Refuse, "changes headers before routing";
+        set_current_client_cert_details => Warn, "facts of client certificates; there is no TLS yet";
+        forward_client_cert_matcher => Refuse, "decides which client certificates are trusted";
+        proxy_status_config => Warn, "adds the proxy-status response header";
+        typed_header_validation_config => Refuse, "decides which requests are valid";
+        add_proxy_protocol_connection_state => Warn, "state for PROXY protocol towards upstreams";
+        path_normalization_options => Warn, "not implemented in Envoy either";
+        scoped_routes => Refuse, "scoped routes are not here yet";
+        request_id_extension => Refuse, "only the UUID extension is here";
+        original_ip_detection_extensions => Refuse, "only xff and custom_header are here";
+    }
+}
+
+/// Parses a connection manager and opens its access logs.
+///
+/// # Errors
+/// In Envoy's words where Envoy would refuse it too; naming the field where only Legate does.
+pub fn parse(
+    at: &At<'_>,
+    proto: proto::HttpConnectionManager,
+    context: &HcmContext<'_>,
+) -> Result<HcmConfig, ConfigError> {
+    #[expect(deprecated, reason = "old fields are destructured, and honoured, like all others")]
+    let proto::HttpConnectionManager {
+        codec_type,
+        stat_prefix,
+        http_filters,
+        add_user_agent,
+        tracing,
+        common_http_protocol_options,
+        http1_safe_max_connection_duration,
+        http_protocol_options,
+        http2_protocol_options,
+        http3_protocol_options,
+        server_name,
+        server_header_transformation,
+        scheme_header_transformation,
+        max_request_headers_kb,
+        stream_idle_timeout,
+        stream_flush_timeout,
+        request_timeout,
+        request_headers_timeout,
+        drain_timeout,
+        drain_timeout_jitter,
+        delayed_close_timeout,
+        access_log: access_logs,
+        access_log_flush_interval,
+        flush_access_log_on_new_request,
+        access_log_options,
+        use_remote_address,
+        xff_num_trusted_hops,
+        original_ip_detection_extensions,
+        early_header_mutation_extensions,
+        internal_address_config,
+        skip_xff_append,
+        via,
+        generate_request_id,
+        preserve_external_request_id,
+        always_set_request_id_in_response,
+        forward_client_cert_details,
+        set_current_client_cert_details,
+        forward_client_cert_matcher,
+        proxy_100_continue,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        upgrade_configs,
+        normalize_path,
+        merge_slashes,
+        path_with_escaped_slashes_action,
+        request_id_extension,
+        local_reply_config,
+        strip_matching_host_port,
+        stream_error_on_invalid_http_message,
+        path_normalization_options,
+        strip_trailing_host_dot,
+        proxy_status_config,
+        typed_header_validation_config,
+        append_x_forwarded_port,
+        append_local_overload,
+        add_proxy_protocol_connection_state,
+        forward_proto_config,
+        route_specifier,
+        strip_port_mode,
+    } = proto;
+
+    at.unsupported(&unsupported::http3_protocol_options, &http3_protocol_options)?;
+    at.unsupported(&unsupported::tracing, &tracing)?;
+    at.unsupported(&unsupported::early_header_mutation_extensions, &early_header_mutation_extensions)?;
+    at.unsupported(&unsupported::set_current_client_cert_details, &set_current_client_cert_details)?;
+    at.unsupported(&unsupported::forward_client_cert_matcher, &forward_client_cert_matcher)?;
+    at.unsupported(&unsupported::proxy_status_config, &proxy_status_config)?;
+    at.unsupported(&unsupported::typed_header_validation_config, &typed_header_validation_config)?;
+    at.unsupported(&unsupported::add_proxy_protocol_connection_state, &add_proxy_protocol_connection_state)?;
+    at.unsupported(&unsupported::path_normalization_options, &path_normalization_options)?;
+
+    if stat_prefix.is_empty() {
+        return Err(at.field("stat_prefix").error("value length must be at least 1 characters"));
+    }
+    let codec = codec(at, codec_type)?;
+    let common = common_http_protocol_options.unwrap_or_default();
+    let common_at = at.field("common_http_protocol_options");
+    // `max_response_headers_kb` concerns upstream connections only.
+    let HttpProtocolOptions {
+        idle_timeout,
+        max_connection_duration,
+        max_connection_duration_jitter,
+        max_headers_count,
+        max_response_headers_kb: _,
+        max_stream_duration,
+        headers_with_underscores_action,
+        max_requests_per_connection,
+    } = common;
+
+    let stream_idle =
+        duration(at, "stream_idle_timeout", stream_idle_timeout)?.unwrap_or(Duration::from_secs(300));
+    let timeouts = Timeouts {
+        idle: on(duration(&common_at, "idle_timeout", idle_timeout)?.unwrap_or(Duration::from_secs(3600))),
+        max_connection_duration: duration(&common_at, "max_connection_duration", max_connection_duration)?.and_then(on),
+        max_connection_duration_jitter: percent(max_connection_duration_jitter),
+        max_stream_duration: duration(&common_at, "max_stream_duration", max_stream_duration)?.and_then(on),
+        stream_idle: on(stream_idle),
+        stream_flush: on(duration(at, "stream_flush_timeout", stream_flush_timeout)?.unwrap_or(stream_idle)),
+        request: duration(at, "request_timeout", request_timeout)?.and_then(on),
+        request_headers: duration(at, "request_headers_timeout", request_headers_timeout)?.and_then(on),
+        drain: duration(at, "drain_timeout", drain_timeout)?.unwrap_or(Duration::from_secs(5)),
+        drain_jitter: percent(drain_timeout_jitter),
+        delayed_close: on(duration(at, "delayed_close_timeout", delayed_close_timeout)?.unwrap_or(Duration::from_secs(1))),
+    };
+    let limits = Limits {
+        max_request_headers_bytes: 1024
+            * ranged(at, "max_request_headers_kb", max_request_headers_kb, 60, 1..=8192)? as usize,
+        max_headers_count: ranged(&common_at, "max_headers_count", max_headers_count, 100, 1..=u32::MAX)? as usize,
+        max_requests_per_connection: max_requests_per_connection.map(|limit| limit.value).filter(|limit| *limit > 0),
+        underscores: match HeadersWithUnderscoresAction::try_from(headers_with_underscores_action) {
+            Ok(HeadersWithUnderscoresAction::Allow) => Underscores::Allow,
+            Ok(HeadersWithUnderscoresAction::RejectRequest) => Underscores::Reject,
+            Ok(HeadersWithUnderscoresAction::DropHeader) => Underscores::Drop,
+            Err(_) => return Err(common_at.field("headers_with_underscores_action").error(NOT_A_VALUE)),
+        },
+        http1_safe_max_connection_duration,
+    };
+
+    let use_remote_address = flag(use_remote_address, false);
+    if !original_ip_detection_extensions.is_empty() {
+        if use_remote_address {
+            return Err(at.error("Original IP detection extensions and use_remote_address may not be mixed"));
+        }
+        if xff_num_trusted_hops > 0 {
+            return Err(at.error("Original IP detection extensions and xff_num_trusted_hops may not be mixed"));
+        }
+    }
+    let scheme = scheme_header_transformation.unwrap_or_default();
+    let SchemeHeaderTransformation { match_upstream, transformation } = scheme;
+    let request = RequestHygiene {
+        use_remote_address,
+        xff_num_trusted_hops,
+        skip_xff_append,
+        append_x_forwarded_port,
+        mapped_ipv6: represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        detection: detections(at, original_ip_detection_extensions, context)?,
+        internal: internal_address_config.map(|config| internal(at, config)).transpose()?,
+        generate_request_id: flag(generate_request_id, true),
+        preserve_external_request_id,
+        pack_trace_reason: request_id(at, request_id_extension, context)?,
+        scheme_to_overwrite: scheme_to_overwrite(at, transformation)?,
+        user_agent: flag(add_user_agent, false).then(|| UserAgent {
+            cluster: Bytes::copy_from_slice(context.node_cluster.as_bytes()),
+            node: Bytes::copy_from_slice(context.node_id.as_bytes()),
+        }),
+        via: header_value(at, "via", via.clone())?,
+        keep_forwarded_client_cert: forward_client_cert(at, forward_client_cert_details)?,
+        forward_proto: forward_proto(at, forward_proto_config)?,
+        local_address: context.local_address,
+    };
+    let server_name = if server_name.is_empty() { "envoy".to_owned() } else { server_name };
+    let response = ResponseHygiene {
+        server: match nested::ServerHeaderTransformation::try_from(server_header_transformation) {
+            Ok(nested::ServerHeaderTransformation::Overwrite) => ServerHeader::Overwrite,
+            Ok(nested::ServerHeaderTransformation::AppendIfAbsent) => ServerHeader::AppendIfAbsent,
+            Ok(nested::ServerHeaderTransformation::PassThrough) => ServerHeader::PassThrough,
+            Err(_) => return Err(at.field("server_header_transformation").error(NOT_A_VALUE)),
+        },
+        server_name: header_value(at, "server_name", server_name)?,
+        always_set_request_id: always_set_request_id_in_response,
+        via: header_value(at, "via", via)?,
+    };
+    let strip_any = matches!(strip_port_mode, Some(nested::StripPortMode::StripAnyHostPort(true)));
+    if strip_any && strip_matching_host_port {
+        return Err(at.error(
+            "Error: Only one of `strip_matching_host_port` or `strip_any_host_port` can be set.",
+        ));
+    }
+    let path = PathOptions {
+        normalize: flag(normalize_path, false),
+        merge_slashes,
+        escaped_slashes: escaped_slashes(at, path_with_escaped_slashes_action)?,
+        strip_port: match (strip_any, strip_matching_host_port) {
+            (true, _) => StripPort::Any,
+            (false, true) => StripPort::Matching,
+            (false, false) => StripPort::Never,
+        },
+        strip_trailing_dot: strip_trailing_host_dot,
+        strip_fragment: context.strip_fragment,
+    };
+    let stream_error = flag(stream_error_on_invalid_http_message, false);
+
+    Ok(HcmConfig {
+        stat_prefix: stat_prefix.trim_end_matches('.').into(),
+        codec,
+        routes: routes(at, route_specifier)?,
+        filters: chain::parse(&at.field("http_filters"), http_filters, "http", context)?,
+        http1: options::http1(&at.field("http_protocol_options"), http_protocol_options, stream_error, context.log.convert)?,
+        http2: options::http2(&at.field("http2_protocol_options"), http2_protocol_options, stream_error)?,
+        limits,
+        timeouts,
+        request,
+        response,
+        path,
+        match_upstream_scheme: match_upstream,
+        local_reply: local_reply_config
+            .map(|config| local_reply::parse(&at.field("local_reply_config"), config, &context.log))
+            .transpose()?,
+        access_logs: access_log::parse_all(&at.field("access_log"), access_logs, &context.log)?,
+        access_log_options: log_options(
+            at,
+            access_log_options,
+            access_log_flush_interval,
+            flush_access_log_on_new_request,
+        )?,
+        upgrades: upgrades(&at.field("upgrade_configs"), upgrade_configs, context)?,
+        proxy_100_continue,
+        append_local_overload,
+    })
+}
+
+const NOT_A_VALUE: &str = "value must be one of the defined enum values";
+
+fn codec(at: &At<'_>, number: i32) -> Result<CodecType, ConfigError> {
+    match nested::CodecType::try_from(number) {
+        Ok(nested::CodecType::Auto) => Ok(CodecType::Auto),
+        Ok(nested::CodecType::Http1) => Ok(CodecType::Http1),
+        Ok(nested::CodecType::Http2) => Ok(CodecType::Http2),
+        Ok(nested::CodecType::Http3) => Err(at.error("HTTP/3 codec configured on non-QUIC listener.")),
+        Err(_) => Err(at.field("codec_type").error(NOT_A_VALUE)),
+    }
+}
+
+fn routes(at: &At<'_>, specifier: Option<nested::RouteSpecifier>) -> Result<RouteSource, ConfigError> {
+    match specifier {
+        None => Err(at.error("route_specifier: is required")),
+        Some(nested::RouteSpecifier::RouteConfig(config)) => Ok(RouteSource::Inline(Box::new(config))),
+        Some(nested::RouteSpecifier::Rds(proto::Rds { config_source, route_config_name })) => match config_source {
+            Some(source) => Ok(RouteSource::Rds { source: Box::new(source), name: route_config_name }),
+            None => Err(at.field("rds").error(
+                "An RDS config must have either a 'config_source' or an xDS-TP based 'route_config_name'.",
+            )),
+        },
+        Some(nested::RouteSpecifier::ScopedRoutes(_)) => {
+            at.field("scoped_routes").refuse_or_warn(&unsupported::scoped_routes)?;
+            Err(at.field("scoped_routes").error("without scoped routes there is no route to serve"))
+        }
+    }
+}
+
+fn upgrades(
+    at: &At<'_>,
+    protos: Vec<nested::UpgradeConfig>,
+    context: &HcmContext<'_>,
+) -> Result<Vec<Upgrade>, ConfigError> {
+    let mut upgrades = Vec::<Upgrade>::new();
+    for (n, nested::UpgradeConfig { upgrade_type, filters, enabled }) in protos.into_iter().enumerate() {
+        let here = at.index(n);
+        if upgrades.iter().any(|seen| seen.upgrade_type.eq_ignore_ascii_case(&upgrade_type)) {
+            return Err(here.error(format_args!("Error: multiple upgrade configs with the same name: '{upgrade_type}'")));
+        }
+        let filters = match filters.is_empty() {
+            true => None,
+            false => Some(chain::parse(&here.field("filters"), filters, "http upgrade", context)?),
+        };
+        upgrades.push(Upgrade { upgrade_type, enabled: flag(enabled, true), filters });
+    }
+    Ok(upgrades)
+}
+
+fn log_options(
+    at: &At<'_>,
+    proto: Option<nested::HcmAccessLogOptions>,
+    old_interval: Option<DurationProto>,
+    old_on_new_request: bool,
+) -> Result<AccessLogOptions, ConfigError> {
+    let Some(proto) = proto else {
+        return Ok(AccessLogOptions {
+            flush_interval: interval(at, old_interval)?,
+            on_new_request: old_on_new_request,
+            on_tunnel_established: false,
+        });
+    };
+    if old_interval.is_some() {
+        return Err(at.error("Only one of access_log_flush_interval or access_log_options can be specified."));
+    }
+    if old_on_new_request {
+        return Err(at.error("Only one of flush_access_log_on_new_request or access_log_options can be specified."));
+    }
+    let nested::HcmAccessLogOptions {
+        access_log_flush_interval,
+        flush_access_log_on_new_request,
+        flush_log_on_tunnel_successfully_established,
+    } = proto;
+    Ok(AccessLogOptions {
+        flush_interval: interval(&at.field("access_log_options"), access_log_flush_interval)?,
+        on_new_request: flush_access_log_on_new_request,
+        on_tunnel_established: flush_log_on_tunnel_successfully_established,
+    })
+}
+
+fn interval(at: &At<'_>, proto: Option<DurationProto>) -> Result<Option<Duration>, ConfigError> {
+    let interval = duration(at, "access_log_flush_interval", proto)?;
+    match interval {
+        Some(short) if short < Duration::from_millis(1) => {
+            Err(at.field("access_log_flush_interval").error("value must be greater than or equal to 1ms"))
+        }
+        other => Ok(other),
+    }
+}
+
+fn detections(
+    at: &At<'_>,
+    protos: Vec<TypedExtensionConfig>,
+    context: &HcmContext<'_>,
+) -> Result<Vec<Detection>, ConfigError> {
+    let at = at.field("original_ip_detection_extensions");
+    let mut detections = Vec::new();
+    for (n, TypedExtensionConfig { name, typed_config }) in protos.into_iter().enumerate() {
+        let here = at.index(n);
+        let Some(typed) = typed_config else { return Err(here.unknown_extension(&name, "")) };
+        let typed = any::unwrap(&here, typed, context.log.convert)?;
+        detections.push(match typed.type_name() {
+            "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig" => xff(&here, typed.decode(&here)?)?,
+            "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig" => {
+                custom_header(&here, typed.decode(&here)?)?
+            }
+            other if other.starts_with("envoy.extensions.http.original_ip_detection.") => {
+                here.refuse_or_warn(&unsupported::original_ip_detection_extensions)?;
+                continue;
+            }
+            other => return Err(here.unknown_extension(&name, other)),
+        });
+    }
+    Ok(detections)
+}
+
+fn xff(at: &At<'_>, proto: XffConfig) -> Result<Detection, ConfigError> {
+    let XffConfig { xff_num_trusted_hops: hops, xff_trusted_cidrs, skip_xff_append } = proto;
+    if hops > 0 && xff_trusted_cidrs.is_some() {
+        return Err(at.error("Cannot set both xff_num_trusted_hops and xff_trusted_cidrs"));
+    }
+    let trusted = xff_trusted_cidrs
+        .map(|XffTrustedCidrs { cidrs }| CidrSet::parse(&cidrs, at.field("xff_trusted_cidrs").field("cidrs")))
+        .transpose()?;
+    Ok(Detection::Xff { hops, trusted, skip_append: flag(skip_xff_append, true) })
+}
+
+fn custom_header(at: &At<'_>, proto: CustomHeaderConfig) -> Result<Detection, ConfigError> {
+    let CustomHeaderConfig { header_name, allow_extension_to_set_address_as_trusted: trusted, reject_with_status } = proto;
+    let name = HeaderName::parse(header_name.as_bytes())
+        .ok_or_else(|| at.field("header_name").error(format_args!("'{header_name}' is not a header name")))?;
+    // A status that is no error would let the request look answered.
+    let reject_with = reject_with_status
+        .map(|HttpStatus { code }| u16::try_from(code).ok().filter(|code| (400..600).contains(code)).unwrap_or(403));
+    Ok(Detection::CustomHeader { name, trusted, reject_with })
+}
+
+fn internal(at: &At<'_>, proto: nested::InternalAddressConfig) -> Result<InternalAddresses, ConfigError> {
+    let nested::InternalAddressConfig { unix_sockets, cidr_ranges } = proto;
+    let ranges = if cidr_ranges.is_empty() {
+        // RFC 1918 and RFC 4193.
+        let private = [
+            ([10, 0, 0, 0].into(), 8),
+            ([172, 16, 0, 0].into(), 12),
+            ([192, 168, 0, 0].into(), 16),
+            ([0xfd00_u16, 0, 0, 0, 0, 0, 0, 0].into(), 8),
+        ];
+        private.into_iter().map(|(address, length)| CidrRange::new(address, length)).collect()
+    } else {
+        CidrSet::parse(&cidr_ranges, at.field("internal_address_config").field("cidr_ranges"))?
+    };
+    Ok(InternalAddresses { ranges, unix_sockets })
+}
+
+/// Whether the request id carries the trace reason.
+fn request_id(
+    at: &At<'_>,
+    proto: Option<proto::RequestIdExtension>,
+    context: &HcmContext<'_>,
+) -> Result<bool, ConfigError> {
+    let Some(proto::RequestIdExtension { typed_config: Some(typed) }) = proto else { return Ok(true) };
+    let here = at.field("request_id_extension");
+    let typed = any::unwrap(&here, typed, context.log.convert)?;
+    match typed.type_name() {
+        "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig" => {
+            // The second option matters to tracing only.
+            let UuidRequestIdConfig { pack_trace_reason, use_request_id_for_trace_sampling: _ } = typed.decode(&here)?;
+            Ok(flag(pack_trace_reason, true))
+        }
+        other => {
+            Err(here.error(format_args!("Didn't find a registered implementation for type: '{other}'")))
+        }
+    }
+}
+
+fn scheme_to_overwrite(at: &At<'_>, proto: Option<Transformation>) -> Result<Option<Scheme>, ConfigError> {
+    match proto {
+        None => Ok(None),
+        Some(Transformation::SchemeToOverwrite(scheme)) => match scheme.as_str() {
+            "http" => Ok(Some(Scheme::Http)),
+            "https" => Ok(Some(Scheme::Https)),
+            _ => Err(at
+                .field("scheme_header_transformation")
+                .field("scheme_to_overwrite")
+                .error("value must be in list [http https]")),
+        },
+    }
+}
+
+/// Whether `x-forwarded-client-cert` passes on a connection without a client certificate.
+fn forward_client_cert(at: &At<'_>, number: i32) -> Result<bool, ConfigError> {
+    use nested::ForwardClientCertDetails as Mode;
+    match Mode::try_from(number) {
+        Ok(Mode::Sanitize | Mode::ForwardOnly | Mode::AppendForward | Mode::SanitizeSet) => Ok(false),
+        Ok(Mode::AlwaysForwardOnly) => Ok(true),
+        Err(_) => Err(at.field("forward_client_cert_details").error(NOT_A_VALUE)),
+    }
+}
+
+fn forward_proto(at: &At<'_>, proto: Option<proto::ForwardProtoConfig>) -> Result<ForwardProto, ConfigError> {
+    let proto::ForwardProtoConfig { https_destination_ports, http_destination_ports } = proto.unwrap_or_default();
+    let here = at.field("forward_proto_config");
+    let ports = |name: &str, ports: Vec<u32>| {
+        let port = |port| u16::try_from(port).map_err(|_| here.field(name).error("value must be a port"));
+        ports.into_iter().map(port).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(ForwardProto {
+        https_ports: ports("https_destination_ports", https_destination_ports)?,
+        http_ports: ports("http_destination_ports", http_destination_ports)?,
+    })
+}
+
+fn escaped_slashes(at: &At<'_>, number: i32) -> Result<EscapedSlashes, ConfigError> {
+    use nested::PathWithEscapedSlashesAction as Action;
+    match Action::try_from(number) {
+        Ok(Action::ImplementationSpecificDefault | Action::KeepUnchanged) => Ok(EscapedSlashes::Keep),
+        Ok(Action::RejectRequest) => Ok(EscapedSlashes::Reject),
+        Ok(Action::UnescapeAndRedirect) => Ok(EscapedSlashes::Redirect),
+        Ok(Action::UnescapeAndForward) => Ok(EscapedSlashes::Forward),
+        Err(_) => Err(at.field("path_with_escaped_slashes_action").error(NOT_A_VALUE)),
+    }
+}
+
+fn header_value(at: &At<'_>, name: &str, value: String) -> Result<Bytes, ConfigError> {
+    if value.bytes().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
+        return Err(at.field(name).error(r#"value does not match regex pattern "^[^\x00\n\r]*$""#));
+    }
+    Ok(value.into())
+}
+
+/// A wrapped bool, or what it means when unset.
+pub(super) fn flag(value: Option<BoolValue>, default: bool) -> bool {
+    value.map_or(default, |BoolValue { value }| value)
+}
+
+fn percent(value: Option<Percent>) -> f64 {
+    value.map_or(0.0, |Percent { value }| value)
+}
+
+/// Zero means off.
+fn on(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
+/// A duration that may not be negative.
+pub(super) fn duration(
+    at: &At<'_>,
+    name: &str,
+    value: Option<DurationProto>,
+) -> Result<Option<Duration>, ConfigError> {
+    let Some(DurationProto { seconds, nanos }) = value else { return Ok(None) };
+    match (u64::try_from(seconds), u32::try_from(nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Some(Duration::new(seconds, nanos))),
+        _ => Err(at.field(name).error(format_args!(
+            "Invalid duration: Expected positive duration: seconds: {seconds} nanos: {nanos}"
+        ))),
+    }
+}
+
+/// A wrapped number within a range, or its default.
+pub(super) fn ranged(
+    at: &At<'_>,
+    name: &str,
+    value: Option<UInt32Value>,
+    default: u32,
+    range: std::ops::RangeInclusive<u32>,
+) -> Result<u32, ConfigError> {
+    match value {
+        None => Ok(default),
+        Some(UInt32Value { value }) if range.contains(&value) => Ok(value),
+        Some(_) => Err(at.field(name).error(format_args!(
+            "value must be inside range [{}, {}]",
+            range.start(),
+            range.end()
+        ))),
+    }
+}
