@@ -293,9 +293,10 @@ fn options(socket: &Socket, spec: &SocketSpec, state: SocketState) -> io::Result
     };
     let applies = |wanted: Option<IpVersion>| wanted.is_none() || wanted == version;
     let mut options = spec.address.socket_options.iter();
-    options.by_ref().filter(|option| option.state == state && applies(option.ip_version)).try_for_each(|option| {
-        sys::set_socket_option(socket.as_fd(), option.level, option.name, &option.value)
-    })
+    options
+        .by_ref()
+        .filter(|option| option.state == state && applies(option.ip_version))
+        .try_for_each(|option| sys::set_socket_option(socket.as_fd(), option.level, option.name, &option.value))
 }
 
 fn target(address: &Address) -> io::Result<SockAddr> {
