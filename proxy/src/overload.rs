@@ -2,14 +2,17 @@
 //!
 //! [`Manager`] is a state machine without clock or sockets: the control thread samples the monitors every
 //! `refresh_interval`, feeds the pressures in and publishes the [`States`] that come out; workers look at those. The
-//! connection limit is not sampled: [`ConnectionLimit`] is asked for every connection.
+//! connection limit is not sampled: every accepted connection asks the process's connection budget, whose count
+//! [`Manager::connections`] is told for its gauge.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use stats::{SharedCounter, SharedGauge, Store};
+
+/// The monitor of the connection limit.
+pub const MAX_CONNECTIONS: &str = "envoy.resource_monitors.global_downstream_max_connections";
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -156,6 +159,7 @@ pub struct Manager {
     actions: Vec<ActionState>,
     states: States,
     shrink_count: Option<SharedCounter>,
+    connections: Option<(u64, SharedGauge, SharedCounter)>,
 }
 
 #[derive(Debug)]
@@ -200,6 +204,10 @@ impl Manager {
             monitors: config.monitors.iter().map(monitor).collect(),
             actions: config.actions.iter().map(action).collect(),
             states: States::default(),
+            connections: config.max_downstream_connections.map(|max| {
+                let stat = |leaf: &str| format!("overload.{MAX_CONNECTIONS}.{leaf}");
+                (max, store.gauge(&stat("pressure")), store.counter(&stat("failed_updates")))
+            }),
             shrink_count: shrinks.then(|| store.counter("overload.envoy.overload_actions.shrink_heap.shrink_count")),
         }
     }
@@ -221,6 +229,13 @@ impl Manager {
             }
         }
         self.evaluate()
+    }
+
+    /// Brings the connection limit's pressure gauge up to date with the number of downstream connections.
+    pub fn connections(&self, active: u64) {
+        if let Some((max, gauge, _)) = &self.connections {
+            gauge.set(active.saturating_mul(100) / (*max).max(1));
+        }
     }
 
     /// The caller has given memory back (`shrink_heap`).
@@ -256,66 +271,6 @@ impl MonitorState {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped; a float cast saturates")]
 fn percent(ratio: f64) -> u64 {
     (ratio.max(0.0) * 100.0) as u64
-}
-
-/// The process-wide limit of downstream connections, and the count it limits. Without a limit nothing is counted.
-#[derive(Debug, Clone)]
-pub struct ConnectionLimit(Arc<LimitState>);
-
-#[derive(Debug)]
-struct LimitState {
-    max: Option<u64>,
-    active: AtomicU64,
-    pressure: Option<SharedGauge>,
-    _failed: Option<SharedCounter>,
-}
-
-/// A counted connection; dropping it makes room for another.
-#[derive(Debug)]
-pub struct ConnectionPermit(Option<ConnectionLimit>);
-
-impl ConnectionLimit {
-    /// A limit of this many connections, or none.
-    #[must_use]
-    pub fn new(max: Option<u64>, store: &Arc<Store>) -> Self {
-        let stat = |leaf: &str| format!("overload.envoy.resource_monitors.global_downstream_max_connections.{leaf}");
-        Self(Arc::new(LimitState {
-            max,
-            active: AtomicU64::new(0),
-            pressure: max.map(|_| store.gauge(&stat("pressure"))),
-            _failed: max.map(|_| store.counter(&stat("failed_updates"))),
-        }))
-    }
-
-    /// Room for one more connection, or `None`: the connection is to be closed and counted as
-    /// `downstream_global_cx_overflow`.
-    #[must_use]
-    pub fn try_acquire(&self) -> Option<ConnectionPermit> {
-        let Some(max) = self.0.max else { return Some(ConnectionPermit(None)) };
-        let taken = self.0.active.fetch_update(Relaxed, Relaxed, |active| (active < max).then_some(active + 1));
-        taken.is_ok().then(|| ConnectionPermit(Some(self.clone())))
-    }
-
-    /// Connections now; 0 without a limit.
-    #[must_use]
-    pub fn active(&self) -> u64 {
-        self.0.active.load(Relaxed)
-    }
-
-    /// Brings the pressure gauge up to date; to be called every `refresh_interval`.
-    pub fn refresh(&self) {
-        if let (Some(gauge), Some(max)) = (&self.0.pressure, self.0.max) {
-            gauge.set(self.active().saturating_mul(100) / max.max(1));
-        }
-    }
-}
-
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        if let Some(limit) = &self.0 {
-            limit.0.active.fetch_sub(1, Relaxed);
-        }
-    }
 }
 
 /// Memory of this process in bytes by purpose, from the kernel: `VmRSS`, `RssAnon` and the like by name.
@@ -390,21 +345,6 @@ mod tests {
         assert!(!states.applies(Action::StopAcceptingRequests, u32::MAX / 3));
         states.0[Action::StopAcceptingRequests as usize] = 1.0;
         assert!(states.applies(Action::StopAcceptingRequests, u32::MAX));
-    }
-
-    #[test]
-    fn connections_are_limited_and_come_back() {
-        let store = Store::new(3, StoreOptions::default());
-        let limit = ConnectionLimit::new(Some(2), &store);
-        let first = limit.try_acquire().expect("room");
-        let _second = limit.try_acquire().expect("room");
-        assert!(limit.try_acquire().is_none());
-        drop(first);
-        assert!(limit.try_acquire().is_some());
-        assert_eq!(limit.active(), 1);
-        let none = ConnectionLimit::new(None, &store);
-        assert!(none.try_acquire().is_some());
-        assert_eq!(none.active(), 0);
     }
 
     proptest! {
