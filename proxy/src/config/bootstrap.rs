@@ -171,6 +171,7 @@ impl Bootstrap {
     ///
     /// # Errors
     /// What is wrong with it, or not supported.
+    #[expect(deprecated, reason = "every field is accounted for, deprecated ones too")]
     pub fn parse(at: At<'_>, proto: proto::Bootstrap, options: &Options) -> Result<Self, ConfigError> {
         let proto::Bootstrap {
             node,

@@ -92,6 +92,7 @@ pub fn source(at: &At<'_>, proto: core::ConfigSource) -> Result<SourceConfig, Co
 ///
 /// # Errors
 /// When it names no source, an unsupported one, or a version other than 3.
+#[expect(deprecated, reason = "the deprecated way to name a file is one")]
 pub fn parse(at: At<'_>, proto: core::ConfigSource, scope: Scope<'_>) -> Result<ConfigSource, ConfigError> {
     let core::ConfigSource { authorities, initial_fetch_timeout, resource_api_version, config_source_specifier } = proto;
     at.unsupported(&config_source_unsupported::authorities, &authorities)?;
@@ -181,6 +182,7 @@ fn file_source(at: At<'_>, proto: core::PathConfigSource) -> Result<SourceConfig
     Ok(SourceConfig::File(source))
 }
 
+#[expect(deprecated, reason = "what is deprecated is refused by name")]
 fn api_source(at: At<'_>, proto: core::ApiConfigSource) -> Result<SourceConfig, ConfigError> {
     let core::ApiConfigSource {
         api_type,
