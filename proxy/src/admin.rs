@@ -26,12 +26,12 @@ use std::time::Instant;
 
 use stats::Store;
 
-use self::backend::AdminBackend;
+pub use self::backend::AdminBackend;
 use crate::config::bootstrap::{AdminConfig, Flush};
 use crate::control::ServerState;
 use crate::logging::LogControl;
 
-pub use self::server::{AdminServer, bind};
+pub use self::server::{AdminServer, Listening, bind};
 pub use self::server_info::ServerInfo;
 
 /// What the pages need.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use stats::{SharedCounter, SharedGauge, Store};
@@ -150,6 +151,31 @@ impl States {
     pub fn saturated(&self, action: Action) -> bool {
         self.strength(action) >= 1.0
     }
+}
+
+/// The states as workers read them: one relaxed load, and nothing at all where no action is configured.
+#[derive(Debug, Default)]
+pub struct Shared([AtomicU32; Action::ALL.len()]);
+
+impl Shared {
+    /// Takes new states.
+    pub fn set(&self, states: States) {
+        for (action, slot) in Action::ALL.into_iter().zip(&self.0) {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "strengths are 0 to 1")]
+            slot.store((states.strength(action).clamp(0.0, 1.0) * f64::from(Self::FULL)) as u32, Relaxed);
+        }
+    }
+
+    /// Whether `action` applies now; `random`, uniform in `[0, 1)`, is asked only while it applies in part.
+    pub fn applies(&self, action: Action, random: impl FnOnce() -> f64) -> bool {
+        match self.0.get(action as usize).map_or(0, |slot| slot.load(Relaxed)) {
+            0 => false,
+            Self::FULL => true,
+            part => random() * f64::from(Self::FULL) < f64::from(part),
+        }
+    }
+
+    const FULL: u32 = 1 << 20;
 }
 
 /// Turns pressures into states.

@@ -3,7 +3,7 @@
 //! [`load()`] reads file and `--config-yaml` into bytes and checks them; [`Bootstrap::parse`] makes runtime types of them.
 //! Static listeners and clusters stay as bytes: their managers parse them like discovered ones.
 
-mod load;
+pub mod load;
 mod node;
 mod overload;
 pub mod runtime;
