@@ -335,11 +335,11 @@ impl Command {
             }
             "HOSTNAME" => {
                 alone()?;
-                Self::text_or_missing(&options.hostname)
+                Self::text_or_missing(options.hostname.as_bytes())
             }
             "ENVIRONMENT" => {
                 let value = std::env::var(required()?).unwrap_or_default();
-                Self::text_or_missing(cut(&value, max))
+                Self::text_or_missing(&value.as_bytes()[..max.map_or(value.len(), |max| max.min(value.len()))])
             }
             "RESPONSE_CODE_DETAILS" => {
                 no_length()?;
@@ -402,14 +402,9 @@ impl Command {
         })
     }
 
-    fn text_or_missing(text: &str) -> Self {
-        if text.is_empty() { Self::Missing } else { Self::Constant(text.as_bytes().into()) }
+    fn text_or_missing(text: &[u8]) -> Self {
+        if text.is_empty() { Self::Missing } else { Self::Constant(text.into()) }
     }
-}
-
-/// The first `max` bytes of a text, cut at a character.
-fn cut(text: &str, max: Option<usize>) -> &str {
-    max.map_or(text, |max| &text[..text.floor_char_boundary(max)])
 }
 
 fn message_named(name: &str) -> Option<Message> {

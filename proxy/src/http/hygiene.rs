@@ -113,8 +113,8 @@ impl Peer {
             _ => Scheme::Http,
         };
         Self {
-            forwarded_for: forwarded_for.map(|ip| client::text(ip)),
-            external_address: remote.map(|ip| client::text(ip)),
+            forwarded_for: forwarded_for.map(client::text),
+            external_address: remote.map(client::text),
             scheme,
             local_port: local.map(|port| port.to_string().into()),
             internal: options.is_internal(&connection.remote),

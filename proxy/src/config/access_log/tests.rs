@@ -3,7 +3,7 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::accesslog::v3::access_log::ConfigType;
 use envoy_types::pb::google::protobuf::Any;
 use filters::config::Session;
-use prost::{Message, Name};
+use prost::Name;
 
 use super::*;
 
@@ -11,15 +11,8 @@ fn no_conversion(_: &str, _: &Struct) -> Result<Bytes, String> {
     Err("no conversion here".to_owned())
 }
 
-fn any(message: &(impl Message + Name)) -> Any {
-    Any {
-        type_url: format!("type.googleapis.com/{}.{}", package(message).0, package(message).1),
-        value: message.encode_to_vec(),
-    }
-}
-
-fn package<T: Name>(_: &T) -> (&'static str, &'static str) {
-    (T::PACKAGE, T::NAME)
+fn any<T: Name>(message: &T) -> Any {
+    Any { type_url: format!("type.googleapis.com/{}.{}", T::PACKAGE, T::NAME), value: message.encode_to_vec() }
 }
 
 fn log(typed: Any, filter: Option<FilterSpecifier>) -> proto::AccessLog {

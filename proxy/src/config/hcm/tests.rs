@@ -8,7 +8,7 @@ use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration as DurationProt
 use filters::config::Session;
 use filters::format::FormatOptions;
 use filters::matcher::RegexLimits;
-use prost::{Message, Name};
+use prost::Name;
 use proto::HttpConnectionManager as Proto;
 use proto::http_connection_manager as nested;
 
@@ -31,7 +31,7 @@ fn run(proto: Proto) -> (Result<HcmConfig, String>, Vec<String>) {
     (parsed, session.take_warnings().into_iter().map(|warning| warning.path).collect())
 }
 
-fn any<T: Message + Name>(message: &T) -> Any {
+fn any<T: Name>(message: &T) -> Any {
     Any { type_url: format!("type.googleapis.com/{}.{}", T::PACKAGE, T::NAME), value: message.encode_to_vec() }
 }
 
