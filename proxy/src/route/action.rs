@@ -20,7 +20,7 @@ pub enum RouteAction {
     Redirect(Box<RedirectAction>),
     /// Answers from configuration.
     DirectResponse(DirectResponse),
-    /// A filter answers; a request that reaches the router is a 404.
+    /// A filter answers; a request that reaches the router is a 503, as if its cluster did not exist.
     NonForwarding,
 }
 
