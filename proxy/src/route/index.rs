@@ -299,3 +299,6 @@ impl Tree {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
