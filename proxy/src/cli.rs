@@ -253,7 +253,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, UsageErr
         if flag.takes == Takes::Value("uint32_t") && value.as_deref().is_some_and(|v| v.parse::<u32>().is_err()) {
             let value = value.unwrap_or_default();
             let message = format!("Couldn't read argument value from string '{value}'");
-            return Err(parse_error(&format!("({})", flag.label().trim_start_matches('(')), &message));
+            return Err(parse_error(&flag.label(), &message));
         }
         if !flag.repeats && given.has(flag.name) {
             return Err(parse_error(&flag.label(), "Argument already set!"));
@@ -297,7 +297,7 @@ fn options(given: &Given) -> Result<Options, UsageError> {
     let socket_mode = u32::from_str_radix(socket_mode, 8)
         .ok()
         .filter(|mode| *mode <= 0o777)
-        .ok_or_else(|| usage(format!("error: invalid socket-mode '{socket_mode}'")))?;
+        .ok_or_else(|| usage(format!("invalid socket-mode '{socket_mode}'")))?;
     if given.number("restart-epoch", 0) > 0 {
         return Err(usage("--restart-epoch above 0 is not supported by Legate: there is no hot restart yet".to_owned()));
     }

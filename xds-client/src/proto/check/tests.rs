@@ -340,3 +340,15 @@ fn numbers_lists_and_maps_have_rules() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_required_member_of_a_oneof_may_be_absent() {
+    use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+    use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+    let verdict = |matcher: StringMatcher| {
+        check("envoy.type.matcher.v3.StringMatcher", &matcher.encode_to_vec(), &CheckOptions::default()).map(|_| ())
+    };
+    let prefix = StringMatcher { match_pattern: Some(MatchPattern::Prefix("a".into())), ignore_case: false };
+    assert_eq!(verdict(prefix), Ok(()), "`safe_regex` is required only where it is the chosen member");
+    assert!(matches!(verdict(StringMatcher::default()), Err(CheckError::Constraints(_))), "one of them must be set");
+}

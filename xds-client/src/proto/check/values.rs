@@ -26,7 +26,10 @@ impl Checker<'_> {
             (None, Presence::Implicit) => {
                 self.rules_of_value(field, rules, field.kind.default_raw(), path)
             }
-            (None, _) if rules.required => self.violation(path, "value is required".to_owned()),
+            // A member of a oneof may be absent: another one may be set.
+            (None, _) if rules.required && field.oneof.is_none() => {
+                self.violation(path, "value is required".to_owned());
+            }
             (None, _) => {}
         }
     }
