@@ -358,8 +358,9 @@ impl Control {
                 .and_then(|proto| LoadAssignment::parse(session.root(), proto, Use::Eds).map_err(|e| e.to_string()));
             match parsed {
                 Ok(assignment) => {
+                    let assignment = Arc::new(assignment);
                     for watch in watches {
-                        clusters.on_assignment(now, watch, assignment.clone());
+                        clusters.on_assignment(now, watch, Arc::clone(&assignment));
                     }
                 }
                 Err(message) => {

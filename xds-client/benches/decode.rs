@@ -88,6 +88,16 @@ fn bootstrap(criterion: &mut Criterion) {
         "static_resources:\n  clusters: [{}]\n",
         clusters.join(",\n")
     );
+    let document = load(
+        text.as_bytes(),
+        Format::Yaml,
+        BOOTSTRAP,
+        &LoadOptions::default(),
+    );
+    assert!(
+        document.is_ok(),
+        "the benchmark's bootstrap is valid: {document:?}"
+    );
     criterion.bench_function("bootstrap_20", |bencher| {
         bencher.iter(|| {
             let document = load(

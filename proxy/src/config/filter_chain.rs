@@ -107,7 +107,8 @@ pub(crate) fn parse_all(
     default: Option<proto::FilterChain>,
     fingerprint: &Fingerprint,
 ) -> Result<ChainIndex, ConfigError> {
-    let refuse = |message: std::fmt::Arguments<'_>| at.error(format_args!("error adding listener '{address}': {message}"));
+    let refuse =
+        |message: std::fmt::Arguments<'_>| at.error(format_args!("error adding listener '{address}': {message}"));
     if chains.is_empty() && default.is_none() {
         return Err(refuse(format_args!("no filter chains specified")));
     }
@@ -131,7 +132,8 @@ pub(crate) fn parse_all(
             return Err(refuse(format_args!("partial wildcards are not supported in \"server_names\"")));
         }
         let identity = fingerprint.chains.get(index).copied().unwrap_or_default();
-        parsed.push((ChainMatch::parse(&at.field("filter_chain_match"), criteria)?, filter_chain(&at, chain, identity)?));
+        parsed
+            .push((ChainMatch::parse(&at.field("filter_chain_match"), criteria)?, filter_chain(&at, chain, identity)?));
     }
     let default = match default {
         // Its match is not looked at.
@@ -193,6 +195,5 @@ pub(crate) fn type_name(any: &Any) -> &str {
 
 /// The message in an `Any` whose type was checked.
 pub(crate) fn unpack<M: Message + Default>(at: &At<'_>, any: &Any) -> Result<M, ConfigError> {
-    M::decode(any.value.as_slice())
-        .map_err(|error| at.error(format_args!("Unable to parse {}: {error}", any.type_url)))
+    M::decode(any.value.as_slice()).map_err(|error| at.error(format_args!("Unable to parse {}: {error}", any.type_url)))
 }

@@ -4,11 +4,11 @@
 //! between two versions of a listener without touching its sockets is told apart by [`fingerprint::Fingerprint`].
 
 pub mod address;
-pub mod listener_filter;
 pub mod fingerprint;
+pub mod listener_filter;
 pub mod metadata;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
@@ -23,8 +23,8 @@ use filters::ledger;
 use prost::Message;
 
 use self::address::ListenAddress;
-use self::listener_filter::ListenerFilterConfig;
 use self::fingerprint::Fingerprint;
+use self::listener_filter::ListenerFilterConfig;
 use self::metadata::Metadata;
 use super::filter_chain;
 use crate::downstream::chain_match::ChainIndex;

@@ -380,7 +380,8 @@ impl<H: ConnectionHandler> Worker<H> {
         let v6 = Address::Ip(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), destination.port()));
         if destination.is_ipv4() {
             let v4 = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), destination.port()));
-            let dual = || by_address.get(&v6).filter(|listener| listener.config.addresses.iter().any(|a| a.ipv4_compat));
+            let dual =
+                || by_address.get(&v6).filter(|listener| listener.config.addresses.iter().any(|a| a.ipv4_compat));
             by_address.get(&v4).or_else(dual).cloned()
         } else {
             by_address.get(&v6).cloned()

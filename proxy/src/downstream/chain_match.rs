@@ -327,11 +327,7 @@ impl<K, V> Default for Exact<K, V> {
 }
 
 impl<V: Default> Prefixes<V> {
-    fn each(
-        &mut self,
-        ranges: &[Cidr],
-        mut insert: impl FnMut(&mut V) -> Result<(), Overlap>,
-    ) -> Result<(), Overlap> {
+    fn each(&mut self, ranges: &[Cidr], mut insert: impl FnMut(&mut V) -> Result<(), Overlap>) -> Result<(), Overlap> {
         if ranges.is_empty() {
             return insert(self.any.get_or_insert_default());
         }

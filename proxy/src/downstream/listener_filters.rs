@@ -215,7 +215,8 @@ impl<'a> Inspection<'a> {
             }
             ListenerFilterKind::HttpInspector => http_inspector::inspect(bytes, &mut self.detected, &count),
             ListenerFilterKind::OriginalDst => {
-                if let Some(address) = surroundings.original_dst().filter(|address| surroundings.is_elsewhere(*address)) {
+                if let Some(address) = surroundings.original_dst().filter(|address| surroundings.is_elsewhere(*address))
+                {
                     self.restore_local(Address::Ip(address));
                 }
                 Answer::Continue { consumed: 0 }

@@ -48,7 +48,7 @@ pub struct CheckReport {
     /// Deprecated fields and enum values in use, by full name.
     pub deprecated: Vec<Deprecated>,
     /// Full names of messages and fields in use that are marked as work in progress.
-    pub work_in_progress: Vec<&'static str>,
+    pub work_in_progress: Vec<String>,
 }
 
 /// A deprecated feature in use.
@@ -191,7 +191,7 @@ impl Checker<'_> {
         depth: Depth,
     ) -> Result<(), Stop> {
         if schema.work_in_progress {
-            self.work_in_progress(&schema.name);
+            self.work_in_progress(&schema.name, None);
         }
         let occurrences = self.scan(schema, bytes, path)?;
         match schema.well_known {
@@ -479,7 +479,7 @@ impl Checker<'_> {
                 });
         }
         if field.work_in_progress {
-            self.work_in_progress(&field.name);
+            self.work_in_progress(&schema.name, Some(&field.name));
         }
     }
 
@@ -502,7 +502,8 @@ impl Checker<'_> {
         }
     }
 
-    fn work_in_progress(&mut self, name: &'static str) {
+    fn work_in_progress(&mut self, message: &str, field: Option<&str>) {
+        let name = field.map_or_else(|| message.to_owned(), |field| format!("{message}.{field}"));
         if !self.report.work_in_progress.contains(&name) {
             self.report.work_in_progress.push(name);
         }

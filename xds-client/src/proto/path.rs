@@ -27,7 +27,7 @@ pub(crate) enum Segment<'p> {
 /// A path: the last step and the way to it; `None` is the root.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Path<'p> {
-    last: Option<(&'p Path<'p>, Segment<'p>)>,
+    last: Option<(&'p Self, Segment<'p>)>,
 }
 
 impl<'p> Path<'p> {

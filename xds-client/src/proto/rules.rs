@@ -150,9 +150,12 @@ struct Bounds {
 impl NumberRules {
     /// What is wrong with a number.
     pub(crate) fn check(&self, value: Number) -> Option<String> {
-        if self.ignore_empty && matches!(value, Number::Signed(0) | Number::Unsigned(0))
-            || value == Number::Float(0.0) && self.ignore_empty
-        {
+        let empty = match value {
+            Number::Signed(value) => value == 0,
+            Number::Unsigned(value) => value == 0,
+            Number::Float(value) => value == 0.0,
+        };
+        if self.ignore_empty && empty {
             return None;
         }
         self.range.check(value)

@@ -175,11 +175,14 @@ impl MessageSchema {
         let mut fields = Vec::new();
         let mut oneofs = Vec::new();
         let mut options = MessageOptions::default();
-        each(descriptor, |tag, raw| match (tag, raw) {
-            (2, Raw::Bytes(bytes)) => Ok(fields.push(FieldSchema::parse(bytes, proto3)?)),
-            (7, Raw::Bytes(bytes)) => Ok(options = MessageOptions::parse(bytes)?),
-            (8, Raw::Bytes(bytes)) => Ok(oneofs.push(OneofSchema::parse(bytes)?)),
-            _ => Ok(()),
+        each(descriptor, |tag, raw| {
+            match (tag, raw) {
+                (2, Raw::Bytes(bytes)) => fields.push(FieldSchema::parse(bytes, proto3)?),
+                (7, Raw::Bytes(bytes)) => options = MessageOptions::parse(bytes)?,
+                (8, Raw::Bytes(bytes)) => oneofs.push(OneofSchema::parse(bytes)?),
+                _ => {}
+            }
+            Ok(())
         })?;
         for field in &mut fields {
             if options.unvalidated {
@@ -307,9 +310,11 @@ impl EnumSchema {
     /// Builds the schema of `name` from the bytes of its descriptor.
     pub(crate) fn parse(name: &str, descriptor: &[u8]) -> Result<Self, Malformed> {
         let mut values = Vec::new();
-        each(descriptor, |tag, raw| match (tag, raw) {
-            (2, Raw::Bytes(bytes)) => Ok(values.push(EnumValueSchema::parse(bytes)?)),
-            _ => Ok(()),
+        each(descriptor, |tag, raw| {
+            if let (2, Raw::Bytes(bytes)) = (tag, raw) {
+                values.push(EnumValueSchema::parse(bytes)?);
+            }
+            Ok(())
         })?;
         Ok(Self {
             name: name.into(),

@@ -8,6 +8,8 @@
 //! Stricter than Envoy on purpose: duplicate keys, other tags and further documents are refused, since Envoy lets
 //! them silently change or drop what was written.
 
+mod relax;
+
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::diagnostic::Position;
 use super::node::{Key, MAX_DEPTH, Node, SyntaxError, Value};
+use relax::{Relaxed, relax};
 
 /// How many nodes aliases may stand for, all together. Honest documents stay far below; an alias bomb is cut off before
 /// anything is expanded.
@@ -24,30 +27,63 @@ const MAX_ALIASED_NODES: u64 = 1_000_000;
 /// Parses the only document in `text`.
 pub(crate) fn parse(text: &str) -> Result<Arc<Node>, SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut builder = Builder::default();
+    match build(text, &[]) {
+        Err(Refused::Indentation(_)) => {
+            let Relaxed { text, moved } = relax(text);
+            build(&text, &moved).map_err(Refused::into_error)
+        }
+        result => result.map_err(Refused::into_error),
+    }
+}
+
+/// Why there is no tree.
+enum Refused {
+    /// The text may be acceptable once it is [relaxed](relax).
+    Indentation(SyntaxError),
+    Other(SyntaxError),
+}
+
+impl Refused {
+    fn into_error(self) -> SyntaxError {
+        match self {
+            Self::Indentation(error) | Self::Other(error) => error,
+        }
+    }
+}
+
+/// `moved` says by how many columns each line was moved to the right.
+fn build(text: &str, moved: &[u32]) -> Result<Arc<Node>, Refused> {
+    let mut builder = Builder {
+        moved,
+        ..Builder::default()
+    };
     let mut parser = Parser::new_from_str(text);
     while let Some(next) = parser.next_event() {
-        let (event, span) = next.map_err(|error| scan_error(&error))?;
-        builder.event(event, span)?;
+        let (event, span) = next.map_err(|error| scan_error(&error, moved))?;
+        builder.event(event, span).map_err(Refused::Other)?;
     }
-    match builder.root {
-        Some(root) if matches!(root.value, Value::Mapping(_) | Value::Sequence(_)) => Ok(root),
-        Some(root) => Err(SyntaxError {
+    let error = match builder.root {
+        Some(root) if matches!(root.value, Value::Mapping(_) | Value::Sequence(_)) => {
+            return Ok(root);
+        }
+        Some(root) => SyntaxError {
             position: Some(root.position),
             message: format!(
                 "Unable to convert YAML as JSON: the document is {}, not an object",
                 root.kind()
             ),
-        }),
-        None => Err(SyntaxError {
+        },
+        None => SyntaxError {
             position: None,
             message: "Unable to convert YAML as JSON: the document is empty".into(),
-        }),
-    }
+        },
+    };
+    Err(Refused::Other(error))
 }
 
 #[derive(Default)]
-struct Builder {
+struct Builder<'m> {
+    moved: &'m [u32],
     open: Vec<Open>,
     anchors: HashMap<usize, Arc<Node>>,
     aliased: u64,
@@ -76,9 +112,9 @@ struct PendingKey {
     ignored: bool,
 }
 
-impl Builder {
+impl Builder<'_> {
     fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), SyntaxError> {
-        let position = position(&span.start);
+        let position = position(&span.start, self.moved);
         match event {
             Event::DocumentStart(_) => {
                 self.documents += 1;
@@ -340,18 +376,30 @@ fn fail(position: Position, message: impl Into<String>) -> Result<(), SyntaxErro
     })
 }
 
-fn position(marker: &Marker) -> Position {
+/// Where a marker is in the document as written.
+fn position(marker: &Marker, moved: &[u32]) -> Position {
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    let moved = moved
+        .get(marker.line().saturating_sub(1))
+        .copied()
+        .unwrap_or(0);
     Position {
         line: number(marker.line()),
-        column: number(marker.col()).saturating_add(1),
+        column: number(marker.col()).saturating_sub(moved).saturating_add(1),
     }
 }
 
-fn scan_error(error: &ScanError) -> SyntaxError {
-    SyntaxError {
-        position: Some(position(error.marker())),
+fn scan_error(error: &ScanError, moved: &[u32]) -> Refused {
+    let position = Some(position(error.marker(), moved));
+    let refused = SyntaxError {
+        position,
         message: format!("not YAML: {}", error.info()),
+    };
+    // The parser has no kinds of errors, only words.
+    if error.info().starts_with("invalid indentation") {
+        Refused::Indentation(refused)
+    } else {
+        Refused::Other(refused)
     }
 }
 

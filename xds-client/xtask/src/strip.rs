@@ -17,7 +17,7 @@ enum Rule {
     /// Drop when the value is what `name` (field 1) gives by protobuf's rule for JSON names.
     DropDefaultJsonName,
     /// A nested message with rules of its own.
-    Descend(fn(u32) -> Rule),
+    Descend(fn(u32) -> Self),
 }
 
 /// The stripped files of one or more descriptor sets, each once.

@@ -193,9 +193,9 @@ fn ranges(at: &At<'_>, list: Vec<core::CidrRange>) -> Result<Vec<Cidr>, ConfigEr
     let range = |(index, range)| {
         let core::CidrRange { address_prefix, prefix_len } = range;
         let here = at.index(index);
-        let address = address_prefix.parse().map_err(|_| {
-            here.field("address_prefix").error(format_args!("malformed IP address: {address_prefix}"))
-        })?;
+        let address = address_prefix
+            .parse()
+            .map_err(|_| here.field("address_prefix").error(format_args!("malformed IP address: {address_prefix}")))?;
         Ok(Cidr::new(address, prefix_len.map_or(0, |v| v.value)))
     };
     list.into_iter().enumerate().map(range).collect()

@@ -95,9 +95,9 @@ pub(crate) fn parse(
     if udp {
         let at = at.field("address");
         let at = at.field("socket_address");
-        return Err(at.field("protocol").error(format_args!(
-            "error adding listener '{address}': UDP listeners are not supported by Legate"
-        )));
+        return Err(at
+            .field("protocol")
+            .error(format_args!("error adding listener '{address}': UDP listeners are not supported by Legate")));
     }
     let mut addresses =
         vec![ListenAddress { socket_options: options.clone(), keepalive: keepalive.map(tcp_keepalive), ..address }];
@@ -183,9 +183,8 @@ fn socket_address(at: &At<'_>, socket: core::SocketAddress) -> Result<(ListenAdd
             return Err(at.field("named_port").error("IP resolver can't handle port specifier type 4"));
         }
     };
-    let ip: IpAddr = address
-        .parse()
-        .map_err(|_| at.field("address").error(format_args!("malformed IP address: {address}")))?;
+    let ip: IpAddr =
+        address.parse().map_err(|_| at.field("address").error(format_args!("malformed IP address: {address}")))?;
     let compatible = match ip {
         IpAddr::V4(_) => false,
         IpAddr::V6(v6) => v6.is_unspecified() || v6.to_ipv4_mapped().is_some(),
@@ -210,9 +209,9 @@ fn pipe(at: &At<'_>, pipe: core::Pipe) -> Result<ListenAddress, ConfigError> {
         return Err(at.field("path").error("value length must be at least 1 characters"));
     }
     if path.len() >= MAX_PIPE_PATH {
-        return Err(at.field("path").error(format_args!(
-            "Path \"{path}\" exceeds maximum UNIX domain socket path size of {MAX_PIPE_PATH}."
-        )));
+        return Err(at
+            .field("path")
+            .error(format_args!("Path \"{path}\" exceeds maximum UNIX domain socket path size of {MAX_PIPE_PATH}.")));
     }
     if path.contains('\0') {
         return Err(at.field("path").error("UNIX domain socket pathname contains embedded null characters"));

@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::extensions::filters::listener as extensions;
 use filters::config::{At, ConfigError, Entry, Verdict};
 use filters::ledger;
 
+use crate::downstream::listener_filters::FilterCounter;
 use crate::config::filter_chain::{type_name, unpack};
 
 /// The most of a client hello `tls_inspector` looks at when it does not say.
@@ -22,6 +23,21 @@ pub struct ListenerFilterConfig {
     pub kind: ListenerFilterKind,
     /// Connections it does not look at.
     pub disabled: Option<Predicate>,
+}
+
+impl ListenerFilterConfig {
+    /// The statistic a counter of this filter is.
+    #[must_use]
+    pub fn stat_name(&self, counter: FilterCounter) -> String {
+        let (family, name) = counter.name();
+        match &self.kind {
+            _ if family.is_empty() => name.to_owned(),
+            ListenerFilterKind::ProxyProtocol(config) if !config.stat_prefix.is_empty() => {
+                format!("{family}.{}.{name}", config.stat_prefix)
+            }
+            _ => format!("{family}.{name}"),
+        }
+    }
 }
 
 /// The listener filters Legate has.
@@ -156,10 +172,7 @@ impl Predicate {
 }
 
 /// `None` when the operator chose to load the listener without it.
-fn listener_filter(
-    at: &At<'_>,
-    filter: proto::ListenerFilter,
-) -> Result<Option<ListenerFilterConfig>, ConfigError> {
+fn listener_filter(at: &At<'_>, filter: proto::ListenerFilter) -> Result<Option<ListenerFilterConfig>, ConfigError> {
     use proto::listener_filter::ConfigType;
     let proto::ListenerFilter { name, filter_disabled, config_type } = filter;
     let config = match config_type {
@@ -212,8 +225,14 @@ fn parse_tls_inspector(
         close_connection_on_client_hello_parsing_errors,
         max_client_hello_size,
     } = config;
-    at.unsupported(&tls_inspector::enable_ja3_fingerprinting, &enable_ja3_fingerprinting.map(|v| v.value).unwrap_or(false))?;
-    at.unsupported(&tls_inspector::enable_ja4_fingerprinting, &enable_ja4_fingerprinting.map(|v| v.value).unwrap_or(false))?;
+    at.unsupported(
+        &tls_inspector::enable_ja3_fingerprinting,
+        &enable_ja3_fingerprinting.map(|v| v.value).unwrap_or(false),
+    )?;
+    at.unsupported(
+        &tls_inspector::enable_ja4_fingerprinting,
+        &enable_ja4_fingerprinting.map(|v| v.value).unwrap_or(false),
+    )?;
     let max = match max_client_hello_size {
         None => DEFAULT_MAX_CLIENT_HELLO,
         Some(size) if (256..=16384).contains(&size.value) => size.value as usize,
@@ -243,9 +262,9 @@ fn parse_proxy_protocol(
     let disallows = |version: Version| disallowed_versions.contains(&(version as i32));
     let (allow_v1, allow_v2) = (!disallows(Version::V1), !disallows(Version::V2));
     if !allow_v1 && !allow_v2 {
-        return Err(at.field("disallowed_versions").error(
-            "Proxy Protocol filter is misconfigured: all proxy protocol versions are disallowed.",
-        ));
+        return Err(at
+            .field("disallowed_versions")
+            .error("Proxy Protocol filter is misconfigured: all proxy protocol versions are disallowed."));
     }
     let list = at.field("rules");
     let mut parsed = Vec::with_capacity(rules.len());
@@ -262,7 +281,10 @@ fn parse_proxy_protocol(
 }
 
 /// `None` when the rule stores nothing.
-fn tlv_rule(at: &At<'_>, rule: extensions::proxy_protocol::v3::proxy_protocol::Rule) -> Result<Option<TlvRule>, ConfigError> {
+fn tlv_rule(
+    at: &At<'_>,
+    rule: extensions::proxy_protocol::v3::proxy_protocol::Rule,
+) -> Result<Option<TlvRule>, ConfigError> {
     use extensions::proxy_protocol::v3::proxy_protocol::{KeyValuePair, Rule};
     const NAMESPACE: &str = "envoy.filters.listener.proxy_protocol";
     let Rule { tlv_type, on_tlv_present } = rule;

@@ -112,14 +112,9 @@ impl<H: ConnectionHandler> Worker<H> {
         }
     }
 
-    async fn inspect(
-        &self,
-        listener: &Arc<ActiveListener>,
-        incoming: &mut Incoming,
-    ) -> Result<Detected, Closed> {
+    async fn inspect(&self, listener: &Arc<ActiveListener>, incoming: &mut Incoming) -> Result<Detected, Closed> {
         let config = &listener.config;
-        let mut inspection =
-            Inspection::new(&config.listener_filters, incoming.direct_local.ip().map(|ip| ip.port()));
+        let mut inspection = Inspection::new(&config.listener_filters, incoming.direct_local.ip().map(|ip| ip.port()));
         let mut read = BytesMut::from(&*incoming.prefix);
         let work = self.run(listener, &mut inspection, incoming, &mut read);
         let finished = match config.listener_filters_timeout {
@@ -199,8 +194,7 @@ impl<H: ConnectionHandler> Worker<H> {
             self.handler.unmatched(&listener, info);
             return;
         };
-        let accepted =
-            Accepted { stream, prefix, info, application_protocols, metadata, chain, listener, guard };
+        let accepted = Accepted { stream, prefix, info, application_protocols, metadata, chain, listener, guard };
         self.handler.serve(accepted);
     }
 }

@@ -151,6 +151,57 @@ fn nesting_ends_in_an_error() {
     assert!(super::super::to_json("google.protobuf.Value", &value, &Default::default()).is_err());
 }
 
+/// Packed messages that are themselves nested: the deepest that is allowed fits a small stack, what is deeper ends in an
+/// error.
+#[test]
+fn the_deepest_message_fits_the_stack() {
+    const MATCHER: &str = "xds.type.matcher.v3.Matcher";
+    let wrap = |inner: &[u8]| {
+        let mut bytes = Vec::new();
+        write::nested(3, &mut bytes, |out| {
+            write::nested(1, out, |out| {
+                write::nested(3, out, |out| {
+                    write::nested(1, out, |out| {
+                        write::nested(3, out, |out| {
+                            write::nested(2, out, |out| {
+                                write::nested(2, out, |out| {
+                                    write::bytes(1, MATCHER.as_bytes(), out);
+                                    write::bytes(2, inner, out);
+                                });
+                            });
+                        });
+                    });
+                });
+            });
+        });
+        bytes
+    };
+    let outcome = |levels: usize| {
+        let mut bytes = Vec::new();
+        for _ in 0..levels {
+            bytes = wrap(&bytes);
+        }
+        let run = move || {
+            let options = CheckOptions {
+                validate: false,
+                ..CheckOptions::default()
+            };
+            let checked = check(MATCHER, &bytes, &options).is_ok();
+            let _ = super::super::to_json(MATCHER, &bytes, &Default::default());
+            checked
+        };
+        std::thread::Builder::new()
+            .stack_size(2 << 20)
+            .spawn(run)
+            .expect("a thread")
+            .join()
+            .expect("no overflow")
+    };
+    assert!(outcome(20));
+    assert!(outcome(30));
+    assert!(!outcome(40));
+}
+
 #[test]
 fn parts_of_a_message_are_judged_together() {
     // As a merged document has them: an address in one part, its port in the other.

@@ -323,7 +323,7 @@ fn an_overlay_merges() {
     let bootstrap: Bootstrap = document.decode().expect("own bytes");
     assert_eq!(
         bootstrap.static_resources.expect("resources").clusters[1].name,
-        "y"
+        "second"
     );
 }
 
