@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod endpoint;
 pub mod filter_chain;
 pub mod hcm;
+pub mod ledger;
 pub mod listener;
 pub mod route;
 pub mod service;

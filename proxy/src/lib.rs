@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod downstream;
 pub mod http;
 pub mod observe;

@@ -53,7 +53,7 @@ pub(super) struct Counts {
     /// When the last request that went to `serviceB` was sent.
     pub(super) last_v1: Option<Instant>,
     /// Of the answered ones, in microseconds.
-    latencies: Vec<u32>,
+    pub(super) latencies: Vec<u32>,
 }
 
 impl Counts {
