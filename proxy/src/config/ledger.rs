@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use ::filters::config::{Entry, Verdict};
-use ::filters::matcher;
+use filters::config::{Entry, Verdict};
+use filters::matcher;
 
-use super::{access_log, cluster, filter_chain, hcm, listener, route, tcp_proxy};
+use super::{access_log, bootstrap, cluster, config_source, filter_chain, hcm, listener, route, tcp_proxy};
 
 /// Rows of fields.
 fn declared() -> impl Iterator<Item = &'static Entry> {
@@ -19,6 +19,12 @@ fn declared() -> impl Iterator<Item = &'static Entry> {
         access_log::unsupported_formats::ALL,
         access_log::unsupported_loggers::ALL,
         access_log::unsupported_sources::ALL,
+        config_source::config_source_unsupported::ALL,
+        config_source::api_config_source_unsupported::ALL,
+        config_source::path_unsupported::ALL,
+        config_source::grpc_service_unsupported::ALL,
+        config_source::retry_unsupported::ALL,
+        config_source::google_unsupported::ALL,
         listener::unsupported::ALL,
         listener::address::unsupported::ALL,
         listener::listener_filter::unsupported::ALL,
@@ -37,7 +43,7 @@ fn declared() -> impl Iterator<Item = &'static Entry> {
         tcp_proxy::unsupported::ALL,
         tcp_proxy::cluster_weight::ALL,
     ];
-    let others = [cluster::LEDGER, filter_chain::LEDGER, hcm::LEDGER, matcher::LEDGER];
+    let others = [bootstrap::LEDGER, cluster::LEDGER, filter_chain::LEDGER, hcm::LEDGER, matcher::LEDGER];
     let rows = others.into_iter().flatten().chain(OWN);
     rows.flat_map(|rows| rows.iter().copied())
 }
