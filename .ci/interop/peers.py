@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -92,7 +93,15 @@ async def upstream(name):
 
     async def serve(reader, writer):
         try:
-            while await reader.readuntil(b"\r\n\r\n"):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                if b"\r\ntransfer-encoding: chunked\r\n" in head:
+                    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+                        await reader.readexactly(size + 2)
+                    while await reader.readuntil(b"\r\n") != b"\r\n":
+                        pass
+                elif length := re.search(rb"\r\ncontent-length: (\d+)\r\n", head):
+                    await reader.readexactly(int(length[1]))
                 writer.write(response)
                 await writer.drain()
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
