@@ -19,3 +19,6 @@ pub use header::HeaderMatcher;
 pub use query::{QueryParameterMatcher, query_parameter};
 pub use regex::{Regex, RegexLimits, Substitution};
 pub use string::StringMatcher;
+
+/// The rows of the support ledger about matchers.
+pub static LEDGER: &[&[&crate::config::Entry]] = &[string::unsupported::ALL];

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod downstream;
 pub mod http;
 pub mod logging;

@@ -11,10 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match parse(std::env::args()) {
         Ok(Command::Run(options)) => legate::server::run(&options),
-        Ok(Command::Demo(arguments)) => {
-            let _ = writeln!(std::io::stderr(), "demo: {arguments:?}");
-            ExitCode::FAILURE
-        }
+        Ok(Command::Demo(arguments)) => legate::demo::run(&arguments),
         Ok(Command::Print(text)) => {
             let _ = writeln!(std::io::stdout(), "{text}");
             ExitCode::SUCCESS

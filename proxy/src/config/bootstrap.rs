@@ -19,7 +19,7 @@ use envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::{
     application_log_config,
 };
 use envoy_types::pb::envoy::config::core::v3::{Node, address::Address as AddressProto};
-use filters::config::{At, ConfigError};
+use filters::config::{At, ConfigError, Entry};
 use filters::ledger;
 use filters::matcher::{RegexLimits, StringMatcher};
 use filters::stream_info::Address;
@@ -128,6 +128,18 @@ pub struct Bootstrap {
     /// `application_log_config.log_format.text_format`.
     pub log_format: Option<String>,
 }
+
+/// The rows of the support ledger about bootstraps.
+pub static LEDGER: &[&[&Entry]] = &[
+    unsupported::ALL,
+    admin_unsupported::ALL,
+    manager_unsupported::ALL,
+    dynamic_unsupported::ALL,
+    overload::unsupported::ALL,
+    overload::heap_unsupported::ALL,
+    overload::action_unsupported::ALL,
+    stats::unsupported::ALL,
+];
 
 /// When histograms are merged and sinks are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -82,6 +82,9 @@ ledger! {
     }
 }
 
+/// The rows of the support ledger about filter chains.
+pub static LEDGER: &[&[&Entry]] = &[unsupported::ALL, network::unsupported::ALL];
+
 /// Transport sockets Envoy has and Legate has not, refused by name.
 pub static UNSUPPORTED_TRANSPORTS: &[Entry] = &[
     transport("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", "connections would not be encrypted"),

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::ConfigSource;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use filters::config::Entry;
 use filters::http::HeaderName;
 
 use super::access_log::LogContext;
@@ -31,6 +32,15 @@ pub use parse::parse;
 
 /// Type name of the network filter this configures.
 pub const TYPE: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+
+/// The rows of the support ledger about connection managers.
+pub static LEDGER: &[&[&Entry]] = &[
+    parse::unsupported::ALL,
+    options::unsupported_http1::ALL,
+    options::unsupported_http2::ALL,
+    chain::unsupported_http_filters::ALL,
+    chain::unsupported_router::ALL,
+];
 
 /// What parsing a connection manager needs to know of the process.
 #[derive(Debug, Clone, Copy)]
