@@ -165,7 +165,7 @@ class Bench:
         def sample(kind):
             child, port = self.proxy(kind, upstream_h2, downstream_h2, virtual_hosts)
             try:
-                load(port, 0.5)
+                load(port, 1)
                 before = cpu_seconds(child.pid)
                 result = load(port, self.args.seconds)
                 used = cpu_seconds(child.pid) - before
@@ -181,7 +181,7 @@ class Bench:
 def wrk(connections, path="/"):
     def load(port, seconds):
         out = subprocess.run(
-            ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency",
+            ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency",
              f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True).stdout
         requests = int(re.search(r"(\d+) requests in", out).group(1))
         errors = re.search(r"Non-2xx or 3xx responses: (\d+)", out)

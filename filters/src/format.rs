@@ -19,6 +19,7 @@ mod tests;
 use std::sync::Arc;
 
 use crate::http::{Headers, RequestHead, ResponseHead};
+use crate::mutation::{ValueContext, ValueFormat};
 use crate::stream_info::StreamInfo;
 use command::Command;
 pub use json::JsonFormat;
@@ -41,6 +42,13 @@ pub struct FormatOptions {
 }
 
 impl FormatOptions {
+    /// The options of this process: its host's name, missing values as `-`.
+    #[must_use]
+    pub fn of_this_host() -> Self {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Self { omit_empty_values: false, hostname: name.trim_end().into() }
+    }
+
     /// The options for header values: a missing value prints as nothing.
     #[must_use]
     pub fn header_value(&self) -> Self {
@@ -202,4 +210,19 @@ impl Format {
         self.append_to(&mut out, context);
         out
     }
+}
+
+impl ValueFormat for Format {
+    fn append_to(&self, out: &mut Vec<u8>, context: &ValueContext<'_>) {
+        let ValueContext { request, response, info } = *context;
+        self.append_to(out, &FormatContext { request, response, ..FormatContext::new(info) });
+    }
+}
+
+/// Compiles a header value: the function header changes are parsed with ([`crate::mutation::ParseFormat`]).
+///
+/// # Errors
+/// As [`Format::parse`].
+pub fn parse_header_value(text: &str) -> Result<Box<dyn ValueFormat>, String> {
+    Ok(Box::new(Format::parse(text, &FormatOptions::of_this_host().header_value())?))
 }

@@ -1,5 +1,7 @@
 //! Choosing a filter chain: once per connection, so it must cost little however many chains there are.
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot be set up should say so and stop")]
+
 use std::hint::black_box;
 
 use bytes::Bytes;

@@ -6,6 +6,7 @@ pub mod address;
 pub mod any;
 pub mod bootstrap;
 pub mod cluster;
+pub mod config_source;
 pub mod endpoint;
 pub mod filter_chain;
 pub mod hcm;

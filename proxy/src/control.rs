@@ -12,6 +12,8 @@ pub mod observer;
 pub mod outside;
 pub mod parse;
 pub mod routes;
+pub mod source;
+mod views;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -33,7 +35,10 @@ use self::outside::{ClusterWorld, ListenerWorld, Sources};
 use self::parse::{ParseEnv, check_resource, decode_checked};
 use self::routes::Routes;
 use crate::config::endpoint::{LoadAssignment, Use};
+use crate::config::listener::ListenerConfig;
 use crate::observe::catalogue::ListenerManagerStats;
+use crate::admin::SharedState;
+use crate::runtime::Loader;
 use crate::worker::Report;
 use crate::worker::mailbox::{Publisher, Retired};
 
@@ -93,6 +98,13 @@ pub struct Control {
     lds_version: RefCell<Arc<str>>,
     listener_stats: ListenerManagerStats,
     on_live: RefCell<Option<Box<dyn FnOnce()>>>,
+    /// The layered runtime.
+    pub runtime: RefCell<Loader>,
+    /// The bootstrap as it was loaded, and when.
+    pub bootstrap: RefCell<Option<(bytes::Bytes, SystemTime)>>,
+    shared_state: Arc<SharedState>,
+    /// Ends the process.
+    quit: tokio::sync::Notify,
 }
 
 /// `dynamic_resources`: what is discovered, and where.
@@ -120,13 +132,17 @@ pub struct Parts {
     pub happenings: Happenings,
     /// Called once the server is live.
     pub on_live: Box<dyn FnOnce()>,
+    /// The layered runtime.
+    pub runtime: Loader,
+    /// What `/ready` shows.
+    pub shared_state: Arc<SharedState>,
 }
 
 impl Control {
     /// Managers without clusters and listeners.
     #[must_use]
     pub fn new(parts: Parts) -> Rc<Self> {
-        let Parts { env, store, publisher, dynamic, listeners, happenings, on_live } = parts;
+        let Parts { env, store, publisher, dynamic, listeners, happenings, on_live, runtime, shared_state } = parts;
         let sources: Rc<Sources> = Rc::default();
         let (answers, mut lookups) = tokio::sync::mpsc::unbounded_channel();
         tokio::task::spawn_local(async move {
@@ -166,6 +182,10 @@ impl Control {
             lds_version: RefCell::default(),
             listener_stats,
             on_live: RefCell::new(Some(on_live)),
+            runtime: RefCell::new(runtime),
+            bootstrap: RefCell::new(None),
+            shared_state,
+            quit: tokio::sync::Notify::new(),
         });
         let weak = Rc::downgrade(&control);
         control.env.cluster_exists.set(Rc::new(move |name: &str| {
@@ -188,10 +208,31 @@ impl Control {
     /// The server drains, or no longer.
     pub fn set_draining(&self, draining: bool) {
         match (self.state.get(), draining) {
-            (ServerState::Live, true) => self.state.set(ServerState::Draining),
-            (ServerState::Draining, false) => self.state.set(ServerState::Live),
+            (ServerState::Live, true) => self.set_state(ServerState::Draining),
+            (ServerState::Draining, false) => self.set_state(ServerState::Live),
             _ => {}
         }
+        self.publisher.each(|mailbox| mailbox.draining(draining));
+    }
+
+    fn set_state(&self, state: ServerState) {
+        self.state.set(state);
+        self.shared_state.set(state);
+    }
+
+    /// Publishes the runtime's newest values.
+    pub fn publish_runtime(&self) {
+        let snapshot = self.runtime.borrow().snapshot();
+        self.publisher.each(|mailbox| mailbox.runtime(Arc::clone(&snapshot) as _));
+        for listener in self.listeners.borrow().active() {
+            let limit = filters::matcher::Runtime::integer(&*snapshot, &listener.config.connection_limit_key);
+            listener.budget.set_limit(limit.unwrap_or(u64::MAX));
+        }
+    }
+
+    /// Ends [`Self::run`], and the process with it.
+    pub fn quit(&self) {
+        self.quit.notify_one();
     }
 
     /// Version of the last listener response applied without errors.
@@ -219,9 +260,32 @@ impl Control {
         applied.map(drop).map_err(|error| error.to_string())
     }
 
+    /// Checks static listeners as [`Self::add_static_listener`] would, and binds nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is wrong.
+    pub fn validate_listeners(&self, listeners: &[(String, bytes::Bytes)]) -> Result<(), String> {
+        let mut join = self.join.clone();
+        for (number, (name, raw)) in (0..).zip(listeners) {
+            let session = self.env.session();
+            ListenerConfig::parse(&session.root(), raw)
+                .map(Arc::new)
+                .and_then(|config| listeners::Dependencies::require(&mut join, listeners::Ticket(number), &config))
+                .map_err(|error| format!("listener {name:?}: {error}"))?;
+            self.env.say(&format!("listener {name:?}"), &session);
+        }
+        Ok(())
+    }
+
+    /// Downstream connections open now, on all workers.
+    #[must_use]
+    pub fn open_connections(&self) -> u64 {
+        self.listeners.borrow().active().map(|listener| listener.budget.open()).sum()
+    }
+
     /// Begins: static clusters find their hosts, then discovery starts.
     pub fn start(&self) {
-        self.state.set(ServerState::PreInitializing);
+        self.set_state(ServerState::PreInitializing);
         self.clusters.borrow_mut().start(Instant::now());
         self.advance();
     }
@@ -234,6 +298,7 @@ impl Control {
             let happening = tokio::select! {
                 biased;
                 happening = happenings.recv() => happening,
+                () = self.quit.notified() => return,
                 () = sleep_until(deadline) => {
                     self.on_timer();
                     self.advance();
@@ -456,7 +521,7 @@ impl Control {
     fn advance(&self) {
         let phase = self.clusters.borrow().phase();
         if phase >= Phase::Cds && self.state.get() == ServerState::PreInitializing {
-            self.state.set(ServerState::Initializing);
+            self.set_state(ServerState::Initializing);
             if let Some((source, timeout)) = &self.dynamic.clusters {
                 self.subscribe(xds_client::CLUSTER, "cluster_manager.cds.", source, *timeout);
             }
@@ -485,7 +550,8 @@ impl Control {
     }
 
     fn go_live(&self) {
-        self.state.set(ServerState::Live);
+        self.set_state(ServerState::Live);
+        self.publish_runtime();
         tracing::info!(target: "main", "all dependencies initialized. starting workers");
         if let Err(failed) = self.listeners.borrow_mut().start(now()) {
             for (name, error) in failed {

@@ -1,12 +1,17 @@
 //! Legate: a data-plane proxy that takes Envoy's place. `docs/architecture.md` is the map; modules stand in the order
 //! a request meets them.
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod downstream;
 pub mod http;
+pub mod logging;
 pub mod observe;
+pub mod overload;
 pub mod route;
+pub mod runtime;
 pub mod server;
 pub mod sys;
 pub mod tcp;

@@ -1,109 +1,409 @@
-//! The process: workers, the control thread, signals, the end.
+//! The process: from a checked bootstrap to workers, control thread, admin server and signals, and to the end.
+//!
+//! Start order: log, admin socket (a second process fails here), managers, static resources, workers, discovery. Workers
+//! accept nothing until all that was configured is there. The end: SIGTERM and SIGINT exit at once; with
+//! `--drain-on-sigterm` connections are asked to leave first.
 
-use std::io;
+mod ticks;
+
+use std::io::Write as _;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap;
+use filters::config::Session;
 use filters::format::FormatOptions;
-use prost::Message;
-use stats::{Store, StoreOptions};
-use tokio::sync::mpsc::unbounded_channel;
+use stats::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use xds_client::proto::UnknownFields;
+use xds_client::{Environment, Hub, PlainNetwork};
 
+use crate::admin::{Admin, AdminServer, ServerInfo, SharedState, bind};
+use crate::cli::{DrainStrategy as DrainFlag, Mode, Options};
+use crate::config::bootstrap::Bootstrap;
+use crate::config::bootstrap::load::{Loaded, load};
+use crate::config::config_source;
 use crate::control::clusters::ClusterResource;
-use crate::control::listeners::Options;
+use crate::control::listeners::Options as ListenerOptions;
+use crate::control::observer::ControlPlaneScope;
 use crate::control::parse::{OnceLockLocal, ParseEnv, hostname};
-use crate::control::{Control, Dynamic, Happening, Parts};
+use crate::control::{Control, Dynamic, Happening, Happenings, Parts};
 use crate::downstream::accept::ConnectionBudget;
-use crate::downstream::drain::{Drain, DrainStrategy};
+use crate::downstream::drain::{Drain, DrainPlan, DrainStrategy};
 use crate::observe::access_log::LogFiles;
 use crate::observe::catalogue::{RuntimeStats, ServerStats};
+use crate::overload::Shared as Overload;
+use crate::runtime::Loader;
 use crate::worker::Shared;
 use crate::worker::mailbox::{Mailbox, Publisher};
 
-/// Runs a static bootstrap until the process is told to end.
-///
-/// # Errors
-/// What is wrong with the bootstrap, or what the operating system refuses.
-pub fn run(bootstrap: &Bootstrap, concurrency: usize) -> Result<(), String> {
-    let store = Store::new(concurrency + 2, StoreOptions::default());
-    let (happenings, inbox) = unbounded_channel();
-    let (retired, mut retired_inbox) = unbounded_channel();
-    let (reports, mut report_inbox) = unbounded_channel();
-    let mailboxes: Vec<_> = (0..concurrency).map(|_| Mailbox::new(retired.clone())).collect();
-    let shared = Shared {
-        store: Arc::clone(&store),
-        connections: ConnectionBudget::unlimited(),
-        reports,
-        drain: Arc::new(Drain::default()),
+/// Serves, or validates, as the command line says, until the process is to end.
+#[must_use]
+pub fn run(options: &Options) -> ExitCode {
+    let session = Session::new(options.allow_unsupported.iter().cloned());
+    let mut loaded = match load(options, &session) {
+        Ok(loaded) => loaded,
+        Err(error) => return fail(options, &error.to_string()),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(Default::default())
-        .map_err(|error| error.to_string())?;
-    runtime.block_on(async {
+    let log = match crate::logging::start(options, loaded.bootstrap.log_format.as_deref()) {
+        Ok(log) => log,
+        Err(error) => return fail(options, &error),
+    };
+    for (flag, meaning) in &options.without_meaning {
+        tracing::info!(target: "main", "{flag} has no meaning here: {meaning}");
+    }
+    for unknown in &loaded.unknown_fields {
+        tracing::warn!(target: "config", "{unknown}");
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(options, &error.to_string()),
+    };
+    let done = runtime.block_on(async {
+        let (happenings, inbox) = unbounded_channel();
+        let server = Server::new(options, &mut loaded, &session, happenings)?;
+        match options.mode {
+            Mode::Validate => server.validate(&loaded.bootstrap),
+            Mode::Serve => server.serve(loaded, log, inbox).await,
+        }
+    });
+    match (done, options.mode) {
+        (Err(error), _) => fail(options, &error),
+        (Ok(()), Mode::Serve) => ExitCode::SUCCESS,
+        (Ok(()), _) => {
+            let _ = writeln!(std::io::stdout(), "configuration '{}' OK", options.config_path);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// One clear error where Envoy puts it, and a status other than 0.
+fn fail(options: &Options, error: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "error initializing configuration '{}': {error}", options.config_path);
+    ExitCode::FAILURE
+}
+
+/// The process being put together.
+struct Server<'a> {
+    options: &'a Options,
+    store: Arc<Store>,
+    stats: ServerStats,
+    state: Arc<SharedState>,
+    shared: Shared,
+    mailboxes: Vec<Arc<Mailbox>>,
+    publisher: Publisher,
+    control: Rc<Control>,
+    happenings: Happenings,
+    reports: tokio::sync::mpsc::UnboundedReceiver<crate::worker::Report>,
+    retired: tokio::sync::mpsc::UnboundedReceiver<crate::worker::mailbox::Retired>,
+}
+
+impl<'a> Server<'a> {
+    fn new(
+        options: &'a Options,
+        loaded: &mut Loaded,
+        session: &Session,
+        happenings: UnboundedSender<Happening>,
+    ) -> Result<Self, String> {
+        let stat_options = std::mem::take(&mut loaded.bootstrap.stats);
+        let bootstrap = &loaded.bootstrap;
+        let workers = options.concurrency.max(1);
+        let store = Store::new(workers + 2, stat_options);
         let server_group = store.group::<ServerStats>("server.");
         let runtime_group = store.group::<RuntimeStats>("runtime.");
-        let env = Rc::new(ParseEnv {
-            allowed: Vec::new(),
-            unknown_fields: xds_client::proto::UnknownFields::Warn,
-            regex: Default::default(),
-            formats: FormatOptions { omit_empty_values: false, hostname: hostname() },
-            files: LogFiles::new(Duration::from_secs(10)),
-            node_id: String::new(),
-            node_cluster: String::new(),
-            local_address: None,
-            strip_fragment: false,
-            skip_deprecated_logs: false,
-            source: |at, _| Err(at.error("no sources yet")),
-            server_stats: server_group.shard(store.control_shard()),
-            runtime_stats: runtime_group.shard(store.control_shard()),
-            cluster_exists: OnceLockLocal::new(),
-            warned: ParseEnv::warned(),
-        });
+        let stats = server_group.shard(store.control_shard());
+        let env = Rc::new(parse_env(options, bootstrap, &store, &stats, &runtime_group.shard(store.control_shard())));
+        // Statistics of the process live as long as it does.
+        std::mem::forget((server_group, runtime_group));
+        env.say("bootstrap", session);
+
+        let (reports, report_inbox) = unbounded_channel();
+        let (retired, retired_inbox) = unbounded_channel();
+        let mailboxes: Vec<_> = (0..workers).map(|_| Mailbox::new(retired.clone())).collect();
+        let publisher = Publisher::new(mailboxes.clone());
+        let connections = ConnectionBudget::unlimited();
+        if let Some(limit) = bootstrap.overload.max_downstream_connections {
+            connections.set_limit(limit);
+        }
+        let shared = Shared {
+            store: Arc::clone(&store),
+            connections,
+            overload: Arc::new(Overload::default()),
+            reports,
+            drain: Arc::new(Drain::default()),
+        };
+        let runtime = Loader::new(bootstrap.layers.clone(), &bootstrap.node.cluster, &store);
+        let state = Arc::new(SharedState::default());
+        let discovered = |source: &Option<config_source::ConfigSource>| {
+            source.as_ref().map(|source| (source.source.clone(), source.initial_fetch_timeout))
+        };
         let control = Control::new(Parts {
             env,
             store: Arc::clone(&store),
-            publisher: Publisher::new(mailboxes.clone()),
-            dynamic: Dynamic::default(),
-            listeners: Options {
-                workers: concurrency,
-                drain_time: Duration::from_secs(600),
-                drain_strategy: DrainStrategy::Gradual,
+            publisher: publisher.clone(),
+            dynamic: Dynamic {
+                clusters: discovered(&bootstrap.dynamic.clusters),
+                listeners: discovered(&bootstrap.dynamic.listeners),
+            },
+            listeners: ListenerOptions {
+                workers,
+                drain_time: options.drain_time,
+                drain_strategy: drain_strategy(options),
             },
             happenings: happenings.clone(),
-            on_live: Box::new(|| {}),
+            on_live: Box::new(|| tracing::info!(target: "main", "starting main dispatch loop")),
+            runtime,
+            shared_state: Arc::clone(&state),
         });
-        let resources = bootstrap.static_resources.clone().unwrap_or_default();
-        for cluster in resources.clusters {
-            let session = control.env.session();
-            let raw = Bytes::from(cluster.encode_to_vec());
-            control.add_static_cluster(ClusterResource::parse(session.root(), raw))?;
+        *control.bootstrap.borrow_mut() = Some((loaded.bytes.clone(), SystemTime::now()));
+        stats.concurrency().set(workers as u64);
+        stats.live().set(1);
+        stats.static_unknown_fields().add(loaded.unknown_fields.len() as u64);
+        stats.days_until_first_cert_expiring().set(u64::from(u32::MAX));
+        Ok(Self {
+            options,
+            store,
+            stats,
+            state,
+            shared,
+            mailboxes,
+            publisher,
+            control,
+            happenings,
+            reports: report_inbox,
+            retired: retired_inbox,
+        })
+    }
+
+    /// Loads everything a start would, binds nothing.
+    fn validate(&self, bootstrap: &Bootstrap) -> Result<(), String> {
+        self.static_clusters(bootstrap)?;
+        self.control.validate_listeners(&bootstrap.listeners)
+    }
+
+    fn static_clusters(&self, bootstrap: &Bootstrap) -> Result<(), String> {
+        for (name, raw) in &bootstrap.clusters {
+            let session = self.control.env.session();
+            let resource = ClusterResource::parse(session.root(), raw.clone());
+            self.control.env.say(&format!("cluster {name:?}"), &session);
+            self.control.add_static_cluster(resource).map_err(|error| format!("cluster {name:?}: {error}"))?;
         }
-        for listener in resources.listeners {
-            control.add_static_listener(&listener.name, &Bytes::from(listener.encode_to_vec()))?;
+        Ok(())
+    }
+
+    async fn serve(
+        mut self,
+        loaded: Loaded,
+        log: crate::logging::LogControl,
+        inbox: tokio::sync::mpsc::UnboundedReceiver<Happening>,
+    ) -> Result<(), String> {
+        let Loaded { mut bootstrap, .. } = loaded;
+        let listening = bootstrap.admin.as_ref().map(bind).transpose()?;
+        self.static_clusters(&bootstrap)?;
+        self.set_sources(&bootstrap);
+        for (name, raw) in &bootstrap.listeners {
+            self.control.add_static_listener(name, raw).map_err(|error| format!("listener {name:?}: {error}"))?;
         }
-        for (index, mailbox) in mailboxes.iter().enumerate() {
-            crate::worker::start(index, concurrency, Arc::clone(mailbox), shared.clone())
-                .map_err(|error: io::Error| error.to_string())?;
+        let _admin = match (listening, bootstrap.admin.take()) {
+            (Some(listening), Some(config)) => Some(self.start_admin(listening, config, &bootstrap, log)?),
+            _ => None,
+        };
+        let threads = self.start_workers()?;
+        self.forward_reports();
+        self.spawn_signals()?;
+        ticks::spawn(&self.control, &self.shared, &bootstrap, &self.stats);
+        self.control.start();
+        self.control.run(inbox).await;
+        self.stop(threads);
+        Ok(())
+    }
+
+    /// Makes the xDS client, which asks for nothing yet.
+    fn set_sources(&self, bootstrap: &Bootstrap) {
+        let control = Rc::downgrade(&self.control);
+        let network = PlainNetwork::new(move |cluster: &str| control.upgrade()?.addresses_of(cluster));
+        let happenings = self.happenings.clone();
+        let consumer = move |client: &xds_client::Client, event: xds_client::Event| {
+            // Handled by control's own task, never inside the client.
+            let _ = happenings.send(Happening::Source(client.clone(), event));
+        };
+        let hub = Rc::new(Hub::new(Environment {
+            node: bootstrap.node.clone(),
+            network: Rc::new(network),
+            file_decoder: Rc::new(crate::control::source::decode_file),
+            rest_codec: Rc::new(crate::control::source::Rest),
+            consumer: Rc::new(consumer),
+            seed: fastrand::u64(..),
+        }));
+        if let Some(ads) = &bootstrap.dynamic.ads {
+            hub.set_ads(ads.clone(), ControlPlaneScope::new(&self.store));
         }
-        let forward = happenings.clone();
+        self.control.set_hub(hub);
+    }
+
+    fn start_admin(
+        &self,
+        listening: crate::admin::Listening,
+        config: crate::config::bootstrap::AdminConfig,
+        bootstrap: &Bootstrap,
+        log: crate::logging::LogControl,
+    ) -> Result<AdminServer, String> {
+        tracing::info!(target: "main", "admin address: {}", listening.address);
+        let (backend, mut requests) = crate::admin::AdminBackend::channel();
+        let happenings = self.happenings.clone();
         tokio::task::spawn_local(async move {
-            loop {
-                let happening = tokio::select! {
-                    Some(report) = report_inbox.recv() => Happening::Report(report),
-                    Some(what) = retired_inbox.recv() => Happening::Retired(what),
-                    else => return,
-                };
-                if forward.send(happening).is_err() {
+            while let Some(request) = requests.recv().await {
+                let call = Box::new(move |control: &Control| control.answer(request));
+                if happenings.send(Happening::Call(call)).is_err() {
                     return;
                 }
             }
         });
-        control.start();
-        control.run(inbox).await;
+        let admin = Admin {
+            backend,
+            store: Arc::clone(&self.store),
+            flush: bootstrap.stats_flush,
+            state: Arc::clone(&self.state),
+            info: ServerInfo::new(self.options, &bootstrap.node),
+            log: Some(log),
+            config,
+        };
+        AdminServer::start(listening, admin, &self.options.admin_address_path).map_err(|error| error.to_string())
+    }
+
+    fn start_workers(&self) -> Result<Vec<std::thread::JoinHandle<()>>, String> {
+        let workers = self.mailboxes.len();
+        self.mailboxes
+            .iter()
+            .enumerate()
+            .map(|(index, mailbox)| {
+                crate::worker::start(index, workers, Arc::clone(mailbox), self.shared.clone())
+                    .map_err(|error| format!("a worker thread cannot be started: {error}"))
+            })
+            .collect()
+    }
+
+    /// Workers speak to control through channels of their own; what they say becomes a happening.
+    fn forward_reports(&mut self) {
+        let (_, empty_reports) = unbounded_channel();
+        let (_, empty_retired) = unbounded_channel();
+        let mut reports = std::mem::replace(&mut self.reports, empty_reports);
+        let mut retired = std::mem::replace(&mut self.retired, empty_retired);
+        let happenings = self.happenings.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let happening = tokio::select! {
+                    Some(report) = reports.recv() => Happening::Report(report),
+                    Some(what) = retired.recv() => Happening::Retired(what),
+                    else => return,
+                };
+                if happenings.send(happening).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn spawn_signals(&self) -> Result<(), String> {
+        let listen = |kind| signal(kind).map_err(|error| format!("signals cannot be handled: {error}"));
+        let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        let (mut hangup, mut user1) = (listen(SignalKind::hangup())?, listen(SignalKind::user_defined1())?);
+        let control = Rc::clone(&self.control);
+        let drain = Arc::clone(&self.shared.drain);
+        let (patience, strategy) = (self.options.drain_on_sigterm, drain_strategy(self.options));
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {
+                        tracing::warn!(target: "main", "caught SIGTERM");
+                        match patience {
+                            Some(patience) => {
+                                let control = Rc::clone(&control);
+                                let plan = DrainPlan { start: std::time::Instant::now(), time: patience, strategy };
+                                if drain.begin(plan) {
+                                    tokio::task::spawn_local(drain_and_quit(control, patience));
+                                }
+                            }
+                            None => control.quit(),
+                        }
+                    }
+                    _ = interrupt.recv() => {
+                        tracing::warn!(target: "main", "caught SIGINT");
+                        control.quit();
+                    }
+                    _ = hangup.recv() => tracing::warn!(target: "main", "caught and eating SIGHUP"),
+                    _ = user1.recv() => {
+                        tracing::info!(target: "main", "caught SIGUSR1, reopening access logs");
+                        control.env.files.reopen();
+                    }
+                }
+            }
+        });
         Ok(())
-    })
+    }
+
+    /// The end: workers stop, logs are written out.
+    fn stop(&self, threads: Vec<std::thread::JoinHandle<()>>) {
+        tracing::info!(target: "main", "exiting");
+        self.publisher.each(Mailbox::exit);
+        for thread in threads {
+            // A worker that panicked has said so; the process ends either way.
+            let _ = thread.join();
+        }
+        self.control.env.files.shutdown(Duration::from_secs(2));
+    }
 }
+
+/// `--drain-on-sigterm`: connections leave as their requests end, for as long as the operator is patient.
+async fn drain_and_quit(control: Rc<Control>, patience: Duration) {
+    control.set_draining(true);
+    let end = tokio::time::Instant::now() + patience;
+    let mut poll = tokio::time::interval(Duration::from_millis(50));
+    while tokio::time::Instant::now() < end && control.open_connections() > 0 {
+        poll.tick().await;
+    }
+    control.drain(crate::admin::backend::DrainRequest::default());
+    control.quit();
+}
+
+const fn drain_strategy(options: &Options) -> DrainStrategy {
+    match options.drain_strategy {
+        DrainFlag::Gradual => DrainStrategy::Gradual,
+        DrainFlag::Immediate => DrainStrategy::Immediate,
+    }
+}
+
+fn parse_env(
+    options: &Options,
+    bootstrap: &Bootstrap,
+    store: &Arc<Store>,
+    server_stats: &ServerStats,
+    runtime_stats: &RuntimeStats,
+) -> ParseEnv {
+    let unknown_fields = match (options.reject_unknown_dynamic_fields, options.ignore_unknown_dynamic_fields) {
+        (true, _) => UnknownFields::Reject,
+        (false, true) => UnknownFields::Ignore,
+        (false, false) => UnknownFields::Warn,
+    };
+    let runtime = Loader::new(bootstrap.layers.clone(), &bootstrap.node.cluster, store).snapshot();
+    ParseEnv {
+        allowed: options.allow_unsupported.clone(),
+        unknown_fields,
+        regex: bootstrap.regex_limits.into(),
+        formats: FormatOptions { omit_empty_values: false, hostname: hostname() },
+        files: LogFiles::new(options.file_flush_interval),
+        node_id: bootstrap.node.id.clone(),
+        node_cluster: bootstrap.node.cluster.clone(),
+        local_address: crate::sys::local_address(options.local_address_v6),
+        strip_fragment: !runtime.flag("envoy.reloadable_features.http_reject_path_with_fragment", true),
+        skip_deprecated_logs: options.skip_deprecated_logs,
+        source: config_source::source,
+        server_stats: server_stats.clone(),
+        runtime_stats: runtime_stats.clone(),
+        cluster_exists: OnceLockLocal::new(),
+        warned: ParseEnv::warned(),
+    }
+}
+

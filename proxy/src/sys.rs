@@ -33,3 +33,15 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT));
     }
 }
+
+/// This machine's first address that is not loopback: IPv4 unless IPv6 is asked for. What `x-forwarded-for` shows for a
+/// client on the same machine.
+#[must_use]
+pub fn local_address(v6: bool) -> Option<std::net::IpAddr> {
+    // Connecting a datagram socket sends nothing: the kernel only chooses the source address it would use.
+    let (bind, target) = if v6 { ("[::]:0", "[2001:db8::1]:9") } else { ("0.0.0.0:0", "192.0.2.1:9") };
+    let socket = std::net::UdpSocket::bind(bind).ok()?;
+    socket.connect(target).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+}

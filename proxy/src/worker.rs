@@ -25,6 +25,7 @@ use crate::downstream::accept::{ConnectionBudget, ListenerId};
 use crate::http::hygiene::DateCache;
 use crate::http::manager::RouteSlot;
 use crate::observe::access_log::WorkerLogs;
+use crate::overload::{Action, Shared as Overload};
 use crate::transport::SCRATCH;
 use crate::upstream::cluster::{Cluster, ClusterContext};
 use crate::upstream::host::Host;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub store: Arc<Store>,
     /// Connections of all listeners, and the process-wide limit.
     pub connections: Arc<ConnectionBudget>,
+    /// What overload asks for.
+    pub overload: Arc<Overload>,
     /// Where workers tell control things.
     pub reports: UnboundedSender<Report>,
     /// Begun when the whole server drains.
@@ -64,6 +67,7 @@ pub struct Worker {
     runtime: RefCell<Rc<dyn Runtime>>,
     date: Rc<DateCache>,
     logs: WorkerLogs,
+    draining: Cell<bool>,
 }
 
 /// Starts worker `index` of `workers` on a thread of its own. The thread ends when its mailbox says so.
@@ -112,6 +116,7 @@ impl Worker {
             runtime: RefCell::new(Rc::new(NoRuntime)),
             date: Rc::default(),
             logs: WorkerLogs::default(),
+            draining: Cell::new(false),
         })
     }
 
@@ -155,6 +160,18 @@ impl Worker {
     #[must_use]
     pub const fn date(&self) -> &Rc<DateCache> {
         &self.date
+    }
+
+    /// Whether every response asks its connection to close.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Whether an overload action applies now.
+    #[must_use]
+    pub fn overloaded(&self, action: Action) -> bool {
+        self.shared.overload.applies(action, || fastrand::f64())
     }
 
     /// Access-log lines on their way to the writers.
@@ -205,7 +222,10 @@ impl Worker {
 
     /// Applies what control published, in dependency order: clusters, hosts, routes, listeners, removals.
     fn apply(self: &Rc<Self>, pending: Pending, mailbox: &Arc<Mailbox>, listeners: &Listeners) {
-        let Pending { clusters, hosts, routes, listeners: changes, runtime, paused, exit: _ } = pending;
+        let Pending { clusters, hosts, routes, listeners: changes, runtime, paused, draining, exit: _ } = pending;
+        if let Some(draining) = draining {
+            self.draining.set(draining);
+        }
         if let Some(runtime) = runtime {
             *self.runtime.borrow_mut() = Rc::new(SharedRuntime(runtime));
         }

@@ -42,6 +42,9 @@ pub(crate) async fn drive(client: Client, source: GrpcSource, method: &'static s
 /// One stream, from connecting to its end; returns why it ended.
 async fn session(client: &Client, source: &GrpcSource, method: &'static str, channels: &Channels) -> String {
     let service = &source.service;
+    if let Some(reason) = &service.unavailable {
+        return reason.clone();
+    }
     let lease = match channels.lease(&service.target, service.keepalive).await {
         Ok(lease) => lease,
         Err(reason) => return reason,

@@ -70,6 +70,9 @@ pub struct GrpcService {
     /// Largest response in bytes (`grpc.max_receive_message_length`, `envoy_grpc.max_receive_message_length`); by default
     /// any size gRPC can frame.
     pub max_receive_message_length: Option<usize>,
+    /// Why no connection can be made although the configuration is valid (it asks for something not supported yet); every
+    /// attempt then fails with this.
+    pub unavailable: Option<String>,
 }
 
 impl GrpcService {
@@ -82,6 +85,7 @@ impl GrpcService {
             skip_envoy_headers: false,
             keepalive: None,
             max_receive_message_length: None,
+            unavailable: None,
         }
     }
 }

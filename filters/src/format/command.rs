@@ -13,17 +13,51 @@ pub(super) enum Command {
     Constant(Box<[u8]>),
     /// Something this process never knows (TLS facts until there is TLS); always missing.
     Missing,
-    Header { of: Message, name: Option<HeaderKey>, alternative: Option<HeaderKey>, max: Option<usize> },
-    Time { emitted: bool, format: TimeFormat },
-    Details { spaces: bool },
-    Interval { from: Moment, to: Moment, unit: Unit },
-    Address { of: Side, form: AddressForm },
+    Header {
+        of: Message,
+        name: Option<HeaderKey>,
+        alternative: Option<HeaderKey>,
+        max: Option<usize>,
+    },
+    Time {
+        emitted: bool,
+        format: TimeFormat,
+    },
+    Details {
+        spaces: bool,
+    },
+    Interval {
+        from: Moment,
+        to: Moment,
+        unit: Unit,
+    },
+    Address {
+        of: Side,
+        form: AddressForm,
+    },
     GrpcStatus(GrpcForm),
-    ServerName { sni: Preference, host: HostSource },
-    QueryParameter { name: Box<[u8]>, max: Option<usize> },
-    Path { query: bool, source: PathSource, max: Option<usize> },
-    Query { decoded: bool },
-    Metadata { of: MetadataOf, namespace: Box<str>, path: Box<[Box<str>]>, max: Option<usize> },
+    ServerName {
+        sni: Preference,
+        host: HostSource,
+    },
+    QueryParameter {
+        name: Box<[u8]>,
+        max: Option<usize>,
+    },
+    Path {
+        query: bool,
+        source: PathSource,
+        max: Option<usize>,
+    },
+    Query {
+        decoded: bool,
+    },
+    Metadata {
+        of: MetadataOf,
+        namespace: Box<str>,
+        path: Box<[Box<str>]>,
+        max: Option<usize>,
+    },
     /// `%COALESCE%`: the first of these that is not missing.
     FirstOf(Box<[Self]>),
 }
@@ -301,11 +335,11 @@ impl Command {
             }
             "HOSTNAME" => {
                 alone()?;
-                Self::text_or_missing(&options.hostname)
+                Self::text_or_missing(options.hostname.as_bytes())
             }
             "ENVIRONMENT" => {
                 let value = std::env::var(required()?).unwrap_or_default();
-                Self::text_or_missing(cut(&value, max))
+                Self::text_or_missing(&value.as_bytes()[..max.map_or(value.len(), |max| max.min(value.len()))])
             }
             "RESPONSE_CODE_DETAILS" => {
                 no_length()?;
@@ -368,14 +402,9 @@ impl Command {
         })
     }
 
-    fn text_or_missing(text: &str) -> Self {
-        if text.is_empty() { Self::Missing } else { Self::Constant(text.as_bytes().into()) }
+    fn text_or_missing(text: &[u8]) -> Self {
+        if text.is_empty() { Self::Missing } else { Self::Constant(text.into()) }
     }
-}
-
-/// The first `max` bytes of a text, cut at a character.
-fn cut(text: &str, max: Option<usize>) -> &str {
-    max.map_or(text, |max| &text[..text.floor_char_boundary(max)])
 }
 
 fn message_named(name: &str) -> Option<Message> {
@@ -416,9 +445,9 @@ fn headers(argument: &str) -> Result<(Option<HeaderKey>, Option<HeaderKey>), Str
     }
     let key = |name: &str| match name {
         "" => Ok(None),
-        name => HeaderKey::parse(name).map(Some).ok_or_else(|| {
-            "Invalid header configuration. Format string contains invalid characters.".to_owned()
-        }),
+        name => HeaderKey::parse(name)
+            .map(Some)
+            .ok_or_else(|| "Invalid header configuration. Format string contains invalid characters.".to_owned()),
     };
     Ok((key(name)?, key(alternative)?))
 }
@@ -531,8 +560,9 @@ fn filter_state(argument: &str) -> Result<Command, String> {
 /// `{"operators": ["NAME", {"command": "NAME", "param": "…", "max_length": 3}, …]}`
 fn coalesce(argument: &str, options: &FormatOptions) -> Result<Command, String> {
     use serde_json::Value;
-    let config: Value = serde_json::from_str(argument)
-        .map_err(|error| format!("COALESCE: failed to parse JSON configuration: JSON supplied is not valid. {error}"))?;
+    let config: Value = serde_json::from_str(argument).map_err(|error| {
+        format!("COALESCE: failed to parse JSON configuration: JSON supplied is not valid. {error}")
+    })?;
     let Some(Value::Array(operators)) = config.get("operators") else {
         return Err("COALESCE: JSON configuration must contain 'operators' array".to_owned());
     };

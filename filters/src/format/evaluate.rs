@@ -45,11 +45,14 @@ impl Command {
             Self::Interval { from, to, unit } => match (from.of(info), to.of(info)) {
                 (Some(from), Some(to)) => {
                     let elapsed = to.saturating_duration_since(from);
-                    number(out, match unit {
-                        Unit::Milliseconds => elapsed.as_millis(),
-                        Unit::Microseconds => elapsed.as_micros(),
-                        Unit::Nanoseconds => elapsed.as_nanos(),
-                    } as u64)
+                    number(
+                        out,
+                        match unit {
+                            Unit::Milliseconds => elapsed.as_millis(),
+                            Unit::Microseconds => elapsed.as_micros(),
+                            Unit::Nanoseconds => elapsed.as_nanos(),
+                        } as u64,
+                    )
                 }
                 _ => false,
             },
@@ -222,13 +225,12 @@ impl Fact {
                     address(out, host, true);
                 })
             }),
-            Self::UpstreamHostsAttemptedWithoutPort | Self::UpstreamHostNamesAttemptedWithoutPort => {
-                upstream.is_some_and(|upstream| {
+            Self::UpstreamHostsAttemptedWithoutPort | Self::UpstreamHostNamesAttemptedWithoutPort => upstream
+                .is_some_and(|upstream| {
                     list(out, &upstream.hosts_attempted, |out, host| {
                         address(out, host, false);
                     })
-                })
-            }
+                }),
             Self::UpstreamHostName => upstream.is_some_and(|upstream| host_name(out, upstream, true)),
             Self::UpstreamHostNameWithoutPort => upstream.is_some_and(|upstream| host_name(out, upstream, false)),
             Self::UpstreamProtocol => {
@@ -454,11 +456,14 @@ fn server_name(out: &mut Vec<u8>, sni: Preference, host: HostSource, context: &F
         let request = context.request;
         let original = || request?.headers.value(&Known::XEnvoyOriginalHost).map(|host| &host[..]);
         let current = || request.map(|request| &request.authority[..]).filter(|host| !host.is_empty());
-        text_of(out, match host {
-            HostSource::Original => original(),
-            HostSource::Current => current(),
-            HostSource::OriginalOrCurrent => original().or_else(current),
-        })
+        text_of(
+            out,
+            match host {
+                HostSource::Original => original(),
+                HostSource::Current => current(),
+                HostSource::OriginalOrCurrent => original().or_else(current),
+            },
+        )
     };
     match sni {
         Preference::SniOnly => by_sni(out),

@@ -115,7 +115,10 @@ fn operators_print_what_envoy_prints() {
         ("%UPSTREAM_HOST% %UPSTREAM_CLUSTER% %UPSTREAM_HOST_NAME_WITHOUT_PORT%", "127.0.0.1:37091 up 127.0.0.1"),
         ("%UPSTREAM_HOSTS_ATTEMPTED% %UPSTREAM_REMOTE_PORT%", "127.0.0.1:1,127.0.0.1:37091 37091"),
         ("%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(8)%", "10.1.2.3:444 10.0.0.0/8"),
-        ("%DOWNSTREAM_DIRECT_REMOTE_ADDRESS% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", "[2001:db8::1]:5 2001:db8::1"),
+        (
+            "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+            "[2001:db8::1]:5 2001:db8::1",
+        ),
         ("%DOWNSTREAM_LOCAL_PORT% [%DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID%]", "80 []"),
         ("%CONNECTION_ID% %STREAM_ID%", "7 3f3fc170-319d-4b85-8184-28d0f4dd2fd3"),
         ("%GRPC_STATUS% %ROUTE_NAME% %FILTER_CHAIN_NAME% %TRACE_ID%", "- - - -"),
@@ -138,6 +141,17 @@ fn operators_print_what_envoy_prints() {
         assert_eq!(print(format, &head, &options), expected, "{format}");
     }
     assert_eq!(print("[%REQ(nope)%]", &head, &options.header_value()), "[]");
+}
+
+#[test]
+fn header_values_print_nothing_for_what_is_missing() {
+    let (head, info) = (request(), info());
+    let format = parse_header_value("a%REQ(nope)%b%RESPONSE_CODE%").unwrap();
+    let mut out = Vec::new();
+    format.append_to(&mut out, &ValueContext { request: Some(&head), response: None, info: &info });
+    assert_eq!(out, b"ab403");
+    let _: crate::mutation::ParseFormat = parse_header_value;
+    assert!(!FormatOptions::of_this_host().hostname.is_empty());
 }
 
 #[test]
@@ -166,7 +180,9 @@ fn the_default_log_format_is_envoys() {
 
 #[test]
 fn errors_are_in_envoys_words() {
-    let nowhere = |text: &str, at: usize| format!("Incorrect configuration: {text}. Couldn't find valid command at position {at}");
+    let nowhere = |text: &str, at: usize| {
+        format!("Incorrect configuration: {text}. Couldn't find valid command at position {at}")
+    };
     let rows = [
         ("%NOPE%", "Not supported field in StreamInfo: NOPE".to_owned()),
         ("%REQ_WITHOUT_QUERY(x)%", "Not supported field in StreamInfo: REQ_WITHOUT_QUERY".to_owned()),
@@ -187,7 +203,10 @@ fn errors_are_in_envoys_words() {
         ("%START_TIME(%H%n)%", "Invalid header configuration. Format string contains newline.".to_owned()),
         ("%REQ(a?b?c)%", "More than 1 alternative header specified in token: a?b?c".to_owned()),
         ("%REQ(a b)%", "Invalid header configuration. Format string contains invalid characters.".to_owned()),
-        ("%GRPC_STATUS(FOO)%", "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER. Got: FOO".to_owned()),
+        (
+            "%GRPC_STATUS(FOO)%",
+            "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER. Got: FOO".to_owned(),
+        ),
         ("%METADATA(a:b)%", "a is not supported type of metadata".to_owned()),
         ("%PATH(XX)%", "Invalid PATH option: 'XX', only 'WQ'/'NQ' are allowed".to_owned()),
         ("%PATH(NQ:A)%", "Invalid PATH option: 'A', only 'ORIG'/'PATH'/'ORIG_OR_PATH' are allowed".to_owned()),

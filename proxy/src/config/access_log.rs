@@ -80,11 +80,7 @@ pub fn parse_all(
 ///
 /// # Errors
 /// When it is not valid, or its file cannot be opened.
-pub fn parse(
-    at: &At<'_>,
-    proto: proto::AccessLog,
-    context: &LogContext<'_>,
-) -> Result<Option<AccessLog>, ConfigError> {
+pub fn parse(at: &At<'_>, proto: proto::AccessLog, context: &LogContext<'_>) -> Result<Option<AccessLog>, ConfigError> {
     let proto::AccessLog { name, filter: filter_proto, config_type } = proto;
     let filter = filter_proto.map(|proto| filter(&at.field("filter"), proto, context)).transpose()?;
     let here = at.field("typed_config");
@@ -183,13 +179,18 @@ pub(super) fn format_and_type(
     proto: SubstitutionFormatString,
     context: &LogContext<'_>,
 ) -> Result<(LogFormat, String), ConfigError> {
-    let SubstitutionFormatString { omit_empty_values, content_type, formatters, json_format_options: _, format } = proto;
+    let SubstitutionFormatString { omit_empty_values, content_type, formatters, json_format_options: _, format } =
+        proto;
     at.unsupported(&unsupported_formats::formatters, &formatters)?;
     let options = FormatOptions { omit_empty_values, ..context.formats.clone() };
     let format = match format {
         None => return Err(at.error("format: is required")),
-        Some(FormatSpecifier::TextFormat(format)) => LogFormat::Text(text(&at.field("text_format"), &format, &options)?),
-        Some(FormatSpecifier::JsonFormat(format)) => LogFormat::Json(json(&at.field("json_format"), &format, &options)?),
+        Some(FormatSpecifier::TextFormat(format)) => {
+            LogFormat::Text(text(&at.field("text_format"), &format, &options)?)
+        }
+        Some(FormatSpecifier::JsonFormat(format)) => {
+            LogFormat::Json(json(&at.field("json_format"), &format, &options)?)
+        }
         Some(FormatSpecifier::TextFormatSource(source)) => {
             let here = at.field("text_format_source");
             let source = data_source(&here, source)?;
@@ -222,9 +223,11 @@ pub fn data_source(at: &At<'_>, proto: DataSource) -> Result<Bytes, ConfigError>
         Some(data_source::Specifier::Filename(path)) => std::fs::read(&path)
             .map(Bytes::from)
             .map_err(|error| at.field("filename").error(format_args!("Unable to read file: {path}: {error}"))),
-        Some(data_source::Specifier::EnvironmentVariable(name)) => std::env::var(&name).map(Bytes::from).map_err(|_| {
-            at.field("environment_variable").error(format_args!("Environment variable doesn't exist: {name}"))
-        }),
+        Some(data_source::Specifier::EnvironmentVariable(name)) => {
+            std::env::var(&name).map(Bytes::from).map_err(|_| {
+                at.field("environment_variable").error(format_args!("Environment variable doesn't exist: {name}"))
+            })
+        }
     }
 }
 
@@ -232,11 +235,7 @@ pub fn data_source(at: &At<'_>, proto: DataSource) -> Result<Bytes, ConfigError>
 ///
 /// # Errors
 /// When it is not valid.
-pub fn filter(
-    at: &At<'_>,
-    proto: proto::AccessLogFilter,
-    context: &LogContext<'_>,
-) -> Result<LogFilter, ConfigError> {
+pub fn filter(at: &At<'_>, proto: proto::AccessLogFilter, context: &LogContext<'_>) -> Result<LogFilter, ConfigError> {
     let proto::AccessLogFilter { filter_specifier } = proto;
     let skipped = |entry: &_| at.refuse_or_warn(entry).map(|()| LogFilter::Always);
     Ok(match filter_specifier {
@@ -285,9 +284,8 @@ pub fn filter(
         Some(FilterSpecifier::GrpcStatusFilter(proto::GrpcStatusFilter { statuses, exclude })) => {
             let here = at.field("grpc_status_filter");
             let here = here.field("statuses");
-            let status = |code: i32| {
-                u32::try_from(code).ok().filter(|code| *code <= 16).ok_or_else(|| here.error(NOT_A_VALUE))
-            };
+            let status =
+                |code: i32| u32::try_from(code).ok().filter(|code| *code <= 16).ok_or_else(|| here.error(NOT_A_VALUE));
             LogFilter::GrpcStatus { statuses: statuses.into_iter().map(status).collect::<Result<_, _>>()?, exclude }
         }
         Some(FilterSpecifier::LogTypeFilter(proto::LogTypeFilter { types, exclude })) => {

@@ -3,7 +3,7 @@
 //! Defaults are Envoy 1.40's. Route tables are not compiled here: an inline one stays a protobuf for the route parser, one
 //! from a control plane is named for the route manager to subscribe to.
 
-mod filters;
+mod chain;
 mod local_reply;
 mod options;
 mod parse;
@@ -15,16 +15,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::filters::http::HeaderName;
 use envoy_types::pb::envoy::config::core::v3::ConfigSource;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use filters::http::HeaderName;
 
 use super::access_log::LogContext;
 use crate::http::hygiene::{RequestHygiene, ResponseHygiene};
 use crate::http::path::PathOptions;
 use crate::http::reply::LocalReplyConfig;
 use crate::observe::access_log::AccessLog;
-pub use filters::unsupported_http_filters;
+pub use chain::unsupported_http_filters;
 pub use local_reply::body_format;
 pub use options::{http1, http2};
 pub use parse::parse;

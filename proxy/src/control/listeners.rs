@@ -234,11 +234,7 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
     ) -> Result<Applied, ApplyError> {
         let result = self.try_apply(session, origin.clone(), raw, now);
         match &result {
-            Err(error) => {
-                self.counters.create_failure += 1;
-                let entry = self.listeners.entry(name.into()).or_default();
-                entry.error = Some(ErrorState::new(origin, raw, error.to_string(), now.wall));
-            }
+            Err(error) => self.failed(name, origin, raw, error, now),
             Ok(_) => self.forget_error(name),
         }
         result
@@ -280,7 +276,7 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
             return Ok(());
         };
         let Some(version) = self.listeners.get_mut(&name).and_then(|entry| entry.warming.take()) else { return Ok(()) };
-        self.promote(&name, version, now)
+        self.promote_or_record(&name, version, now)
     }
 
     /// The workers run: every listener that is ready starts to serve.
@@ -293,7 +289,7 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
         let mut failed = Vec::new();
         for name in names {
             let Some(version) = self.listeners.get_mut(&name).and_then(|entry| entry.active.take()) else { continue };
-            if let Err(error) = self.promote(&name, version, now) {
+            if let Err(error) = self.promote_or_record(&name, version, now) {
                 failed.push((name, error));
             }
         }
@@ -440,7 +436,6 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
                 config,
             },
         };
-        // Sockets found in `closing` are looked up again when the version takes over; here they only had to exist.
         let ticket = Ticket(self.next_number);
         self.next_number += 1;
         let config = Arc::clone(&listener.config);
@@ -472,6 +467,17 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
         Ok(change)
     }
 
+    fn promote_or_record(&mut self, name: &Arc<str>, version: Version, now: Now) -> Result<(), ApplyError> {
+        let (origin, raw) = (version.origin.clone(), version.raw.clone());
+        self.promote(name, version, now).inspect_err(|error| self.failed(name, origin, &raw, error, now))
+    }
+
+    fn failed(&mut self, name: &str, origin: Origin, raw: &Bytes, error: &ApplyError, now: Now) {
+        self.counters.create_failure += 1;
+        let entry = self.listeners.entry(name.into()).or_default();
+        entry.error = Some(ErrorState::new(origin, raw, error.to_string(), now.wall));
+    }
+
     /// Makes `version` the one that serves, once the workers run.
     fn promote(&mut self, name: &Arc<str>, mut version: Version, now: Now) -> Result<(), ApplyError> {
         if !self.started {
@@ -487,10 +493,7 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
                 self.counters.create_success += self.options.workers as u64;
             }
             Err(error) => {
-                self.counters.create_failure += 1;
                 self.dependencies.release(version.ticket);
-                let state = ErrorState::new(version.origin, &version.raw, error.to_string(), now.wall);
-                self.listeners.entry(Arc::clone(name)).or_default().error = Some(state);
                 return Err(error.into());
             }
         }
@@ -572,14 +575,21 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
         if !config.bind_to_port {
             return Ok(Vec::new());
         }
-        let existing = |spec: &SocketSpec| {
-            let closing = self.closing.iter().flat_map(|(_, sockets)| sockets);
-            let own = active.into_iter().flat_map(Version::listening);
-            own.chain(closing).find(|socket| socket.spec().address.address == spec.address.address).cloned()
-        };
-        let find = |spec: SocketSpec| match existing(&spec) {
-            Some(socket) => Ok(Held::Listening(socket)),
-            None => BoundSocket::bind(spec).map(Held::Bound),
+        let mut own: Vec<_> = active.into_iter().flat_map(Version::listening).collect();
+        let closing = || self.closing.iter().flat_map(|(_, sockets)| sockets);
+        let find = |spec: SocketSpec| {
+            let wanted = &spec.address.address;
+            // Port 0 stays the port this listener was given, and never becomes one another listener had.
+            let same =
+                |socket: &Arc<ListenSocket>| socket.address() == wanted || socket.spec().address.address == *wanted;
+            let existing = match own.iter().position(|socket| same(socket)) {
+                Some(index) => Some(own.remove(index)),
+                None => closing().find(|socket| socket.address() == wanted),
+            };
+            match existing {
+                Some(socket) => Ok(Held::Listening(Arc::clone(socket))),
+                None => BoundSocket::bind(spec).map(Held::Bound),
+            }
         };
         SocketSpec::of(config).into_iter().map(find).collect()
     }

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use filters::http::{HeaderName, Headers, Known, Method, RequestHead, Scheme, Version};
 use filters::stream_info::{Address, ConnectionInfo};
 
-use filters::matcher::CidrSet;
 pub use client::{Detection, OriginalIp, Rejection};
+use filters::matcher::CidrSet;
 pub use request_id::{TraceReason, set_trace_reason};
 pub use response::{DateCache, ResponseHygiene, ServerHeader, mutate_response};
 
@@ -34,8 +34,6 @@ pub struct RequestHygiene {
     pub skip_xff_append: bool,
     /// `append_x_forwarded_port`
     pub append_x_forwarded_port: bool,
-    /// `represent_ipv4_remote_address_as_ipv4_mapped_ipv6`
-    pub mapped_ipv6: bool,
     /// `original_ip_detection_extensions`; without any, and without `use_remote_address`, plain `x-forwarded-for`.
     pub detection: Vec<Detection>,
     /// `internal_address_config`; `None`: nothing is internal.
@@ -115,8 +113,8 @@ impl Peer {
             _ => Scheme::Http,
         };
         Self {
-            forwarded_for: forwarded_for.map(|ip| client::text(ip, options.mapped_ipv6)),
-            external_address: remote.map(|ip| client::text(ip, options.mapped_ipv6)),
+            forwarded_for: forwarded_for.map(client::text),
+            external_address: remote.map(client::text),
             scheme,
             local_port: local.map(|port| port.to_string().into()),
             internal: options.is_internal(&connection.remote),
@@ -173,7 +171,7 @@ impl RequestHygiene {
         }
         if edge {
             let external = match &address {
-                Some(address) => address.ip().map(|address| client::text(address.ip(), self.mapped_ipv6)),
+                Some(address) => address.ip().map(|address| client::text(address.ip())),
                 None => peer.external_address.clone(),
             };
             if let Some(external) = external {

@@ -25,6 +25,7 @@ use super::hygiene::{RequestFacts, is_upgrade};
 use super::manager::{Connection, Manager};
 use super::path::PathVerdict;
 use super::reply::LocalReply;
+use crate::overload::Action;
 use crate::route::{MatchInput, Route, RouteAction, RouteId, RouteTable, Selection, VirtualHost};
 use crate::upstream::cluster::Cluster;
 use crate::worker::timer::Alarm;
@@ -188,6 +189,11 @@ impl<'a, D: Downstream> Stream<'a, D> {
     }
 
     async fn run(&mut self, expects_continue: bool) {
+        if self.manager.worker.overloaded(Action::StopAcceptingRequests) {
+            self.manager.stats.downstream_rq_overload_close().inc();
+            self.info.flags.insert(ResponseFlags::OVERLOAD_MANAGER);
+            return self.reply(LocalReply::new(503, "envoy overloaded"), details::OVERLOAD).await;
+        }
         let Some(mut head) = self.request.take() else { return };
         let step = self.prepare(&mut head).await;
         self.request = Some(head);

@@ -253,22 +253,21 @@ impl Cluster {
     pub fn destination(&self, request: Option<&RequestHead>, connection: &ConnectionInfo) -> Option<SocketAddr> {
         let Discovery::OriginalDst(options) = &self.context.config.discovery else { return None };
         let header = options.header.as_ref().and_then(|name| {
-            let value = &request?.headers.iter().find(|header| header.name.as_str() == name.as_str())?.value;
-            let address = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
-            if address.is_none() {
-                self.context.stats.original_dst_host_invalid().inc();
-            }
-            address
+            Some(&request?.headers.iter().find(|header| header.name.as_str() == name.as_str())?.value[..])
         });
-        let mut address = match header {
-            Some(address) => address,
-            None if connection.local_restored => connection.local.ip()?,
-            None => return None,
-        };
-        if let Some(port) = options.port_override {
-            address.set_port(port);
-        }
-        Some(address)
+        let recovered = if connection.local_restored { connection.local.ip() } else { None };
+        options.destination(header, recovered).unwrap_or_else(|_| {
+            self.context.stats.original_dst_host_invalid().inc();
+            None
+        })
+    }
+
+    /// Why a request should be dropped before a host is chosen, if this one should (`drop_overloads`).
+    #[must_use]
+    pub fn drops(&self) -> Option<Arc<str>> {
+        let state = self.state.borrow();
+        let overload = state.hosts.drop_overload.as_ref()?;
+        (fastrand::f64() < overload.ratio).then(|| Arc::clone(&overload.category))
     }
 
     /// The pool for a host.

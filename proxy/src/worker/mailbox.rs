@@ -45,6 +45,8 @@ pub(super) struct Pending {
     pub(super) runtime: Option<Arc<dyn Runtime + Send + Sync>>,
     /// Whether to stop taking connections from the kernel (overload).
     pub(super) paused: Option<bool>,
+    /// Whether every response asks its connection to close (`/healthcheck/fail`).
+    pub(super) draining: Option<bool>,
     /// The process ends.
     pub(super) exit: bool,
 }
@@ -113,6 +115,11 @@ impl Mailbox {
     /// Stops or resumes accepting.
     pub fn pause(&self, paused: bool) {
         self.change(|pending| pending.paused = Some(paused));
+    }
+
+    /// Every response asks its connection to close, or no longer (`/healthcheck/fail`).
+    pub fn draining(&self, draining: bool) {
+        self.change(|pending| pending.draining = Some(draining));
     }
 
     /// Ends the worker.

@@ -202,6 +202,10 @@ impl ConnectionHandler for Rc<Handler> {
         self.worker.next_connection_id()
     }
 
+    fn rejects(&self) -> bool {
+        self.worker.overloaded(crate::overload::Action::RejectIncomingConnections)
+    }
+
     fn count(&self, listener: &ActiveListener, counter: ListenerCounter) {
         self.with(listener, |runtime| {
             let stats = &runtime.stats;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::accesslog::v3::access_log::ConfigType;
 use envoy_types::pb::google::protobuf::Any;
 use filters::config::Session;
-use prost::{Message, Name};
+use prost::Name;
 
 use super::*;
 
@@ -11,12 +11,8 @@ fn no_conversion(_: &str, _: &Struct) -> Result<Bytes, String> {
     Err("no conversion here".to_owned())
 }
 
-fn any(message: &(impl Message + Name)) -> Any {
-    Any { type_url: format!("type.googleapis.com/{}.{}", package(message).0, package(message).1), value: message.encode_to_vec() }
-}
-
-fn package<T: Name>(_: &T) -> (&'static str, &'static str) {
-    (T::PACKAGE, T::NAME)
+fn any<T: Name>(message: &T) -> Any {
+    Any { type_url: format!("type.googleapis.com/{}.{}", T::PACKAGE, T::NAME), value: message.encode_to_vec() }
 }
 
 fn log(typed: Any, filter: Option<FilterSpecifier>) -> proto::AccessLog {
@@ -28,7 +24,8 @@ fn run(proto: proto::AccessLog) -> (Result<Option<AccessLog>, String>, usize) {
     let session = Session::default();
     let files = LogFiles::new(Duration::from_secs(10));
     let formats = FormatOptions::default();
-    let context = LogContext { convert: no_conversion, formats: &formats, limits: RegexLimits::default(), files: &files };
+    let context =
+        LogContext { convert: no_conversion, formats: &formats, limits: RegexLimits::default(), files: &files };
     let parsed = parse(&session.root(), proto, &context).map_err(|error| error.to_string());
     (parsed, session.take_warnings().len())
 }
@@ -58,7 +55,10 @@ fn errors_say_what_and_where() {
     let typed = |url: &str| Any { type_url: url.to_owned(), value: vec![] };
     let rows = [
         (log(file("", "x"), None), "typed_config.path: value length must be at least 1 characters"),
-        (log(file("/nope/x.log", "x"), None), "typed_config: unable to open file '/nope/x.log': No such file or directory"),
+        (
+            log(file("/nope/x.log", "x"), None),
+            "typed_config: unable to open file '/nope/x.log': No such file or directory",
+        ),
         (
             log(file("/dev/null", "%NOPE%"), None),
             "typed_config.log_format.text_format: Not supported field in StreamInfo: NOPE",

@@ -84,7 +84,7 @@ impl BindConfig {
         }
     }
 
-    pub(super) fn parse(at: At<'_>, cluster_name: &str, proto: core::BindConfig) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(at: At<'_>, cluster_name: &str, proto: core::BindConfig) -> Result<Self, ConfigError> {
         #[expect(deprecated, reason = "every field is accounted for, deprecated ones too")]
         let core::BindConfig {
             source_address,

@@ -26,11 +26,7 @@ pub(super) fn parse(
     })
 }
 
-fn mapper(
-    at: &At<'_>,
-    proto: proto::ResponseMapper,
-    context: &LogContext<'_>,
-) -> Result<ReplyMapper, ConfigError> {
+fn mapper(at: &At<'_>, proto: proto::ResponseMapper, context: &LogContext<'_>) -> Result<ReplyMapper, ConfigError> {
     let proto::ResponseMapper { filter, status_code, body, body_format_override, headers_to_add } = proto;
     let filter = at.required("filter", filter)?;
     let status = match status_code {
@@ -69,7 +65,8 @@ pub fn body_format(
         LogFormat::Text(format) => (BodyText::Text(format), "text/plain"),
         LogFormat::Json(format) => (BodyText::Json(format), "application/json"),
     };
-    let content_type = if content_type.is_empty() { Bytes::from_static(implied.as_bytes()) } else { content_type.into() };
+    let content_type =
+        if content_type.is_empty() { Bytes::from_static(implied.as_bytes()) } else { content_type.into() };
     Ok(BodyFormat { body, content_type })
 }
 

@@ -19,8 +19,8 @@ use filters::matcher::{CidrRange, CidrSet};
 use proto::http_connection_manager as nested;
 
 use super::{
-    AccessLogOptions, CodecType, HcmConfig, HcmContext, Limits, RouteSource, Timeouts, Underscores, Upgrade, filters as
-    chain, local_reply, options,
+    AccessLogOptions, CodecType, HcmConfig, HcmContext, Limits, RouteSource, Timeouts, Underscores, Upgrade, chain,
+    local_reply, options,
 };
 use crate::config::access_log;
 use crate::config::any;
@@ -40,6 +40,7 @@ ledger! {
         proxy_status_config => Warn, "adds the proxy-status response header";
         typed_header_validation_config => Refuse, "decides which requests are valid";
         add_proxy_protocol_connection_state => Warn, "state for PROXY protocol towards upstreams";
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6 => Warn, "Envoy 1.40 writes the address unmapped all the same";
         path_normalization_options => Warn, "not implemented in Envoy either";
         scoped_routes => Refuse, "scoped routes are not here yet";
         request_id_extension => Refuse, "only the UUID extension is here";
@@ -126,6 +127,10 @@ pub fn parse(
     at.unsupported(&unsupported::proxy_status_config, &proxy_status_config)?;
     at.unsupported(&unsupported::typed_header_validation_config, &typed_header_validation_config)?;
     at.unsupported(&unsupported::add_proxy_protocol_connection_state, &add_proxy_protocol_connection_state)?;
+    at.unsupported(
+        &unsupported::represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        &represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+    )?;
     at.unsupported(&unsupported::path_normalization_options, &path_normalization_options)?;
 
     if stat_prefix.is_empty() {
@@ -146,8 +151,7 @@ pub fn parse(
         max_requests_per_connection,
     } = common;
 
-    let stream_idle =
-        duration(at, "stream_idle_timeout", stream_idle_timeout)?.unwrap_or(Duration::from_secs(300));
+    let stream_idle = duration(at, "stream_idle_timeout", stream_idle_timeout)?.unwrap_or(Duration::from_secs(300));
     let timeouts = Timeouts {
         idle: on(duration(&common_at, "idle_timeout", idle_timeout)?.unwrap_or(Duration::from_secs(3600))),
         max_connection_duration: duration(&common_at, "max_connection_duration", max_connection_duration)?.and_then(on),
@@ -159,7 +163,9 @@ pub fn parse(
         request_headers: duration(at, "request_headers_timeout", request_headers_timeout)?.and_then(on),
         drain: duration(at, "drain_timeout", drain_timeout)?.unwrap_or(Duration::from_secs(5)),
         drain_jitter: percent(drain_timeout_jitter),
-        delayed_close: on(duration(at, "delayed_close_timeout", delayed_close_timeout)?.unwrap_or(Duration::from_secs(1))),
+        delayed_close: on(
+            duration(at, "delayed_close_timeout", delayed_close_timeout)?.unwrap_or(Duration::from_secs(1))
+        ),
     };
     let limits = Limits {
         max_request_headers_bytes: 1024
@@ -191,7 +197,6 @@ pub fn parse(
         xff_num_trusted_hops,
         skip_xff_append,
         append_x_forwarded_port,
-        mapped_ipv6: represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         detection: detections(at, original_ip_detection_extensions, context)?,
         internal: internal_address_config.map(|config| internal(at, config)).transpose()?,
         generate_request_id: flag(generate_request_id, true),
@@ -221,9 +226,7 @@ pub fn parse(
     };
     let strip_any = matches!(strip_port_mode, Some(nested::StripPortMode::StripAnyHostPort(true)));
     if strip_any && strip_matching_host_port {
-        return Err(at.error(
-            "Error: Only one of `strip_matching_host_port` or `strip_any_host_port` can be set.",
-        ));
+        return Err(at.error("Error: Only one of `strip_matching_host_port` or `strip_any_host_port` can be set."));
     }
     let path = PathOptions {
         normalize: flag(normalize_path, false),
@@ -244,7 +247,12 @@ pub fn parse(
         codec,
         routes: routes(at, route_specifier)?,
         filters: chain::parse(&at.field("http_filters"), http_filters, "http", context)?,
-        http1: options::http1(&at.field("http_protocol_options"), http_protocol_options, stream_error, context.log.convert)?,
+        http1: options::http1(
+            &at.field("http_protocol_options"),
+            http_protocol_options,
+            stream_error,
+            context.log.convert,
+        )?,
         http2: options::http2(&at.field("http2_protocol_options"), http2_protocol_options, stream_error)?,
         limits,
         timeouts,
@@ -286,9 +294,9 @@ fn routes(at: &At<'_>, specifier: Option<nested::RouteSpecifier>) -> Result<Rout
         Some(nested::RouteSpecifier::RouteConfig(config)) => Ok(RouteSource::Inline(Box::new(config))),
         Some(nested::RouteSpecifier::Rds(proto::Rds { config_source, route_config_name })) => match config_source {
             Some(source) => Ok(RouteSource::Rds { source: Box::new(source), name: route_config_name }),
-            None => Err(at.field("rds").error(
-                "An RDS config must have either a 'config_source' or an xDS-TP based 'route_config_name'.",
-            )),
+            None => Err(at
+                .field("rds")
+                .error("An RDS config must have either a 'config_source' or an xDS-TP based 'route_config_name'.")),
         },
         Some(nested::RouteSpecifier::ScopedRoutes(_)) => {
             at.field("scoped_routes").refuse_or_warn(&unsupported::scoped_routes)?;
@@ -306,7 +314,9 @@ fn upgrades(
     for (n, nested::UpgradeConfig { upgrade_type, filters, enabled }) in protos.into_iter().enumerate() {
         let here = at.index(n);
         if upgrades.iter().any(|seen| seen.upgrade_type.eq_ignore_ascii_case(&upgrade_type)) {
-            return Err(here.error(format_args!("Error: multiple upgrade configs with the same name: '{upgrade_type}'")));
+            return Err(
+                here.error(format_args!("Error: multiple upgrade configs with the same name: '{upgrade_type}'"))
+            );
         }
         let filters = match filters.is_empty() {
             true => None,
@@ -396,7 +406,8 @@ fn xff(at: &At<'_>, proto: XffConfig) -> Result<Detection, ConfigError> {
 }
 
 fn custom_header(at: &At<'_>, proto: CustomHeaderConfig) -> Result<Detection, ConfigError> {
-    let CustomHeaderConfig { header_name, allow_extension_to_set_address_as_trusted: trusted, reject_with_status } = proto;
+    let CustomHeaderConfig { header_name, allow_extension_to_set_address_as_trusted: trusted, reject_with_status } =
+        proto;
     let name = HeaderName::parse(header_name.as_bytes())
         .ok_or_else(|| at.field("header_name").error(format_args!("'{header_name}' is not a header name")))?;
     // A status that is no error would let the request look answered.
@@ -434,12 +445,11 @@ fn request_id(
     match typed.type_name() {
         "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig" => {
             // The second option matters to tracing only.
-            let UuidRequestIdConfig { pack_trace_reason, use_request_id_for_trace_sampling: _ } = typed.decode(&here)?;
+            let UuidRequestIdConfig { pack_trace_reason, use_request_id_for_trace_sampling: _ } =
+                typed.decode(&here)?;
             Ok(flag(pack_trace_reason, true))
         }
-        other => {
-            Err(here.error(format_args!("Didn't find a registered implementation for type: '{other}'")))
-        }
+        other => Err(here.error(format_args!("Didn't find a registered implementation for type: '{other}'"))),
     }
 }
 
@@ -513,17 +523,13 @@ fn on(duration: Duration) -> Option<Duration> {
 }
 
 /// A duration that may not be negative.
-pub(super) fn duration(
-    at: &At<'_>,
-    name: &str,
-    value: Option<DurationProto>,
-) -> Result<Option<Duration>, ConfigError> {
+pub(super) fn duration(at: &At<'_>, name: &str, value: Option<DurationProto>) -> Result<Option<Duration>, ConfigError> {
     let Some(DurationProto { seconds, nanos }) = value else { return Ok(None) };
     match (u64::try_from(seconds), u32::try_from(nanos)) {
         (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Some(Duration::new(seconds, nanos))),
-        _ => Err(at.field(name).error(format_args!(
-            "Invalid duration: Expected positive duration: seconds: {seconds} nanos: {nanos}"
-        ))),
+        _ => Err(at
+            .field(name)
+            .error(format_args!("Invalid duration: Expected positive duration: seconds: {seconds} nanos: {nanos}"))),
     }
 }
 
@@ -538,10 +544,8 @@ pub(super) fn ranged(
     match value {
         None => Ok(default),
         Some(UInt32Value { value }) if range.contains(&value) => Ok(value),
-        Some(_) => Err(at.field(name).error(format_args!(
-            "value must be inside range [{}, {}]",
-            range.start(),
-            range.end()
-        ))),
+        Some(_) => {
+            Err(at.field(name).error(format_args!("value must be inside range [{}, {}]", range.start(), range.end())))
+        }
     }
 }

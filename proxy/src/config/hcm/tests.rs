@@ -8,7 +8,7 @@ use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration as DurationProt
 use filters::config::Session;
 use filters::format::FormatOptions;
 use filters::matcher::RegexLimits;
-use prost::{Message, Name};
+use prost::Name;
 use proto::HttpConnectionManager as Proto;
 use proto::http_connection_manager as nested;
 
@@ -26,13 +26,12 @@ fn run(proto: Proto) -> (Result<HcmConfig, String>, Vec<String>) {
     let files = LogFiles::new(Duration::from_secs(10));
     let formats = FormatOptions::default();
     let log = LogContext { convert: no_conversion, formats: &formats, limits: RegexLimits::default(), files: &files };
-    let context =
-        HcmContext { log, node_id: "nid", node_cluster: "ncl", local_address: None, strip_fragment: false };
+    let context = HcmContext { log, node_id: "nid", node_cluster: "ncl", local_address: None, strip_fragment: false };
     let parsed = parse(&session.root(), proto, &context).map_err(|error| error.to_string());
     (parsed, session.take_warnings().into_iter().map(|warning| warning.path).collect())
 }
 
-fn any<T: Message + Name>(message: &T) -> Any {
+fn any<T: Name>(message: &T) -> Any {
     Any { type_url: format!("type.googleapis.com/{}.{}", T::PACKAGE, T::NAME), value: message.encode_to_vec() }
 }
 
@@ -97,7 +96,10 @@ fn settings_arrive() {
     });
     let config = config.unwrap();
     assert_eq!(config.codec, CodecType::Http2);
-    assert_eq!((config.timeouts.stream_idle, config.timeouts.stream_flush, config.timeouts.delayed_close), (None, None, None));
+    assert_eq!(
+        (config.timeouts.stream_idle, config.timeouts.stream_flush, config.timeouts.delayed_close),
+        (None, None, None)
+    );
     assert_eq!(config.request.via, config.response.via);
     assert_eq!(config.request.user_agent.unwrap().node, "nid");
     assert!(config.request.internal.unwrap().ranges.contains("192.168.1.1".parse().unwrap()));
@@ -111,7 +113,9 @@ fn refusals_are_in_envoys_words() {
     let unknown = || filter("foo", Any { type_url: "type.googleapis.com/foo.Bar".into(), value: vec![] });
     let xff = || TypedExtensionConfig {
         name: "x".into(),
-        typed_config: Some(any(&envoy_types::pb::envoy::extensions::http::original_ip_detection::xff::v3::XffConfig::default())),
+        typed_config: Some(any(
+            &envoy_types::pb::envoy::extensions::http::original_ip_detection::xff::v3::XffConfig::default(),
+        )),
     };
     let upgrade = |name: &str| nested::UpgradeConfig { upgrade_type: name.to_owned(), ..Default::default() };
     let window = |size| Http2ProtocolOptions {
@@ -179,10 +183,7 @@ fn refusals_are_in_envoys_words() {
             Proto { request_timeout: Some(DurationProto { seconds: -1, nanos: 0 }), ..minimal() },
             "request_timeout: Invalid duration: Expected positive duration: seconds: -1 nanos: 0",
         ),
-        (
-            Proto { via: "a\nb".into(), ..minimal() },
-            "via: value does not match regex pattern \"^[^\\x00\\n\\r]*$\"",
-        ),
+        (Proto { via: "a\nb".into(), ..minimal() }, "via: value does not match regex pattern \"^[^\\x00\\n\\r]*$\""),
         (
             Proto { route_specifier: Some(nested::RouteSpecifier::Rds(proto::Rds::default())), ..minimal() },
             "rds: An RDS config must have either a 'config_source' or an xDS-TP based 'route_config_name'.",
@@ -195,10 +196,14 @@ fn refusals_are_in_envoys_words() {
 
 #[test]
 fn what_is_not_here_is_refused_by_name_or_warned_about() {
-    let buffer = Any { type_url: "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer".into(), value: vec![] };
+    let buffer =
+        Any { type_url: "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer".into(), value: vec![] };
     let (parsed, _) = run(Proto { http_filters: vec![filter("buf", buffer.clone()), router()], ..minimal() });
     let error = parsed.unwrap_err();
-    assert!(error.starts_with("http_filters[0].typed_config: envoy.extensions.filters.http.buffer.v3.Buffer: "), "{error}");
+    assert!(
+        error.starts_with("http_filters[0].typed_config: envoy.extensions.filters.http.buffer.v3.Buffer: "),
+        "{error}"
+    );
     let optional = proto::HttpFilter { is_optional: true, ..filter("buf", buffer) };
     let (parsed, _) = run(Proto { http_filters: vec![optional, router()], ..minimal() });
     assert_eq!(parsed.unwrap().filters.len(), 1, "an optional filter that is not here is left out");

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use filters::stream_info::Address;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::config::listener::ListenerConfig;
 use crate::config::listener::address::{IpVersion, ListenAddress, SocketState};
@@ -349,10 +349,4 @@ fn describe(error: &io::Error) -> String {
         Some(end) => text.get(..end).unwrap_or_default().to_owned(),
         None => text,
     }
-}
-
-/// A view of any socket for reading options back, for diagnostics and tests.
-#[must_use]
-pub fn inspect(socket: &impl AsFd) -> SockRef<'_> {
-    SockRef::from(socket)
 }

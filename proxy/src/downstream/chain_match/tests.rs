@@ -119,10 +119,10 @@ fn replacing_chains_keeps_the_match() {
 
 // The naive evaluator: at each step keep the chains with the most specific value that fits.
 
-fn keep<'a, R: Ord>(
-    chains: Vec<(usize, &'a ChainMatch)>,
+fn keep<R: Ord>(
+    chains: Vec<(usize, &ChainMatch)>,
     rank: impl Fn(&ChainMatch) -> Option<R>,
-) -> Vec<(usize, &'a ChainMatch)> {
+) -> Vec<(usize, &ChainMatch)> {
     let best = chains.iter().filter_map(|(_, criteria)| rank(criteria)).max();
     chains.into_iter().filter(|(_, criteria)| best.is_some() && rank(criteria) == best).collect()
 }
@@ -160,8 +160,8 @@ fn naive(chains: &[ChainMatch], c: &Connection) -> Option<usize> {
         if m.application_protocols.is_empty() {
             return Some(usize::MIN);
         }
-        let offered = |name: &Box<[u8]>| m.application_protocols.iter().any(|p| p.as_bytes() == &**name);
-        c.alpn.iter().position(offered).map(|position| usize::MAX - position)
+        let offered = |name: &[u8]| m.application_protocols.iter().any(|p| p.as_bytes() == name);
+        c.alpn.iter().position(|name| offered(name)).map(|position| usize::MAX - position)
     });
     let left = keep(left, |m| range_rank(&m.direct_source_prefix_ranges, &c.direct));
     let local = match (&c.remote, &c.local) {

@@ -96,6 +96,9 @@ impl TlsInspector {
             if kind != HANDSHAKE_RECORD || major != 3 || minor > 4 || length == 0 || length > MAX_RECORD {
                 return Look::Plain;
             }
+            if self.offset + RECORD_HEADER + length > limit {
+                return Look::TooLarge;
+            }
             let Some(payload) = rest.get(..length) else {
                 // The first byte of the first record says whether it is a client hello at all.
                 if self.hello.is_empty() && rest.first().is_some_and(|kind| *kind != CLIENT_HELLO) {

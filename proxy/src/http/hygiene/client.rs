@@ -102,7 +102,9 @@ impl Detection {
                     (_, None) => None,
                     (None, Some(list)) => nth_from_the_right(list, *hops),
                     (Some(trusted), Some(list)) => match connection.remote.ip() {
-                        Some(peer) if trusted.contains(peer.ip()) => last_untrusted(list, trusted).map(|ip| (ip, false)),
+                        Some(peer) if trusted.contains(peer.ip()) => {
+                            last_untrusted(list, trusted).map(|ip| (ip, false))
+                        }
                         _ => None,
                     },
                 };
@@ -128,11 +130,8 @@ impl Detection {
 }
 
 /// An address as headers show it.
-pub(super) fn text(ip: IpAddr, mapped_ipv6: bool) -> Bytes {
-    match ip {
-        IpAddr::V4(ip) if mapped_ipv6 => ip.to_ipv6_mapped().to_string().into(),
-        IpAddr::V4(_) | IpAddr::V6(_) => ip.to_string().into(),
-    }
+pub(super) fn text(ip: IpAddr) -> Bytes {
+    ip.to_string().into()
 }
 
 /// The address `skip` places from the right end of an `x-forwarded-for` list, and whether it was the only one.

@@ -193,7 +193,8 @@ fn who_may_send_what() {
                        | x-envoy-retriable-status-codes: 500 | x-envoy-retriable-header-names: a | x-envoy-ip-tags: t \
                        | x-envoy-original-url: http://a/ | x-only: 1";
     let own = format!("x-request-id: {ID} | x-forwarded-proto: http");
-    let given = format!("{own} | {always} | {not_edge} | {inside_only} | x-envoy-internal: true | x-forwarded-client-cert: c");
+    let given =
+        format!("{own} | {always} | {not_edge} | {inside_only} | x-envoy-internal: true | x-forwarded-client-cert: c");
     let quiet = |options| RequestHygiene { skip_xff_append: true, preserve_external_request_id: true, ..options };
 
     let (seen, ..) = run(&quiet(edge()), "127.0.0.1:5", &given);
@@ -282,7 +283,8 @@ fn detection_extensions_find_the_client() {
     let rejected = options.mutate(&mut head, &peer, &connection("127.0.0.1:5"), &[], &mut fastrand::Rng::new());
     assert_eq!(rejected, Err(Rejection { status: 403, details: "rejecting_because_detection_failed" }));
 
-    let trusted: CidrSet = [CidrRange::new([127, 0, 0, 0].into(), 8), CidrRange::new([9, 0, 0, 0].into(), 8)].into_iter().collect();
+    let trusted: CidrSet =
+        [CidrRange::new([127, 0, 0, 0].into(), 8), CidrRange::new([9, 0, 0, 0].into(), 8)].into_iter().collect();
     let xff = RequestHygiene {
         detection: vec![Detection::Xff { hops: 0, trusted: Some(trusted), skip_append: true }],
         ..self::options()
@@ -314,15 +316,33 @@ fn responses() {
     let given = "server: up | date: d | via: 1.0 a | connection: keep-alive | keep-alive: 1 | proxy-connection: a \
                  | upgrade: foo | x-q: 1 | te: x | content-length: 2 | x-request-id: mine";
     let base = ResponseHygiene { server_name: "envoy".into(), ..ResponseHygiene::default() };
-    let append =
-        ResponseHygiene { server: ServerHeader::AppendIfAbsent, via: "1.1 v".into(), always_set_request_id: true, ..base.clone() };
+    let append = ResponseHygiene {
+        server: ServerHeader::AppendIfAbsent,
+        via: "1.1 v".into(),
+        always_set_request_id: true,
+        ..base.clone()
+    };
     let pass = ResponseHygiene { server: ServerHeader::PassThrough, ..base.clone() };
     let rows = [
-        (&base, given, "server: envoy | date: d | via: 1.0 a | x-q: 1 | te: x | content-length: 2 | x-request-id: mine"),
-        (&append, given, &format!("server: up | date: d | via: 1.0 a, 1.1 v | x-q: 1 | te: x | content-length: 2 | x-request-id: {ID}")),
+        (
+            &base,
+            given,
+            "server: envoy | date: d | via: 1.0 a | x-q: 1 | te: x | content-length: 2 | x-request-id: mine",
+        ),
+        (
+            &append,
+            given,
+            &format!(
+                "server: up | date: d | via: 1.0 a, 1.1 v | x-q: 1 | te: x | content-length: 2 | x-request-id: {ID}"
+            ),
+        ),
         (&pass, given, "server: up | date: d | via: 1.0 a | x-q: 1 | te: x | content-length: 2 | x-request-id: mine"),
         (&base, "", "date: Mon, 23 Nov 2026 00:24:31 GMT | server: envoy"),
-        (&append, "", &format!("date: Mon, 23 Nov 2026 00:24:31 GMT | server: envoy | x-request-id: {ID} | via: 1.1 v")),
+        (
+            &append,
+            "",
+            &format!("date: Mon, 23 Nov 2026 00:24:31 GMT | server: envoy | x-request-id: {ID} | via: 1.1 v"),
+        ),
         (&pass, "", "date: Mon, 23 Nov 2026 00:24:31 GMT"),
     ];
     let cache = DateCache::default();

@@ -113,7 +113,11 @@ fn mappers_change_status_headers_and_body() {
                 status: None,
                 body: None,
                 body_format: Some(BodyFormat {
-                    body: BodyText::Json(json(&[("c", "%RESPONSE_CODE%"), ("b", "%LOCAL_REPLY_BODY%"), ("d", "%RESP(x-m)%")])),
+                    body: BodyText::Json(json(&[
+                        ("c", "%RESPONSE_CODE%"),
+                        ("b", "%LOCAL_REPLY_BODY%"),
+                        ("d", "%RESP(x-m)%"),
+                    ])),
                     content_type: "application/json".into(),
                 }),
                 headers: vec![],
@@ -123,9 +127,18 @@ fn mappers_change_status_headers_and_body() {
         body_format: None,
     };
     let fallback = LocalReplyConfig {
-        mappers: vec![ReplyMapper { filter: status_is(405), status: Some(410), body: None, body_format: None, headers: vec![] }],
+        mappers: vec![ReplyMapper {
+            filter: status_is(405),
+            status: Some(410),
+            body: None,
+            body_format: None,
+            headers: vec![],
+        }],
         body_format: Some(BodyFormat {
-            body: BodyText::Text(text("<%LOCAL_REPLY_BODY%:%RESPONSE_CODE%:%RESPONSE_CODE_DETAILS%:%REQ(nope)%>", false)),
+            body: BodyText::Text(text(
+                "<%LOCAL_REPLY_BODY%:%RESPONSE_CODE%:%RESPONSE_CODE_DETAILS%:%REQ(nope)%>",
+                false,
+            )),
             content_type: "text/html; x".into(),
         }),
     };
@@ -142,7 +155,11 @@ fn mappers_change_status_headers_and_body() {
             &config,
             false,
             404,
-            (404, "content-length: 36 | content-type: application/json", "{\"b\":\"no \\\"way\\\"\",\"c\":404,\"d\":null}\n"),
+            (
+                404,
+                "content-length: 36 | content-type: application/json",
+                "{\"b\":\"no \\\"way\\\"\",\"c\":404,\"d\":null}\n",
+            ),
         ),
         (
             &config,

@@ -9,6 +9,7 @@ use filters::http::{ResponseHead, Version};
 
 use super::{Downstream, Stream};
 use crate::http::hygiene::mutate_response;
+use crate::overload::Action;
 use crate::http::reply::{self, LocalReply};
 
 impl<D: Downstream> Stream<'_, D> {
@@ -54,7 +55,10 @@ impl<D: Downstream> Stream<'_, D> {
                 self.close_connection();
             }
         }
-        if !self.connection.draining.get() && self.connection.should_close() {
+        let drains = || {
+            manager.worker.draining() || manager.worker.overloaded(Action::DisableHttpKeepalive) || self.connection.should_close()
+        };
+        if !self.connection.draining.get() && drains() {
             manager.stats.downstream_cx_drain_close().inc();
             self.close_connection();
         }

@@ -45,15 +45,16 @@ impl<D: Downstream> Stream<'_, D> {
         let Some(routed) = self.routed.clone() else { return Err(End::Done) };
         let Some((_, route)) = routed.resolve() else { return Err(End::Done) };
         let RouteAction::Forward(forward) = &route.action else { return Err(End::Done) };
-        let cluster = self.choose_cluster(route, forward).await?;
+        let cluster = self.choose_cluster(forward).await?;
         self.set_time_limits(forward);
         self.prepare_request(route, forward);
         self.maintenance(&cluster).await?;
+        self.drop_overload(&cluster).await?;
         let host = self.choose_host(&cluster).await?;
         self.attempt(&cluster, &host, forward).await
     }
 
-    async fn choose_cluster(&mut self, route: &Arc<Route>, forward: &ForwardAction) -> Step<Rc<Cluster>> {
+    async fn choose_cluster(&mut self, forward: &ForwardAction) -> Step<Rc<Cluster>> {
         let Some(head) = &self.request else { return Err(End::Done) };
         let worker = &self.manager.worker;
         let choice = forward.cluster(head, self.random, &*worker.runtime());
@@ -68,7 +69,6 @@ impl<D: Downstream> Stream<'_, D> {
             ClusterName::Configured(name) => Some(Arc::clone(name)),
             ref other => other.as_str().map(Arc::from),
         };
-        let _ = route;
         let upstream = self.info.upstream_mut();
         match cluster {
             Some(cluster) => {
@@ -155,6 +155,18 @@ impl<D: Downstream> Stream<'_, D> {
         self.reply_end(reply, "maintenance_mode").await
     }
 
+    /// `drop_overloads` of the endpoints: a share of requests is sent away before a host is chosen.
+    async fn drop_overload(&mut self, cluster: &Rc<Cluster>) -> Step<()> {
+        if cluster.drops().is_none() {
+            return Ok(());
+        }
+        self.info.flags.insert(ResponseFlags::DROP_OVERLOAD);
+        let reply =
+            LocalReply::new(503, "drop overload").with_header(Known::XEnvoyOverloaded, Bytes::from_static(b"true"));
+        self.charge(503);
+        self.reply_end(reply, details::DROP_OVERLOAD).await
+    }
+
     async fn choose_host(&mut self, cluster: &Rc<Cluster>) -> Step<Arc<Host>> {
         let destination = cluster.destination(self.request.as_ref(), &self.connection.info);
         let context = PickContext { destination, ..PickContext::default() };
@@ -183,6 +195,8 @@ impl<D: Downstream> Stream<'_, D> {
             (UpstreamProtocol::Http2, _) | (UpstreamProtocol::UseDownstream, Version::Http2) => PoolProtocol::Http2,
             _ => PoolProtocol::Http1,
         };
+        // Counted only for policies that read it.
+        let _active = cluster.config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
         let pool = cluster.pool(host, priority, protocol);
         let asked = Instant::now();
         let lease = match self.wait_for(pool.acquire()).await {
@@ -244,7 +258,7 @@ impl<D: Downstream> Stream<'_, D> {
                     }
                 }
                 Event::Head(head) => {
-                    self.respond(cluster, host, &mut up, &mut progress, head, sent);
+                    self.respond(host, &mut up, &mut progress, head, sent);
                 }
                 Event::Complete => {
                     let started = self.info.timing.first_upstream_tx.unwrap_or(sent);
@@ -273,7 +287,6 @@ impl<D: Downstream> Stream<'_, D> {
     /// The final response head goes downstream.
     fn respond(
         &mut self,
-        cluster: &Rc<Cluster>,
         host: &Arc<Host>,
         up: &mut Exchange,
         progress: &mut Progress,

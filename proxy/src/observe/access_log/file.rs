@@ -4,8 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -119,7 +119,8 @@ impl LogFiles {
     /// In Envoy's words, naming the path, when it cannot be opened for appending.
     pub fn open(&self, target: &LogTarget) -> Result<Arc<LogFile>, String> {
         let mut open = lock(&self.open);
-        if let Some(file) = open.files.iter().filter_map(|(file, _)| file.upgrade()).find(|file| file.target == *target) {
+        if let Some(file) = open.files.iter().filter_map(|(file, _)| file.upgrade()).find(|file| file.target == *target)
+        {
             return Ok(file);
         }
         let sink = Sink::open(target).map_err(|error| {

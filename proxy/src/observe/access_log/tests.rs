@@ -121,9 +121,10 @@ fn a_path_that_cannot_be_reopened_is_counted_and_the_old_file_kept() {
 fn errors_name_the_path_in_envoys_words() {
     let directory = tempfile::tempdir().unwrap();
     let files = LogFiles::new(PATIENCE);
-    for (path, reason) in
-        [(directory.path().join("no/x.log"), "No such file or directory"), (directory.path().to_owned(), "Is a directory")]
-    {
+    for (path, reason) in [
+        (directory.path().join("no/x.log"), "No such file or directory"),
+        (directory.path().to_owned(), "Is a directory"),
+    ] {
         let error = files.open(&LogTarget::File(path.clone())).unwrap_err();
         assert_eq!(error, format!("unable to open file '{}': {reason}", path.display()));
     }

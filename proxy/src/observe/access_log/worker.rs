@@ -1,9 +1,9 @@
 //! The worker's end of the logs: a buffer per file, handed over when it is full or its time has come.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Weak};
 
 use super::file::{Chunk, LogFile, Progress};
 

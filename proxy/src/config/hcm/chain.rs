@@ -61,11 +61,7 @@ pub(super) fn parse(
 }
 
 /// One filter; `None` when it is not known and optional, or let through by the operator.
-fn filter(
-    at: &At<'_>,
-    proto: proto::HttpFilter,
-    context: &HcmContext<'_>,
-) -> Result<Option<HttpFilter>, ConfigError> {
+fn filter(at: &At<'_>, proto: proto::HttpFilter, context: &HcmContext<'_>) -> Result<Option<HttpFilter>, ConfigError> {
     let proto::HttpFilter { name, is_optional, disabled, config_type } = proto;
     let typed = match config_type {
         Some(proto::http_filter::ConfigType::TypedConfig(typed)) => typed,

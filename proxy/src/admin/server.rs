@@ -1,0 +1,262 @@
+//! The socket, the thread and the connections of the admin server.
+
+use std::convert::Infallible;
+use std::fs::Permissions;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use filters::stream_info::Address;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SERVER};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::Admin;
+use super::http::Page;
+use super::pages;
+use crate::config::bootstrap::AdminConfig;
+
+/// Connections served at a time; further ones wait in the kernel.
+const MAX_CONNECTIONS: usize = 100;
+
+/// How long a request's head or body may take to arrive, and how long a connection may be idle.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a connection may exist at all, which bounds slow readers.
+const CONNECTION_LIFE: Duration = Duration::from_secs(600);
+
+/// Largest request body, which only `/runtime_modify` reads.
+const MAX_BODY: usize = 1 << 20;
+
+/// The bound socket.
+#[derive(Debug)]
+pub struct Listening {
+    socket: Socket,
+    /// Where it listens, with the port the kernel chose.
+    pub address: Address,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// Binds the admin server's address. To be done before anything else starts: a second process must fail here.
+///
+/// # Errors
+/// What the operating system says, with the address.
+pub fn bind(config: &AdminConfig) -> Result<Listening, String> {
+    let fail = |error: io::Error| format!("cannot bind '{}': {error}", config.address);
+    let (socket, address) = match &config.address {
+        Address::Ip(ip) => {
+            let listener = tcp(*ip, config.ipv4_compat).map_err(fail)?;
+            let address = Address::Ip(listener.local_addr().map_err(fail)?);
+            (Socket::Tcp(listener), address)
+        }
+        Address::Pipe(path) => (Socket::Unix(unix(path, config.mode).map_err(fail)?), config.address.clone()),
+        Address::Internal(_) => return Err(fail(io::Error::other("the admin server needs an IP address or a path"))),
+    };
+    Ok(Listening { socket, address })
+}
+
+fn tcp(address: SocketAddr, ipv4_compat: bool) -> io::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!ipv4_compat)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// A file left by a process that is gone is replaced; one that somebody listens on is not.
+fn unix(path: &str, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+    let listener = if let Some(name) = path.strip_prefix('@') {
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?
+    } else {
+        let is_socket = std::fs::symlink_metadata(path)
+            .is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()));
+        if is_socket && UnixStream::connect(path).is_err() {
+            std::fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        if mode != 0 {
+            std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+        }
+        listener
+    };
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// The running server; dropping it ends its thread.
+#[derive(Debug)]
+pub struct AdminServer {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl AdminServer {
+    /// Starts the thread, and writes `--admin-address-path` if given.
+    ///
+    /// # Errors
+    /// When the thread cannot be started or the file not be written.
+    pub fn start(listening: Listening, admin: Admin, address_path: &str) -> io::Result<Self> {
+        if !address_path.is_empty() {
+            std::fs::write(address_path, listening.address.to_string())?;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+        // Built here only to fail early; a local runtime cannot move to its thread.
+        drop(runtime?);
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(async {
+                    tokio::select! {
+                        () = serve(listening, admin) => {}
+                        _ = stopped => {}
+                    }
+                }),
+                Err(error) => tracing::error!(target: "admin", %error, "the admin server cannot start"),
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for AdminServer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It waits for nothing but its own timers and sockets, which the runtime drops.
+            let _ended = thread.join();
+        }
+    }
+}
+
+async fn serve(listening: Listening, admin: Admin) {
+    let admin = Rc::new(admin);
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let listener = match listening.socket {
+        Socket::Tcp(listener) => tokio::net::TcpListener::from_std(listener).map(Listener::Tcp),
+        Socket::Unix(listener) => tokio::net::UnixListener::from_std(listener).map(Listener::Unix),
+    };
+    let listener = match listener {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(target: "admin", %error, "the admin server cannot listen"),
+    };
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok(stream) => {
+                let admin = Rc::clone(&admin);
+                tokio::task::spawn_local(async move {
+                    connection(stream, admin).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: not a reason to spin.
+                tracing::warn!(target: "admin", %error, "an admin connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+enum Listener {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+async fn connection(stream: Box<dyn Stream>, admin: Rc<Admin>) {
+    let service = service_fn(move |request| {
+        let admin = Rc::clone(&admin);
+        async move { Ok::<_, Infallible>(respond(&admin, request).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(READ_TIMEOUT)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(CONNECTION_LIFE, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(target: "admin", %error, "an admin connection failed"),
+        Err(_) => tracing::debug!(target: "admin", "an admin connection was closed because of its age"),
+    }
+}
+
+async fn respond(admin: &Admin, request: Request<Incoming>) -> Response<Chunked> {
+    let (parts, body) = request.into_parts();
+    let body = tokio::time::timeout(READ_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    let page = match body {
+        Ok(Ok(body)) => {
+            let request = pages::Request {
+                method: &parts.method,
+                path: parts.uri.path(),
+                query: parts.uri.query().unwrap_or_default(),
+                headers: &parts.headers,
+                body: &body.to_bytes(),
+            };
+            pages::answer(admin, request).await
+        }
+        Ok(Err(_)) => Page::error(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is too large\n"),
+        Err(_) => Page::error(StatusCode::REQUEST_TIMEOUT, "the request's body did not arrive\n"),
+    };
+    let mut response = Response::new(Chunked(Some(page.body.into())));
+    *response.status_mut() = page.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert(SERVER, HeaderValue::from_static("envoy"));
+    response
+}
+
+/// A body that does not tell its length, so that it is sent in chunks as Envoy's is.
+struct Chunked(Option<Bytes>);
+
+impl Body for Chunked {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
+    }
+}

@@ -1,0 +1,245 @@
+//! Answers to the admin thread, from the managers' views.
+
+use std::net::SocketAddr;
+
+use filters::stream_info::Address;
+
+use super::{Control, Phase, ServerState, now};
+use crate::admin::backend::{
+    AdminRequest, ClusterView, ConfigDump, ConfigDumpEntry, DrainRequest, DynamicListenerDump, ErrorState, HostView,
+    ListenerView, RawResource, ThresholdsView, unready,
+};
+use crate::config::cluster::{CircuitBreakers, Discovery, Thresholds};
+use crate::config::filter_chain::NetworkFilter;
+use crate::config::hcm::RouteSource;
+use crate::config::service::{ChainService, HttpChain};
+use crate::control::listeners::{Origin, StateView};
+
+impl Control {
+    /// Answers a question of an admin page, or does what it asks.
+    pub fn answer(&self, request: AdminRequest) {
+        // A page that went away in the meantime needs no answer.
+        match request {
+            AdminRequest::Clusters(reply) => drop(reply.send(self.cluster_views())),
+            AdminRequest::Listeners(reply) => drop(reply.send(self.listener_views())),
+            AdminRequest::ConfigDump { include_eds: _, reply } => drop(reply.send(self.config_dump())),
+            AdminRequest::InitDump(reply) => drop(reply.send(unready(self.unready_targets()))),
+            AdminRequest::Drain(drain, reply) => {
+                self.drain(drain);
+                drop(reply.send(()));
+            }
+            AdminRequest::HealthcheckFail(failed, reply) => {
+                self.set_draining(failed);
+                drop(reply.send(()));
+            }
+            AdminRequest::ReopenLogs(reply) => {
+                self.env.files.reopen();
+                drop(reply.send(()));
+            }
+            AdminRequest::Quit(reply) => {
+                drop(reply.send(()));
+                self.quit();
+            }
+            AdminRequest::Runtime(reply) => drop(reply.send(self.runtime.borrow().view())),
+            AdminRequest::RuntimeModify(changes, reply) => {
+                let done = self.runtime.borrow_mut().modify(changes);
+                self.publish_runtime();
+                drop(reply.send(done));
+            }
+        }
+    }
+
+    /// Asks connections to leave, and listeners to stop.
+    pub fn drain(&self, request: DrainRequest) {
+        let DrainRequest { graceful, inbound_only, skip_exit: _ } = request;
+        self.listeners.borrow_mut().drain_listeners(graceful, inbound_only, now());
+    }
+
+    fn cluster_views(&self) -> Vec<ClusterView> {
+        let clusters = self.clusters.borrow();
+        clusters
+            .views()
+            .filter(|view| !view.warming)
+            .map(|view| ClusterView {
+                name: view.config.name.to_string(),
+                observability_name: view.config.observability_name.to_string(),
+                eds_service_name: match &view.config.discovery {
+                    Discovery::Eds(eds) if eds.service_name != view.config.name => eds.service_name.to_string(),
+                    _ => String::new(),
+                },
+                added_via_api: view.added_via_api,
+                thresholds: thresholds(&view.config.circuit_breakers),
+                outlier: None,
+                hosts: view
+                    .hosts
+                    .hosts()
+                    .map(|host| {
+                        let attributes = host.attributes();
+                        HostView {
+                            address: (**host.address()).clone(),
+                            hostname: host.hostname().to_string(),
+                            stats: host.state().stats(),
+                            health: host.state().flags(),
+                            weight: host.weight(),
+                            locality: (*attributes.locality).clone(),
+                            canary: attributes.canary,
+                            priority: host.priority(),
+                            success_rate: None,
+                            local_origin_success_rate: None,
+                        }
+                    })
+                    .collect(),
+            })
+            .collect()
+    }
+
+    fn listener_views(&self) -> Vec<ListenerView> {
+        let listeners = self.listeners.borrow();
+        listeners
+            .active()
+            .map(|active| ListenerView { name: active.config.name.to_string(), addresses: active.addresses.clone() })
+            .collect()
+    }
+
+    fn config_dump(&self) -> ConfigDump {
+        let mut dump = ConfigDump { bootstrap: self.bootstrap.borrow().clone(), ..ConfigDump::default() };
+        let clusters = self.clusters.borrow();
+        dump.clusters_version = clusters.cds_version().to_string();
+        for view in clusters.views() {
+            let entry = ConfigDumpEntry {
+                name: view.config.name.to_string(),
+                version_info: view.version.to_string(),
+                resource: Some(RawResource { type_url: xds_client::CLUSTER, bytes: view.raw.clone() }),
+                last_updated: Some(view.last_updated),
+                error_state: None,
+            };
+            match (view.added_via_api, view.warming) {
+                (false, _) => dump.static_clusters.push(entry),
+                (true, false) => dump.dynamic_active_clusters.push(entry),
+                (true, true) => dump.dynamic_warming_clusters.push(entry),
+            }
+        }
+        dump.listeners_version = self.lds_version().to_string();
+        let listeners = self.listeners.borrow();
+        for view in listeners.views() {
+            let state = |state: &StateView<'_>| ConfigDumpEntry {
+                name: view.name.to_owned(),
+                version_info: origin_version(state.origin),
+                resource: Some(RawResource { type_url: xds_client::LISTENER, bytes: state.raw.clone() }),
+                last_updated: Some(state.last_updated),
+                error_state: None,
+            };
+            if view.active.as_ref().or(view.warming.as_ref()).is_some_and(|state| *state.origin == Origin::Static) {
+                dump.static_listeners.extend(view.active.as_ref().or(view.warming.as_ref()).map(state));
+                continue;
+            }
+            dump.dynamic_listeners.push(DynamicListenerDump {
+                name: view.name.to_owned(),
+                active: view.active.as_ref().map(state),
+                warming: view.warming.as_ref().map(state),
+                draining: view.draining.first().map(state),
+                error_state: view.error.as_ref().map(|error| ErrorState {
+                    failed_configuration: Some(RawResource {
+                        type_url: xds_client::LISTENER,
+                        bytes: error.failed_configuration.clone(),
+                    }),
+                    last_update_attempt: Some(error.last_update_attempt),
+                    details: error.details.clone(),
+                    version_info: origin_version(&error.origin),
+                }),
+            });
+        }
+        self.dump_routes(&mut dump);
+        dump
+    }
+
+    fn dump_routes(&self, dump: &mut ConfigDump) {
+        for active in self.listeners.borrow().active() {
+            for chain in active.config.chains.iter() {
+                let (NetworkFilter::Http(_), Some(ChainService::Http(HttpChain { config, .. }))) =
+                    (&chain.network, chain.service.get())
+                else {
+                    continue;
+                };
+                if let RouteSource::Inline(proto) = &config.routes {
+                    dump.static_routes.push(ConfigDumpEntry {
+                        name: proto.name.clone(),
+                        resource: Some(RawResource {
+                            type_url: xds_client::ROUTE,
+                            bytes: prost::Message::encode_to_vec(&**proto).into(),
+                        }),
+                        ..ConfigDumpEntry::default()
+                    });
+                }
+            }
+        }
+        for view in self.routes.views() {
+            let live = view.live.as_ref();
+            dump.dynamic_routes.push(ConfigDumpEntry {
+                name: view.name.to_string(),
+                version_info: live.map(|live| live.version.clone()).unwrap_or_default(),
+                resource: live.map(|live| RawResource { type_url: xds_client::ROUTE, bytes: live.raw.clone() }),
+                last_updated: live.map(|live| live.updated),
+                error_state: view.failed.map(|failed| ErrorState {
+                    failed_configuration: Some(RawResource { type_url: xds_client::ROUTE, bytes: failed.raw }),
+                    last_update_attempt: Some(failed.at),
+                    details: failed.details,
+                    version_info: failed.version,
+                }),
+            });
+        }
+    }
+
+    fn unready_targets(&self) -> Vec<(String, String)> {
+        let mut targets = Vec::new();
+        let clusters = self.clusters.borrow();
+        if clusters.phase() < Phase::Initialized {
+            for view in clusters.views().filter(|view| view.warming) {
+                targets.push(("init manager Cluster".to_owned(), format!("target Cluster {}", view.config.name)));
+            }
+        }
+        if self.state() != ServerState::Live {
+            if !self.lds_done.get() {
+                targets.push(("init manager Server".to_owned(), "target LDS".to_owned()));
+            }
+            for view in self.routes.views().into_iter().filter(|view| view.live.is_none()) {
+                targets.push(("init manager Server".to_owned(), format!("target RDS {}", view.name)));
+            }
+        }
+        targets
+    }
+
+    /// Where a configured cluster's hosts are now, for connections to control planes. `None`: no such cluster.
+    #[must_use]
+    pub fn addresses_of(&self, cluster: &str) -> Option<Vec<xds_client::Address>> {
+        let clusters = self.clusters.borrow();
+        let view = clusters.views().find(|view| &*view.config.name == cluster)?;
+        let address = |address: &Address| match address {
+            Address::Ip(ip) => Some(tcp(*ip)),
+            Address::Pipe(path) => Some(xds_client::Address::Unix((**path).into())),
+            Address::Internal(_) => None,
+        };
+        Some(view.hosts.hosts().filter_map(|host| address(host.address())).collect())
+    }
+}
+
+fn tcp(ip: SocketAddr) -> xds_client::Address {
+    xds_client::Address::Tcp { host: ip.ip().to_string(), port: ip.port() }
+}
+
+fn origin_version(origin: &Origin) -> String {
+    match origin {
+        Origin::Static => String::new(),
+        Origin::Dynamic(version) => version.to_string(),
+    }
+}
+
+fn thresholds(breakers: &CircuitBreakers) -> [ThresholdsView; 2] {
+    let view = |thresholds: &Thresholds| ThresholdsView {
+        max_connections: thresholds.max_connections.into(),
+        max_pending_requests: thresholds.max_pending_requests.into(),
+        max_requests: thresholds.max_requests.into(),
+        max_retries: thresholds.max_retries.into(),
+    };
+    [view(&breakers.default), view(&breakers.high)]
+}

@@ -1,0 +1,86 @@
+//! What the process does now and then: statistics of itself, histogram merges, overload, disk layers.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use stats::Store;
+
+use crate::config::bootstrap::{Bootstrap, Flush};
+use crate::control::{Control, ServerState};
+use crate::observe::catalogue::ServerStats;
+use crate::overload::{Action, Manager, process_memory};
+use crate::worker::Shared;
+
+/// Starts all of it on the control thread.
+pub(super) fn spawn(control: &Rc<Control>, shared: &Shared, bootstrap: &Bootstrap, stats: &ServerStats) {
+    let store = std::sync::Arc::clone(&shared.store);
+    let interval = match bootstrap.stats_flush {
+        Flush::Every(interval) => interval,
+        // Pages merge histograms themselves then; the process's own numbers are still kept fresh.
+        Flush::OnAdmin => Duration::from_secs(5),
+    };
+    let flushes = matches!(bootstrap.stats_flush, Flush::Every(_));
+    let (of, stats) = (Rc::clone(control), stats.clone());
+    tokio::task::spawn_local(async move {
+        let started = Instant::now();
+        let mut tick = tokio::time::interval(interval);
+        loop {
+            tick.tick().await;
+            process(&of, &stats, started);
+            if flushes {
+                Store::flush(&store);
+            }
+        }
+    });
+    overload(control, shared, bootstrap);
+    let control = Rc::clone(control);
+    tokio::task::spawn_local(async move {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tick.tick().await;
+            if control.runtime.borrow_mut().reload_disk() {
+                control.publish_runtime();
+            }
+        }
+    });
+}
+
+fn process(control: &Control, stats: &ServerStats, started: Instant) {
+    stats.uptime().set(started.elapsed().as_secs());
+    stats.state().set(match control.state() {
+        ServerState::Live => 0,
+        ServerState::Draining => 1,
+        ServerState::PreInitializing => 2,
+        ServerState::Initializing => 3,
+    });
+    let memory = process_memory();
+    let value = |name: &str| memory.get(name).copied().unwrap_or(0);
+    stats.memory_allocated().set(value("allocated"));
+    stats.memory_heap_size().set(value("heap_size"));
+    stats.memory_physical_size().set(value("total_physical_bytes"));
+    stats.total_connections().set(control.open_connections());
+}
+
+fn overload(control: &Rc<Control>, shared: &Shared, bootstrap: &Bootstrap) {
+    let mut manager = Manager::new(&bootstrap.overload, &shared.store);
+    let (states, connections) = (std::sync::Arc::clone(&shared.overload), std::sync::Arc::clone(&shared.connections));
+    let interval = bootstrap.overload.refresh_interval;
+    let control = Rc::clone(control);
+    tokio::task::spawn_local(async move {
+        let mut tick = tokio::time::interval(interval);
+        loop {
+            tick.tick().await;
+            manager.connections(connections.open());
+            let memory = process_memory().get("total_physical_bytes").copied();
+            if let Some(changed) = manager.refresh(memory) {
+                states.set(changed);
+                let paused = changed.saturated(Action::StopAcceptingConnections);
+                control.publisher.each(|mailbox| mailbox.pause(paused));
+            }
+            if manager.states().saturated(Action::ShrinkHeap) {
+                // The allocator gives pages back by itself; what is counted is that it was asked to.
+                manager.heap_was_shrunk();
+            }
+        }
+    });
+}
