@@ -139,6 +139,11 @@ impl Case {
         Self { h2, ..self }
     }
 
+    /// Whether both ends have to close for the session to end.
+    pub fn is_tunnel(&self) -> bool {
+        self.upstream.iter().flatten().any(|act| matches!(act, Act::Hold))
+    }
+
     /// With requests of these methods.
     pub fn methods(mut self, methods: &[&'static str]) -> Self {
         if let Action::Bytes(_, known) = &mut self.client {

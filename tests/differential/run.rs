@@ -42,7 +42,10 @@ pub fn area(area: Area) {
         if let Some(status) = case.status
             && expected.statuses.iter().rfind(|status| **status >= 101) != Some(&status)
         {
-            failures.push(format!("{}/{}: the case expects {status}, but Envoy says:\n{}", area.name, case.name, expected.client));
+            failures.push(format!(
+                "{}/{}: the case expects {status}, but Envoy says:\n{}",
+                area.name, case.name, expected.client
+            ));
         }
         failures.extend(differences(&area, case, &expected, &actual));
         if !legate.proxy.is_running() {

@@ -26,7 +26,8 @@ pub fn run() {
             if verdict.code != expected {
                 failures.push(format!("{directory}/{name}: {:?}: {}", verdict.code, short(&verdict.stderr)));
             } else if !good && Kind::under_test() == Kind::Legate {
-                let names = text.lines().next().and_then(|line| line.strip_prefix("# names: ")).expect("a path to name");
+                let names =
+                    text.lines().next().and_then(|line| line.strip_prefix("# names: ")).expect("a path to name");
                 if !verdict.stderr.contains(names) {
                     failures.push(format!("{directory}/{name}: does not name {names}: {}", short(&verdict.stderr)));
                 }

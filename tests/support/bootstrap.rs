@@ -2,7 +2,8 @@
 //! indentation.
 
 /// A route configuration with one virtual host that sends everything to the cluster `up`.
-pub const TO_UP: &str = r#"{name: all, domains: ["*"], routes: [{name: up, match: {prefix: "/"}, route: {cluster: up}}]}"#;
+pub const TO_UP: &str =
+    r#"{name: all, domains: ["*"], routes: [{name: up, match: {prefix: "/"}, route: {cluster: up}}]}"#;
 
 /// One line of an access log: everything about a request that does not depend on time.
 pub const LOG_FORMAT: &str = "code=%RESPONSE_CODE% details=%RESPONSE_CODE_DETAILS% flags=%RESPONSE_FLAGS% \
@@ -12,7 +13,8 @@ pub const LOG_FORMAT: &str = "code=%RESPONSE_CODE% details=%RESPONSE_CODE_DETAIL
     sni=%REQUESTED_SERVER_NAME% grpc=%GRPC_STATUS% upstream_protocol=%UPSTREAM_PROTOCOL% \
     attempts=%UPSTREAM_REQUEST_ATTEMPT_COUNT% end=%CONNECTION_TERMINATION_DETAILS%";
 
-const HCM: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const HCM: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 const FILE_LOG: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
 const HTTP_OPTIONS: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -57,10 +59,7 @@ pub fn http_filter(name: &str, manager: &str, virtual_hosts: &str) -> String {
     let filters = if own("http_filters") { String::new() } else { filters };
     let log = if own("access_log") { String::new() } else { format!("access_log: [{}],", access_log(name)) };
     let prefix = if own("stat_prefix") { String::new() } else { format!("stat_prefix: {name},") };
-    format!(
-        r#"{{name: hcm, typed_config: {{"@type": {HCM}, {prefix} {routes} {filters} {log} {}}}}}"#,
-        listed(manager)
-    )
+    format!(r#"{{name: hcm, typed_config: {{"@type": {HCM}, {prefix} {routes} {filters} {log} {}}}}}"#, listed(manager))
 }
 
 /// A file access log in [`LOG_FORMAT`].
@@ -73,12 +72,16 @@ pub fn access_log(name: &str) -> String {
 pub fn tcp_filter(name: &str, more: &str) -> String {
     let kind = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
     let log = access_log(name);
-    format!(r#"{{name: tcp, typed_config: {{"@type": {kind}, stat_prefix: {name}, access_log: [{log}], {}}}}}"#, listed(more))
+    format!(
+        r#"{{name: tcp, typed_config: {{"@type": {kind}, stat_prefix: {name}, access_log: [{log}], {}}}}}"#,
+        listed(more)
+    )
 }
 
 /// A static cluster with one endpoint per port.
 pub fn cluster(name: &str, ports: &[u16], more: &str) -> String {
-    let hosts: Vec<String> = ports.iter().map(|port| format!("{{endpoint: {{address: {}}}}}", address(*port))).collect();
+    let hosts: Vec<String> =
+        ports.iter().map(|port| format!("{{endpoint: {{address: {}}}}}", address(*port))).collect();
     let hosts = hosts.join(", ");
     let endpoints = format!("{{cluster_name: {name}, endpoints: [{{lb_endpoints: [{hosts}]}}]}}");
     let endpoints = if more.contains("load_assignment:") || more.contains("ORIGINAL_DST") || more.contains("EDS") {

@@ -132,11 +132,7 @@ pub fn converse(address: SocketAddr, requests: &[H2Request]) -> (Vec<H2Reply>, b
     })
 }
 
-async fn exchange(
-    sender: &mut SendRequest<Bytes>,
-    request: &H2Request,
-    reply: &mut H2Reply,
-) -> Result<(), h2::Error> {
+async fn exchange(sender: &mut SendRequest<Bytes>, request: &H2Request, reply: &mut H2Reply) -> Result<(), h2::Error> {
     futures_util::future::poll_fn(|context| sender.poll_ready(context)).await?;
     let mut head = Request::new(());
     *head.method_mut() = Method::from_bytes(request.method.as_bytes()).unwrap_or_default();

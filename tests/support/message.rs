@@ -71,30 +71,38 @@ impl Message {
 pub fn responses(buffer: &[u8], methods: &[&str], ended: bool) -> Vec<Message> {
     let mut methods = methods.iter().copied();
     let mut method = methods.next().unwrap_or("GET");
-    read(buffer, |head| {
-        let status = head.split(' ').nth(1).and_then(|code| code.trim().parse::<u16>().ok()).unwrap_or(0);
-        let answered = method;
-        if status >= 200 {
-            method = methods.next().unwrap_or("GET");
-        }
-        let tunnel = status == 101 || answered == "CONNECT" && (200..300).contains(&status);
-        let bodiless = answered == "HEAD" || matches!(status, 100 | 102..=199 | 204 | 304);
-        if tunnel {
-            Framing::Close
-        } else if bodiless {
-            Framing::None
-        } else {
-            declared(head).unwrap_or(Framing::Close)
-        }
-    }, ended)
+    read(
+        buffer,
+        |head| {
+            let status = head.split(' ').nth(1).and_then(|code| code.trim().parse::<u16>().ok()).unwrap_or(0);
+            let answered = method;
+            if status >= 200 {
+                method = methods.next().unwrap_or("GET");
+            }
+            let tunnel = status == 101 || answered == "CONNECT" && (200..300).contains(&status);
+            let bodiless = answered == "HEAD" || matches!(status, 100 | 102..=199 | 204 | 304);
+            if tunnel {
+                Framing::Close
+            } else if bodiless {
+                Framing::None
+            } else {
+                declared(head).unwrap_or(Framing::Close)
+            }
+        },
+        ended,
+    )
 }
 
 /// The requests in a buffer.
 pub fn requests(buffer: &[u8]) -> Vec<Message> {
-    read(buffer, |head| {
-        let tunnel = head.starts_with("CONNECT ") || head.to_ascii_lowercase().contains("\r\nupgrade:");
-        if tunnel { Framing::Close } else { declared(head).unwrap_or(Framing::None) }
-    }, true)
+    read(
+        buffer,
+        |head| {
+            let tunnel = head.starts_with("CONNECT ") || head.to_ascii_lowercase().contains("\r\nupgrade:");
+            if tunnel { Framing::Close } else { declared(head).unwrap_or(Framing::None) }
+        },
+        true,
+    )
 }
 
 /// Bytes as text, one character each.

@@ -159,6 +159,10 @@ impl Proxy {
         if !arguments.contains(&"--concurrency") {
             command.args(["--concurrency", "1"]);
         }
+        if kind == Kind::Envoy && !arguments.contains(&"-l") {
+            // It lists all its extensions otherwise.
+            command.args(["-l", "warning"]);
+        }
         command.args(arguments).stdout(log("stdout")?).stderr(log("stderr")?);
         let mut child = command.spawn().map_err(|error| error.to_string())?;
 
@@ -227,7 +231,8 @@ impl Proxy {
         write!(stream, "{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")?;
         let mut reply = Vec::new();
         stream.read_to_end(&mut reply)?;
-        let message = super::message::responses(&reply, &[method], true).into_iter().find(|message| message.status() > 199);
+        let message =
+            super::message::responses(&reply, &[method], true).into_iter().find(|message| message.status() > 199);
         let message = message.ok_or_else(|| std::io::Error::other("no reply"))?;
         Ok(Page {
             status: message.status(),

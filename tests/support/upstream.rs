@@ -200,7 +200,9 @@ impl Reader<'_> {
                 message.complete.then(|| match message.framing {
                     message::Framing::Chunked => message::find(buffer.get(end - 2..)?, b"\r\n0\r\n")
                         .or_else(|| message::find(buffer.get(end - 2..)?, b"0\r\n"))
-                        .and_then(|zero| Some(end - 2 + zero + message::find(buffer.get(end - 2 + zero..)?, b"\r\n\r\n")? + 4)),
+                        .and_then(|zero| {
+                            Some(end - 2 + zero + message::find(buffer.get(end - 2 + zero..)?, b"\r\n\r\n")? + 4)
+                        }),
                     message::Framing::Length => Some(end + message.body.len()),
                     message::Framing::None | message::Framing::Close => Some(end),
                 })?
@@ -226,9 +228,8 @@ impl Reader<'_> {
                 let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
                 let mut state = self.shared.state();
                 if let Some(connection) = state.connections.get_mut(self.id)
-                    && let Ok(other) = TcpListener::bind("127.0.0.1:0").and_then(|listener| {
-                        TcpStream::connect(listener.local_addr()?)
-                    })
+                    && let Ok(other) =
+                        TcpListener::bind("127.0.0.1:0").and_then(|listener| TcpStream::connect(listener.local_addr()?))
                 {
                     connection.stream = other;
                 }

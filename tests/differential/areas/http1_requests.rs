@@ -17,7 +17,10 @@ pub fn area() -> Area {
         plain("no_underscores", "common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}"),
         plain("drop_underscores", "common_http_protocol_options: {headers_with_underscores_action: DROP_HEADER}"),
         plain("relative", "http_protocol_options: {allow_absolute_url: false}"),
-        plain("case_kept", r#"http_protocol_options: {header_key_format: {stateful_formatter: {name: preserve_case, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}}"#),
+        plain(
+            "case_kept",
+            r#"http_protocol_options: {header_key_format: {stateful_formatter: {name: preserve_case, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}}"#,
+        ),
         plain("proper_case", "http_protocol_options: {header_key_format: {proper_case_words: {}}}"),
         plain("custom_methods", "http_protocol_options: {allow_custom_methods: true}"),
     ];
@@ -48,15 +51,42 @@ fn refused() -> Vec<Case> {
         raw("space_in_path", "2.2 GET ok", "GET /o k HTTP/1.1\r\nhost: a\r\n\r\n"),
         raw("control_in_path", "2.2 GET ok", "GET /o\x01k HTTP/1.1\r\nhost: a\r\n\r\n"),
         raw("high_byte_in_path", "2.2 GET ok", "GET /\u{e4} HTTP/1.1\r\nhost: a\r\n\r\n"),
-        raw("length_and_chunked", "2.2 CL+TE", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n").status(400),
-        raw("chunked_and_length", "2.2 CL+TE", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n").status(400),
-        raw("length_twice_equal", "2.2 dup CL", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\nabc").status(400),
-        raw("length_twice", "2.2 dup CL", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd").status(400),
+        raw(
+            "length_and_chunked",
+            "2.2 CL+TE",
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        )
+        .status(400),
+        raw(
+            "chunked_and_length",
+            "2.2 CL+TE",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
+        )
+        .status(400),
+        raw(
+            "length_twice_equal",
+            "2.2 dup CL",
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\nabc",
+        )
+        .status(400),
+        raw(
+            "length_twice",
+            "2.2 dup CL",
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
+        )
+        .status(400),
         raw("length_list", "2.2 dup CL", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3, 3\r\n\r\nabc"),
-        raw("length_letters", "2.2 invalid CL", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: abc\r\n\r\nabc").status(400),
-        raw("length_negative", "2.2 invalid CL", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n").status(400),
+        raw("length_letters", "2.2 invalid CL", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: abc\r\n\r\nabc")
+            .status(400),
+        raw("length_negative", "2.2 invalid CL", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n")
+            .status(400),
         raw("length_plus", "2.2 invalid CL", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +3\r\n\r\nabc"),
-        raw("length_huge", "2.2 invalid CL", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999\r\n\r\nabc").status(400),
+        raw(
+            "length_huge",
+            "2.2 invalid CL",
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999\r\n\r\nabc",
+        )
+        .status(400),
         raw("length_empty", "2.2 invalid CL", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length:\r\n\r\n"),
         raw("length_hex", "2.2 invalid CL", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0x3\r\n\r\nabc"),
         raw("space_before_colon", "2.2 space before colon", "GET / HTTP/1.1\r\nhost: a\r\nx-a : b\r\n\r\n").status(400),
@@ -65,33 +95,101 @@ fn refused() -> Vec<Case> {
         raw("name_with_bracket", "2.2 space before colon", "GET / HTTP/1.1\r\nhost: a\r\nx(a: b\r\n\r\n"),
         raw("no_colon", "2.2 space before colon", "GET / HTTP/1.1\r\nhost: a\r\nnonsense\r\n\r\n"),
         raw("first_line_folded", "2.2 obs-fold", "GET / HTTP/1.1\r\n x: y\r\nhost: a\r\n\r\n"),
-        raw("chunk_letters", "2.2 bad chunk size", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n").status(400),
-        raw("chunk_negative", "2.2 bad chunk size", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\n"),
-        raw("chunk_overflow", "2.2 bad chunk size", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\nabc\r\n0\r\n\r\n"),
-        raw("chunk_empty_size", "2.2 bad chunk size", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n\r\nabc\r\n0\r\n\r\n"),
-        raw("chunk_no_end", "2.2 bad chunk size", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabcX\r\n0\r\n\r\n"),
-        raw("te_identity", "2.2 TE identity", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\n\r\n").status(501),
-        raw("te_twice_chunked", "2.2 TE chunked, chunked", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n").status(501),
-        raw("te_two_lines", "2.2 TE chunked, chunked", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
-        raw("te_gzip_chunked", "2.2 TE unknown coding", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n").status(501),
-        raw("te_gzip", "2.2 TE unknown coding", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n").status(501),
-        raw("te_uppercase", "2.2 TE unknown coding", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: CHUNKED\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
-        raw("te_vertical_tab", "2.2 TE unknown coding", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n"),
-        raw("te_on_get", "2.2 TE unknown coding", "GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+        raw(
+            "chunk_letters",
+            "2.2 bad chunk size",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
+        )
+        .status(400),
+        raw(
+            "chunk_negative",
+            "2.2 bad chunk size",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\n",
+        ),
+        raw(
+            "chunk_overflow",
+            "2.2 bad chunk size",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\nabc\r\n0\r\n\r\n",
+        ),
+        raw(
+            "chunk_empty_size",
+            "2.2 bad chunk size",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n\r\nabc\r\n0\r\n\r\n",
+        ),
+        raw(
+            "chunk_no_end",
+            "2.2 bad chunk size",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabcX\r\n0\r\n\r\n",
+        ),
+        raw("te_identity", "2.2 TE identity", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity\r\n\r\n")
+            .status(501),
+        raw(
+            "te_twice_chunked",
+            "2.2 TE chunked, chunked",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        )
+        .status(501),
+        raw(
+            "te_two_lines",
+            "2.2 TE chunked, chunked",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        raw(
+            "te_gzip_chunked",
+            "2.2 TE unknown coding",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        )
+        .status(501),
+        raw("te_gzip", "2.2 TE unknown coding", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n")
+            .status(501),
+        raw(
+            "te_uppercase",
+            "2.2 TE unknown coding",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: CHUNKED\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        ),
+        raw(
+            "te_vertical_tab",
+            "2.2 TE unknown coding",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        ),
+        raw(
+            "te_on_get",
+            "2.2 TE unknown coding",
+            "GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        ),
         raw("nul_in_value", "2.2 NUL in value", "GET / HTTP/1.1\r\nhost: a\r\nx-a: b\0c\r\n\r\n").status(400),
         raw("control_in_value", "2.2 NUL in value", "GET / HTTP/1.1\r\nhost: a\r\nx-a: b\x01c\r\n\r\n"),
         raw("delete_in_value", "2.2 NUL in value", "GET / HTTP/1.1\r\nhost: a\r\nx-a: b\x7fc\r\n\r\n"),
         raw("options_star", "2.2 OPTIONS *", "OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n").status(404),
-        raw("connect", "2.2 CONNECT without config", "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n").status(404).methods(&["CONNECT"]),
-        raw("connect_no_port", "2.2 CONNECT without config", "CONNECT a HTTP/1.1\r\nhost: a\r\n\r\n").methods(&["CONNECT"]),
+        raw("connect", "2.2 CONNECT without config", "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n")
+            .status(404)
+            .methods(&["CONNECT"]),
+        raw("connect_no_port", "2.2 CONNECT without config", "CONNECT a HTTP/1.1\r\nhost: a\r\n\r\n")
+            .methods(&["CONNECT"]),
         raw("fragment", "2.2 fragment", "GET /a#b HTTP/1.1\r\nhost: a\r\n\r\n").status(400),
         raw("bad_host", "2.2 missing Host", "GET / HTTP/1.1\r\nhost: a b\r\n\r\n"),
         raw("host_userinfo", "2.2 missing Host", "GET / HTTP/1.1\r\nhost: user@a\r\n\r\n"),
         raw("empty_host", "2.2 missing Host", "GET / HTTP/1.1\r\nhost:\r\n\r\n"),
         raw("garbage", "2.2 bad token in method", "\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"),
-        case("headers_too_large", "2.2 header block > 60 KiB", "usual", request("GET", "/", &[&format!("x-big: {}", "a".repeat(62_000))])).status(431),
-        case("many_small_too_large", "2.2 header block > 60 KiB", "usual", request("GET", "/", &vec![format!("x-pad: {}", "a".repeat(700)).as_str(); 95])),
-        case("path_too_large", "2.2 header block > 60 KiB", "usual", request("GET", &format!("/{}", "a".repeat(62_000)), &[])),
+        case(
+            "headers_too_large",
+            "2.2 header block > 60 KiB",
+            "usual",
+            request("GET", "/", &[&format!("x-big: {}", "a".repeat(62_000))]),
+        )
+        .status(431),
+        case(
+            "many_small_too_large",
+            "2.2 header block > 60 KiB",
+            "usual",
+            request("GET", "/", &vec![format!("x-pad: {}", "a".repeat(700)).as_str(); 95]),
+        ),
+        case(
+            "path_too_large",
+            "2.2 header block > 60 KiB",
+            "usual",
+            request("GET", &format!("/{}", "a".repeat(62_000)), &[]),
+        ),
         case("hundred_headers", "2.1 max_headers_count", "usual", request("GET", "/", &vec!["x-a: b"; 99])),
         case("hundred_and_one_headers", "2.1 max_headers_count", "usual", request("GET", "/", &vec!["x-a: b"; 100])),
     ]
@@ -182,29 +280,99 @@ fn options() -> Vec<Case> {
     vec![
         case("http10_close", "2.1 accept_http_10", "h10", "GET / HTTP/1.0\r\n\r\n").status(200),
         case("http10_host", "2.1 accept_http_10", "h10", "GET / HTTP/1.0\r\nhost: b\r\n\r\n").status(200),
-        case("http10_keep_alive", "2.1 accept_http_10", "h10", "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n").status(200),
-        case("http10_chunked_reply", "2.1 accept_http_10", "h10", "GET / HTTP/1.0\r\n\r\n").reply("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").status(200),
-        case("http10_chunked_request", "2.1 accept_http_10", "h10", "POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+        case("http10_keep_alive", "2.1 accept_http_10", "h10", "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+            .status(200),
+        case("http10_chunked_reply", "2.1 accept_http_10", "h10", "GET / HTTP/1.0\r\n\r\n")
+            .reply("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+            .status(200),
+        case(
+            "http10_chunked_request",
+            "2.1 accept_http_10",
+            "h10",
+            "POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        ),
         case("http11_on_h10", "2.1 accept_http_10", "h10", "GET / HTTP/1.1\r\n\r\n"),
-        case("allow_chunked_length", "2.1 allow_chunked_length", "both_lengths", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+        case(
+            "allow_chunked_length",
+            "2.1 allow_chunked_length",
+            "both_lengths",
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        ),
         case("trailers_kept", "2.1 enable_trailers", "trailers", chunked).status(200),
-        case("response_trailers_kept", "2.1 enable_trailers", "trailers", request("GET", "/", &[])).reply("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-t: v\r\n\r\n").status(200),
-        case("forbidden_trailers", "2.1 enable_trailers", "trailers", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\ncontent-length: 5\r\nhost: b\r\n\r\n"),
-        case("keep_open_missing_host", "2.1 stream_error_on_invalid", "keep_open", "GET / HTTP/1.1\r\n\r\n").status(400),
-        case("keep_open_bad_method", "2.1 stream_error_on_invalid", "keep_open", "G(T / HTTP/1.1\r\nhost: a\r\n\r\n").status(400),
-        case("small_fits", "2.1 max_request_headers_kb", "small", request("GET", "/", &[&format!("x-big: {}", "a".repeat(800))])).status(200),
-        case("small_exceeded", "2.1 max_request_headers_kb", "small", request("GET", "/", &[&format!("x-big: {}", "a".repeat(1100))])).status(431),
-        case("few_fit", "2.1 max_headers_count", "few", request("GET", "/", &["x-a: 1", "x-b: 2", "x-c: 3", "x-d: 4"])).status(200),
-        case("few_exceeded", "2.1 max_headers_count", "few", request("GET", "/", &["x-a: 1", "x-b: 2", "x-c: 3", "x-d: 4", "x-e: 5"])).status(431),
-        case("few_trailers", "2.1 max_headers_count", "few", "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: 1\r\nb: 1\r\nc: 1\r\nd: 1\r\ne: 1\r\nf: 1\r\n\r\n"),
+        case("response_trailers_kept", "2.1 enable_trailers", "trailers", request("GET", "/", &[]))
+            .reply("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-t: v\r\n\r\n")
+            .status(200),
+        case(
+            "forbidden_trailers",
+            "2.1 enable_trailers",
+            "trailers",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\ncontent-length: 5\r\nhost: b\r\n\r\n",
+        ),
+        case("keep_open_missing_host", "2.1 stream_error_on_invalid", "keep_open", "GET / HTTP/1.1\r\n\r\n")
+            .status(400),
+        case("keep_open_bad_method", "2.1 stream_error_on_invalid", "keep_open", "G(T / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .status(400),
+        case(
+            "small_fits",
+            "2.1 max_request_headers_kb",
+            "small",
+            request("GET", "/", &[&format!("x-big: {}", "a".repeat(800))]),
+        )
+        .status(200),
+        case(
+            "small_exceeded",
+            "2.1 max_request_headers_kb",
+            "small",
+            request("GET", "/", &[&format!("x-big: {}", "a".repeat(1100))]),
+        )
+        .status(431),
+        case("few_fit", "2.1 max_headers_count", "few", request("GET", "/", &["x-a: 1", "x-b: 2", "x-c: 3", "x-d: 4"]))
+            .status(200),
+        case(
+            "few_exceeded",
+            "2.1 max_headers_count",
+            "few",
+            request("GET", "/", &["x-a: 1", "x-b: 2", "x-c: 3", "x-d: 4", "x-e: 5"]),
+        )
+        .status(431),
+        case(
+            "few_trailers",
+            "2.1 max_headers_count",
+            "few",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: 1\r\nb: 1\r\nc: 1\r\nd: 1\r\ne: 1\r\nf: 1\r\n\r\n",
+        ),
         get("underscore_allowed", "2.1 headers_with_underscores_action", "usual", "/", &["x_a: b"]).status(200),
-        get("underscore_rejected", "2.1 headers_with_underscores_action", "no_underscores", "/", &["x_a: b"]).status(400),
-        get("underscore_dropped", "2.1 headers_with_underscores_action", "drop_underscores", "/", &["x_a: b", "x-c: d"]).status(200),
-        case("absolute_not_allowed", "2.1 allow_absolute_url", "relative", "GET http://other.test/x HTTP/1.1\r\nhost: a\r\n\r\n"),
-        get("case_kept", "2.1 header_key_format", "case_kept", "/", &["X-Aa: b", "x-BB: c"]).reply("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Reply-ID: 1\r\n\r\n").status(200),
-        get("proper_case", "2.1 header_key_format", "proper_case", "/", &["X-aa: b"]).reply("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Reply-ID: 1\r\n\r\n").status(200),
-        case("custom_method", "2.1 allow_custom_methods", "custom_methods", "FOO / HTTP/1.1\r\nhost: a\r\n\r\n").status(200),
-        case("custom_method_bad_token", "2.1 allow_custom_methods", "custom_methods", "F(O / HTTP/1.1\r\nhost: a\r\n\r\n").status(400),
+        get("underscore_rejected", "2.1 headers_with_underscores_action", "no_underscores", "/", &["x_a: b"])
+            .status(400),
+        get(
+            "underscore_dropped",
+            "2.1 headers_with_underscores_action",
+            "drop_underscores",
+            "/",
+            &["x_a: b", "x-c: d"],
+        )
+        .status(200),
+        case(
+            "absolute_not_allowed",
+            "2.1 allow_absolute_url",
+            "relative",
+            "GET http://other.test/x HTTP/1.1\r\nhost: a\r\n\r\n",
+        ),
+        get("case_kept", "2.1 header_key_format", "case_kept", "/", &["X-Aa: b", "x-BB: c"])
+            .reply("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Reply-ID: 1\r\n\r\n")
+            .status(200),
+        get("proper_case", "2.1 header_key_format", "proper_case", "/", &["X-aa: b"])
+            .reply("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Reply-ID: 1\r\n\r\n")
+            .status(200),
+        case("custom_method", "2.1 allow_custom_methods", "custom_methods", "FOO / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .status(200),
+        case(
+            "custom_method_bad_token",
+            "2.1 allow_custom_methods",
+            "custom_methods",
+            "F(O / HTTP/1.1\r\nhost: a\r\n\r\n",
+        )
+        .status(400),
         case("preface_on_http1", "2.1 codec_type", "h1", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     ]
 }

@@ -12,7 +12,7 @@ pub mod routing;
 pub mod timeouts;
 pub mod upstreams;
 
-use crate::support::bootstrap::{TO_UP, cluster, http2, http_listener};
+use crate::support::bootstrap::{TO_UP, cluster, http_listener, http2};
 
 /// A listener that sends everything to `up`, with more fields of the connection manager.
 fn plain(name: &'static str, manager: &str) -> (&'static str, String) {

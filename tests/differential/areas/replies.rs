@@ -39,12 +39,25 @@ pub fn area() -> Area {
             get(name("direct_mapped"), "2.10 direct response", listener, "/direct", &[known, "x-map: me"]),
             get(name("grpc_no_route"), "2.10 gRPC", listener, "/other", &[known, grpc]),
             get(name("grpc_refused"), "2.10 gRPC", listener, "/dead", &[known, grpc]),
-            get(name("grpc_direct"), "2.10 gRPC", listener, "/direct", &[known, "content-type: application/grpc+proto"]),
-            case(name("head_refused"), "2.10 HEAD", listener, format!("HEAD /dead HTTP/1.1\r\n{known}\r\n\r\n")).methods(&["HEAD"]),
+            get(
+                name("grpc_direct"),
+                "2.10 gRPC",
+                listener,
+                "/direct",
+                &[known, "content-type: application/grpc+proto"],
+            ),
+            case(name("head_refused"), "2.10 HEAD", listener, format!("HEAD /dead HTTP/1.1\r\n{known}\r\n\r\n"))
+                .methods(&["HEAD"]),
             case(name("codec_error"), "2.10 codec error", listener, "GET / HTTP/1.1\r\nbad header: x\r\n\r\n"),
             case(name("low_version"), "2.10 codec error", listener, "GET / HTTP/1.0\r\n\r\n"),
-            case(name("body_unread"), "2.10 no route", listener, format!("POST /other HTTP/1.1\r\n{known}\r\ncontent-length: 9\r\n\r\nabc")),
-            get(name("upstream_404"), "2.10 normal", listener, "/up", &[known]).reply("HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\ngone"),
+            case(
+                name("body_unread"),
+                "2.10 no route",
+                listener,
+                format!("POST /other HTTP/1.1\r\n{known}\r\ncontent-length: 9\r\n\r\nabc"),
+            ),
+            get(name("upstream_404"), "2.10 normal", listener, "/up", &[known])
+                .reply("HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\ngone"),
             get(name("closed"), "2.10 upstream closed", listener, "/up", &[known]).acts(vec![Act::Request, Act::Close]),
         ]);
     }

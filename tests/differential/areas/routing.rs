@@ -75,8 +75,18 @@ pub fn area() -> Area {
     let listeners = vec![
         routes("matches", &matches),
         routed("hosts", "", hosts),
-        routed("hosts_no_port", "route_config: {name: r, ignore_port_in_host_matching: true, virtual_hosts: [{name: v, domains: [a.test], routes: [{name: a, match: {prefix: /}, route: {cluster: up}}]}]}", ""),
-        routed("actions", &format!(r#"route_config: {{name: r, validate_clusters: false, virtual_hosts: [{{name: v, domains: ["*"], routes: [{actions}]}}]}}"#), ""),
+        routed(
+            "hosts_no_port",
+            "route_config: {name: r, ignore_port_in_host_matching: true, virtual_hosts: [{name: v, domains: [a.test], routes: [{name: a, match: {prefix: /}, route: {cluster: up}}]}]}",
+            "",
+        ),
+        routed(
+            "actions",
+            &format!(
+                r#"route_config: {{name: r, validate_clusters: false, virtual_hosts: [{{name: v, domains: ["*"], routes: [{actions}]}}]}}"#
+            ),
+            "",
+        ),
         routed("parameters", &format!("route_config: {{name: r, {parameters}}}"), ""),
         routed("empty", "route_config: {name: r}", ""),
     ];
@@ -90,15 +100,54 @@ pub fn area() -> Area {
 fn match_cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for path in [
-        "/exact", "/exact/", "/exact?q", "/exactly", "/any", "/ANY", "/r/12", "/r/12?x=y", "/r/12/a", "/r/", "/api/v1", "/api/v1/x",
-        "/api/v1x", "/api/v1?q=1", "/dup", "/pre", "/PRE/x", "/frac", "/empty", "/none", "/q?a=1", "/q?a=2", "/q?b", "/q?a=2&a=1",
-        "/q?b=&c", "/q", "/inv",
+        "/exact",
+        "/exact/",
+        "/exact?q",
+        "/exactly",
+        "/any",
+        "/ANY",
+        "/r/12",
+        "/r/12?x=y",
+        "/r/12/a",
+        "/r/",
+        "/api/v1",
+        "/api/v1/x",
+        "/api/v1x",
+        "/api/v1?q=1",
+        "/dup",
+        "/pre",
+        "/PRE/x",
+        "/frac",
+        "/empty",
+        "/none",
+        "/q?a=1",
+        "/q?a=2",
+        "/q?b",
+        "/q?a=2&a=1",
+        "/q?b=&c",
+        "/q",
+        "/inv",
     ] {
         cases.push(get(leak(format!("path {path}")), "2.6 match kinds", "matches", path, &[]));
     }
     for line in [
-        "x-e: one", "x-e: One", "x-e: two", "x-p: ONE", "x-s: one", "x-s: onE", "x-c: anb", "x-r: one", "x-r: xone", "x-n: 5", "x-n: 10",
-        "x-n: -7", "x-n: 7a", "x-n: 07", "x-there:", "x-there: a", "x-other: a",
+        "x-e: one",
+        "x-e: One",
+        "x-e: two",
+        "x-p: ONE",
+        "x-s: one",
+        "x-s: onE",
+        "x-c: anb",
+        "x-r: one",
+        "x-r: xone",
+        "x-n: 5",
+        "x-n: 10",
+        "x-n: -7",
+        "x-n: 7a",
+        "x-n: 07",
+        "x-there:",
+        "x-there: a",
+        "x-other: a",
     ] {
         cases.push(get(leak(format!("header {line}")), "2.6 headers", "matches", "/h", &[line]));
     }
@@ -122,13 +171,39 @@ fn match_cases() -> Vec<Case> {
 fn host_cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for host in [
-        "a.test", "A.TEST", "a.test:80", "a.test:81", "x.test", "x.b.test", "y-b.test", "b.test", ".test", "c.example", "c.test", "other",
-        "tls.test", "tls.test:8080", "out.test", "a.test.",
+        "a.test",
+        "A.TEST",
+        "a.test:80",
+        "a.test:81",
+        "x.test",
+        "x.b.test",
+        "y-b.test",
+        "b.test",
+        ".test",
+        "c.example",
+        "c.test",
+        "other",
+        "tls.test",
+        "tls.test:8080",
+        "out.test",
+        "a.test.",
     ] {
-        cases.push(get(leak(format!("host {host}")), "2.6 virtual host selection", "hosts", "/p?q=1", &[&format!("host: {host}")]));
+        cases.push(get(
+            leak(format!("host {host}")),
+            "2.6 virtual host selection",
+            "hosts",
+            "/p?q=1",
+            &[&format!("host: {host}")],
+        ));
     }
     for host in ["a.test:81", "a.test", "a.test:"] {
-        cases.push(get(leak(format!("no port {host}")), "2.6 ignore_port_in_host_matching", "hosts_no_port", "/", &[&format!("host: {host}")]));
+        cases.push(get(
+            leak(format!("no port {host}")),
+            "2.6 ignore_port_in_host_matching",
+            "hosts_no_port",
+            "/",
+            &[&format!("host: {host}")],
+        ));
     }
     cases.push(get("tls with proto", "2.6 require_tls", "hosts", "/", &["host: tls.test", "x-forwarded-proto: https"]));
     cases
@@ -137,9 +212,36 @@ fn host_cases() -> Vec<Case> {
 fn action_cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for path in [
-        "/direct", "/nothing", "/html", "/r/path?a=b", "/r/query?a=b", "/r/strip?a=b", "/r/prefix/x?a=b", "/r/regex/y?a=b", "/r/https?a=b",
-        "/r/scheme", "/r/host/z", "/r/port", "/w/prefix", "/w/prefix/rest?q=1", "/w/prefixed", "/w/slash/a", "/w/regex/a/b?c/d", "/w/host",
-        "/w/hp/name/x", "/w/hp", "/w/auto", "/w/exact", "/w/exact?q=2", "/gone", "/g404", "/g500", "/by-header", "/weighted", "/high", "/non-forwarding",
+        "/direct",
+        "/nothing",
+        "/html",
+        "/r/path?a=b",
+        "/r/query?a=b",
+        "/r/strip?a=b",
+        "/r/prefix/x?a=b",
+        "/r/regex/y?a=b",
+        "/r/https?a=b",
+        "/r/scheme",
+        "/r/host/z",
+        "/r/port",
+        "/w/prefix",
+        "/w/prefix/rest?q=1",
+        "/w/prefixed",
+        "/w/slash/a",
+        "/w/regex/a/b?c/d",
+        "/w/host",
+        "/w/hp/name/x",
+        "/w/hp",
+        "/w/auto",
+        "/w/exact",
+        "/w/exact?q=2",
+        "/gone",
+        "/g404",
+        "/g500",
+        "/by-header",
+        "/weighted",
+        "/high",
+        "/non-forwarding",
     ] {
         cases.push(get(leak(format!("action {path}")), "2.6 actions", "actions", path, &[]));
     }
@@ -147,9 +249,21 @@ fn action_cases() -> Vec<Case> {
         get("redirect default port", "2.6 redirect", "actions", "/r/https", &["host: a.test:80"]).status(301),
         get("redirect other port", "2.6 redirect", "actions", "/r/https", &["host: a.test:8080"]).status(301),
         get("redirect ipv6", "2.6 redirect", "actions", "/r/port", &["host: [::1]:8080"]).status(301),
-        case("direct post", "2.6 direct_response", "actions", "POST /direct HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc").status(418),
+        case(
+            "direct post",
+            "2.6 direct_response",
+            "actions",
+            "POST /direct HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
+        )
+        .status(418),
         case("direct head", "2.10 HEAD", "actions", request("HEAD", "/direct", &[])).methods(&["HEAD"]).status(418),
-        case("redirect post", "2.6 redirect", "actions", "POST /r/path HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").status(301),
+        case(
+            "redirect post",
+            "2.6 redirect",
+            "actions",
+            "POST /r/path HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        )
+        .status(301),
         get("host from header", "2.6 host_rewrite_header", "actions", "/w/hh", &["x-host: h.test"]).status(200),
         get("host from no header", "2.6 host_rewrite_header", "actions", "/w/hh", &[]).status(200),
         get("cluster header", "2.6 cluster_header", "actions", "/by-header", &["x-cluster: up2"]).status(200),
