@@ -406,4 +406,3 @@ fn parse_env(
         warned: ParseEnv::warned(),
     }
 }
-
