@@ -191,12 +191,16 @@ impl Format {
 
     /// Appends the text for one stream.
     pub fn append_to(&self, out: &mut Vec<u8>, context: &FormatContext<'_>) {
+        self.append_with(out, context, self.missing);
+    }
+
+    fn append_with(&self, out: &mut Vec<u8>, context: &FormatContext<'_>, missing: &[u8]) {
         for part in &self.parts {
             match part {
                 Part::Literal(text) => out.extend_from_slice(text),
                 Part::Command(command) => {
                     if !command.append(out, context) {
-                        out.extend_from_slice(self.missing);
+                        out.extend_from_slice(missing);
                     }
                 }
             }
@@ -213,9 +217,10 @@ impl Format {
 }
 
 impl ValueFormat for Format {
-    fn append_to(&self, out: &mut Vec<u8>, context: &ValueContext<'_>) {
+    fn append_to(&self, out: &mut Vec<u8>, context: &ValueContext<'_>, empty_for_missing: bool) {
         let ValueContext { request, response, info } = *context;
-        self.append_to(out, &FormatContext { request, response, ..FormatContext::new(info) });
+        let context = FormatContext { request, response, ..FormatContext::new(info) };
+        self.append_with(out, &context, if empty_for_missing { b"" } else { b"-" });
     }
 }
 

@@ -15,6 +15,13 @@ use crate::config::{At, ConfigError};
 use crate::http::{HeaderKey, HeaderName, Headers, RequestHead, ResponseHead};
 use crate::stream_info::StreamInfo;
 
+crate::ledger! {
+    /// Rows of a header to add.
+    pub mod unsupported for "envoy.config.core.v3.HeaderValue" {
+        raw_value => Warn, "Envoy does not read it in header mutations either; `value` is what counts";
+    }
+}
+
 /// What a header value may be made of.
 #[derive(Clone, Copy, Debug)]
 pub struct ValueContext<'a> {
@@ -26,10 +33,10 @@ pub struct ValueContext<'a> {
     pub info: &'a StreamInfo,
 }
 
-/// A compiled text with `%COMMAND%`s. A command without a value adds nothing.
+/// A compiled text with `%COMMAND%`s.
 pub trait ValueFormat: Send + Sync + fmt::Debug {
-    /// Appends the text for this stream.
-    fn append_to(&self, out: &mut Vec<u8>, context: &ValueContext<'_>);
+    /// Appends the text for this stream. A command without a value adds nothing when `empty_for_missing`, else `-`.
+    fn append_to(&self, out: &mut Vec<u8>, context: &ValueContext<'_>, empty_for_missing: bool);
 }
 
 /// Compiles a text with `%COMMAND%`s; the error is Envoy's text.
@@ -53,14 +60,20 @@ impl Template {
         if text.contains('%') { parse(text).map(Self::Format) } else { Ok(Self::Literal(text.to_owned().into())) }
     }
 
-    /// The text for this stream.
+    /// The text for this stream; commands without a value add nothing.
     #[must_use]
     pub fn render(&self, context: &ValueContext<'_>) -> Bytes {
+        self.render_with(context, true)
+    }
+
+    /// The text for this stream; commands without a value add nothing or `-`.
+    #[must_use]
+    pub fn render_with(&self, context: &ValueContext<'_>, empty_for_missing: bool) -> Bytes {
         match self {
             Self::Literal(text) => text.clone(),
             Self::Format(format) => {
                 let mut out = Vec::new();
-                format.append_to(&mut out, context);
+                format.append_to(&mut out, context, empty_for_missing);
                 out.into()
             }
         }
@@ -139,14 +152,14 @@ impl HeaderMutations {
     pub fn apply_to_request(&self, head: &mut RequestHead, info: &StreamInfo) {
         self.remove_from(&mut head.headers);
         let values = self.values(&head.headers, &ValueContext { request: Some(head), response: None, info });
-        set(&mut head.headers, values);
+        set(&mut head.headers, values, joined_in_requests);
     }
 
     /// Changes a response's headers. `request` is the request as it went upstream.
     pub fn apply_to_response(&self, head: &mut ResponseHead, request: Option<&RequestHead>, info: &StreamInfo) {
         self.remove_from(&mut head.headers);
         let values = self.values(&head.headers, &ValueContext { request, response: Some(head), info });
-        set(&mut head.headers, values);
+        set(&mut head.headers, values, joined_in_responses);
     }
 
     fn remove_from(&self, headers: &mut Headers) {
@@ -183,18 +196,129 @@ struct Write {
     value: Bytes,
 }
 
-fn set(headers: &mut Headers, writes: SmallVec<[Write; 4]>) {
-    for write in writes.iter().filter(|write| write.overwrite) {
-        headers.set(write.name.clone(), write.value.clone());
+fn set(headers: &mut Headers, writes: SmallVec<[Write; 4]>, joined: fn(&[u8]) -> bool) {
+    for Write { name, value, .. } in writes.iter().filter(|write| write.overwrite) {
+        if !joined(name.as_bytes()) {
+            headers.remove(name);
+        }
+        headers.set(name.clone(), value.clone());
     }
-    for write in writes {
-        if !write.overwrite {
-            headers.append(write.name, write.value);
+    for Write { name, value, .. } in writes.into_iter().filter(|write| !write.overwrite) {
+        match headers.iter_mut().find(|header| header.name == name && joined(name.as_bytes())) {
+            Some(header) if header.value.is_empty() => header.value = value,
+            Some(header) => header.value = [&header.value[..], b",", &value].concat().into(),
+            None => headers.append(name, value),
         }
     }
 }
 
+/// Whether Envoy keeps only one request header of this name: what is appended joins its value after a comma, and what
+/// overwrites it keeps its place. Other headers repeat, and an overwriting one goes to the end.
+fn joined_in_requests(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"accept"
+            | b"accept-encoding"
+            | b"access-control-request-headers"
+            | b"access-control-request-method"
+            | b"authorization"
+            | b"cache-control"
+            | b"connection"
+            | b"content-encoding"
+            | b"content-length"
+            | b"content-type"
+            | b"expect"
+            | b"grpc-accept-encoding"
+            | b"grpc-timeout"
+            | b"keep-alive"
+            | b"origin"
+            | b"pragma"
+            | b"proxy-connection"
+            | b"referer"
+            | b"te"
+            | b"transfer-encoding"
+            | b"upgrade"
+            | b"user-agent"
+            | b"via"
+            | b"x-client-trace-id"
+            | b"x-envoy-attempt-count"
+            | b"x-envoy-decorator-operation"
+            | b"x-envoy-downstream-service-cluster"
+            | b"x-envoy-downstream-service-node"
+            | b"x-envoy-expected-rq-timeout-ms"
+            | b"x-envoy-external-address"
+            | b"x-envoy-force-trace"
+            | b"x-envoy-hedge-on-per-try-timeout"
+            | b"x-envoy-internal"
+            | b"x-envoy-ip-tags"
+            | b"x-envoy-is-timeout-retry"
+            | b"x-envoy-max-retries"
+            | b"x-envoy-original-host"
+            | b"x-envoy-original-path"
+            | b"x-envoy-original-url"
+            | b"x-envoy-retriable-header-names"
+            | b"x-envoy-retriable-status-codes"
+            | b"x-envoy-retry-grpc-on"
+            | b"x-envoy-retry-on"
+            | b"x-envoy-upstream-alt-stat-name"
+            | b"x-envoy-upstream-rq-per-try-timeout-ms"
+            | b"x-envoy-upstream-rq-timeout-alt-response"
+            | b"x-envoy-upstream-rq-timeout-ms"
+            | b"x-envoy-upstream-stream-duration-ms"
+            | b"x-forwarded-client-cert"
+            | b"x-forwarded-for"
+            | b"x-forwarded-host"
+            | b"x-forwarded-port"
+            | b"x-forwarded-proto"
+            | b"x-request-id"
+    )
+}
+
+/// The same of response headers.
+fn joined_in_responses(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"access-control-allow-credentials"
+            | b"access-control-allow-headers"
+            | b"access-control-allow-methods"
+            | b"access-control-allow-origin"
+            | b"access-control-expose-headers"
+            | b"access-control-max-age"
+            | b"age"
+            | b"cache-control"
+            | b"connection"
+            | b"content-encoding"
+            | b"content-length"
+            | b"content-type"
+            | b"date"
+            | b"etag"
+            | b"expires"
+            | b"grpc-message"
+            | b"grpc-status"
+            | b"keep-alive"
+            | b"last-modified"
+            | b"location"
+            | b"proxy-connection"
+            | b"proxy-status"
+            | b"server"
+            | b"transfer-encoding"
+            | b"upgrade"
+            | b"vary"
+            | b"via"
+            | b"x-envoy-attempt-count"
+            | b"x-envoy-decorator-operation"
+            | b"x-envoy-degraded"
+            | b"x-envoy-immediate-health-check-fail"
+            | b"x-envoy-ratelimited"
+            | b"x-envoy-upstream-canary"
+            | b"x-envoy-upstream-healthchecked-cluster"
+            | b"x-envoy-upstream-service-time"
+            | b"x-request-id"
+    )
+}
+
 impl Addition {
+    #[expect(deprecated, reason = "Envoy still accepts the field")]
     fn parse(option: HeaderValueOption, at: At<'_>, parse: ParseFormat) -> Result<Self, ConfigError> {
         let HeaderValueOption { header, append, append_action, keep_empty_value } = option;
         let HeaderValue { key, value, raw_value } = at.required("header", header)?;
@@ -209,12 +333,8 @@ impl Addition {
             Some(append) if !append.value => HeaderAppendAction::OverwriteIfExistsOrAdd,
             _ => action,
         };
-        let value = if value.is_empty() && !raw_value.is_empty() {
-            String::from_utf8(raw_value)
-                .map_err(|_| at_header.field("raw_value").error("only UTF-8 values are supported"))?
-        } else {
-            value
-        };
+        // Envoy reads `value` alone here.
+        at_header.unsupported(&unsupported::raw_value, &raw_value)?;
         let value = Template::parse(&value, parse).map_err(|error| at_header.field("value").error(error))?;
         Ok(Self { name, value, action, keep_empty: keep_empty_value })
     }
@@ -228,3 +348,6 @@ fn mutable_name(name: &str, at: At<'_>, verb: &str) -> Result<HeaderName, Config
         _ => Err(at.error(format_args!(":-prefixed or host headers may not be {verb}"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -253,7 +253,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, UsageErr
         if flag.takes == Takes::Value("uint32_t") && value.as_deref().is_some_and(|v| v.parse::<u32>().is_err()) {
             let value = value.unwrap_or_default();
             let message = format!("Couldn't read argument value from string '{value}'");
-            return Err(parse_error(&format!("({})", flag.label().trim_start_matches('(')), &message));
+            return Err(parse_error(&flag.label(), &message));
         }
         if !flag.repeats && given.has(flag.name) {
             return Err(parse_error(&flag.label(), "Argument already set!"));
@@ -281,8 +281,8 @@ fn options(given: &Given) -> Result<Options, UsageError> {
         other => return Err(usage(format!("unknown mode '{other}'"))),
     };
     let log_level = given.text("log-level", "info");
-    let log_level = LogLevel::by_name(log_level)
-        .ok_or_else(|| usage(format!("invalid log level specified '{log_level}'")))?;
+    let log_level =
+        LogLevel::by_name(log_level).ok_or_else(|| usage(format!("invalid log level specified '{log_level}'")))?;
     let local_address_v6 = match given.text("local-address-ip-version", "v4") {
         "v4" => false,
         "v6" => true,
@@ -297,16 +297,21 @@ fn options(given: &Given) -> Result<Options, UsageError> {
     let socket_mode = u32::from_str_radix(socket_mode, 8)
         .ok()
         .filter(|mode| *mode <= 0o777)
-        .ok_or_else(|| usage(format!("error: invalid socket-mode '{socket_mode}'")))?;
+        .ok_or_else(|| usage(format!("invalid socket-mode '{socket_mode}'")))?;
     if given.number("restart-epoch", 0) > 0 {
-        return Err(usage("--restart-epoch above 0 is not supported by Legate: there is no hot restart yet".to_owned()));
+        return Err(usage(
+            "--restart-epoch above 0 is not supported by Legate: there is no hot restart yet".to_owned(),
+        ));
     }
     let drain_time = Duration::from_secs(given.number("drain-time-s", 600).into());
     let drain_on_sigterm = match given.find("drain-on-sigterm") {
         None => None,
         Some(None) => Some(drain_time),
         Some(Some(seconds)) => Some(Duration::from_secs(
-            seconds.parse::<u32>().map_err(|_| usage(format!("--drain-on-sigterm: '{seconds}' is no number of seconds")))?.into(),
+            seconds
+                .parse::<u32>()
+                .map_err(|_| usage(format!("--drain-on-sigterm: '{seconds}' is no number of seconds")))?
+                .into(),
         )),
     };
     let concurrency = match given.find("concurrency") {
@@ -354,7 +359,12 @@ fn options(given: &Given) -> Result<Options, UsageError> {
         socket_mode,
         skip_hot_restart_on_no_parent: given.has("skip-hot-restart-on-no-parent"),
         skip_hot_restart_parent_stats: given.has("skip-hot-restart-parent-stats"),
-        disabled_extensions: given.text("disable-extensions", "").split(',').filter(|e| !e.is_empty()).map(str::to_owned).collect(),
+        disabled_extensions: given
+            .text("disable-extensions", "")
+            .split(',')
+            .filter(|e| !e.is_empty())
+            .map(str::to_owned)
+            .collect(),
         enable_mutex_tracing: given.has("enable-mutex-tracing"),
         enable_core_dump: given.has("enable-core-dump"),
         without_meaning: given.without_meaning(),

@@ -34,10 +34,10 @@ use self::observer::SubscriptionScope;
 use self::outside::{ClusterWorld, ListenerWorld, Sources};
 use self::parse::{ParseEnv, check_resource, decode_checked};
 use self::routes::Routes;
+use crate::admin::SharedState;
 use crate::config::endpoint::{LoadAssignment, Use};
 use crate::config::listener::ListenerConfig;
 use crate::observe::catalogue::ListenerManagerStats;
-use crate::admin::SharedState;
 use crate::runtime::Loader;
 use crate::worker::Report;
 use crate::worker::mailbox::{Publisher, Retired};
@@ -189,7 +189,8 @@ impl Control {
         });
         let weak = Rc::downgrade(&control);
         control.env.cluster_exists.set(Rc::new(move |name: &str| {
-            weak.upgrade().is_none_or(|control| control.clusters.try_borrow().is_ok_and(|clusters| clusters.exists(name)))
+            weak.upgrade()
+                .is_none_or(|control| control.clusters.try_borrow().is_ok_and(|clusters| clusters.exists(name)))
         }));
         control
     }
@@ -477,10 +478,8 @@ impl Control {
             let Some(raw) = &resource.body else { continue };
             let name = resource.name.as_str();
             if !seen.insert(name) {
-                errors.push(ResourceError {
-                    name: name.to_owned(),
-                    message: format!("duplicate listener {name} found"),
-                });
+                errors
+                    .push(ResourceError { name: name.to_owned(), message: format!("duplicate listener {name} found") });
                 continue;
             }
             let session = self.env.session();

@@ -139,7 +139,8 @@ async fn watch(mesh: &Mesh, interval: Duration) -> Result<bool, String> {
     let mut failed = 0;
     let mut weights = Weights::CANARY;
     let mut changed = started;
-    let mut events = vec![format!("   0 s  both proxies served {} after their start", check::milliseconds(mesh.start_time))];
+    let mut events =
+        vec![format!("   0 s  both proxies served {} after their start", check::milliseconds(mesh.start_time))];
     let mut ticks = tokio::time::interval(view.interval());
     loop {
         ticks.tick().await;

@@ -26,14 +26,79 @@ pub use self::pattern::{Line, Pattern};
 
 /// Envoy's loggers in the order `/logging` prints them.
 pub static LOGGERS: [&str; 73] = [
-    "a2a", "admin", "ai_protocol_manager", "alternate_protocols_cache", "aws", "assert", "backtrace", "basic_auth",
-    "cache_filter", "client", "config", "connection", "conn_handler", "compression", "credential_injector",
-    "decompression", "dns", "dubbo", "envoy_bug", "ext_authz", "ext_proc", "rocketmq", "file", "filter",
-    "forward_proxy", "geolocation", "grpc", "happy_eyeballs", "hc", "health_checker", "http", "http2", "hystrix", "init",
-    "io", "jwt", "json_rpc", "kafka", "key_value_store", "lua", "local_rate_limit", "main", "matcher", "mcp", "misc",
-    "mongo", "multi_connection", "notification", "oauth2", "quic", "quic_stream", "pool", "rate_limit_quota", "rbac",
-    "rds", "redis", "router", "runtime", "stats", "secret", "sse", "tap", "testing", "thrift", "tracing", "upstream",
-    "udp", "wasm", "websocket", "golang", "stats_sinks", "dynamic_modules", "ip_tagging",
+    "a2a",
+    "admin",
+    "ai_protocol_manager",
+    "alternate_protocols_cache",
+    "aws",
+    "assert",
+    "backtrace",
+    "basic_auth",
+    "cache_filter",
+    "client",
+    "config",
+    "connection",
+    "conn_handler",
+    "compression",
+    "credential_injector",
+    "decompression",
+    "dns",
+    "dubbo",
+    "envoy_bug",
+    "ext_authz",
+    "ext_proc",
+    "rocketmq",
+    "file",
+    "filter",
+    "forward_proxy",
+    "geolocation",
+    "grpc",
+    "happy_eyeballs",
+    "hc",
+    "health_checker",
+    "http",
+    "http2",
+    "hystrix",
+    "init",
+    "io",
+    "jwt",
+    "json_rpc",
+    "kafka",
+    "key_value_store",
+    "lua",
+    "local_rate_limit",
+    "main",
+    "matcher",
+    "mcp",
+    "misc",
+    "mongo",
+    "multi_connection",
+    "notification",
+    "oauth2",
+    "quic",
+    "quic_stream",
+    "pool",
+    "rate_limit_quota",
+    "rbac",
+    "rds",
+    "redis",
+    "router",
+    "runtime",
+    "stats",
+    "secret",
+    "sse",
+    "tap",
+    "testing",
+    "thrift",
+    "tracing",
+    "upstream",
+    "udp",
+    "wasm",
+    "websocket",
+    "golang",
+    "stats_sinks",
+    "dynamic_modules",
+    "ip_tagging",
 ];
 
 /// Which logger a module's events belong to; the first prefix that fits. Everything else is `misc`.
@@ -82,7 +147,11 @@ fn logger_of(target: &str) -> usize {
     if let Some(index) = index(target) {
         return index;
     }
-    let fits = |prefix: &str| target.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::") || rest.starts_with('_'));
+    let fits = |prefix: &str| {
+        target
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with("::") || rest.starts_with('_'))
+    };
     let name = MODULES.iter().find(|(prefix, _)| fits(prefix)).map_or("misc", |(_, logger)| logger);
     index(name).unwrap_or(0)
 }
@@ -108,11 +177,16 @@ enum Output {
 /// # Errors
 /// When the log file cannot be opened or a log is running already.
 pub fn start(options: &Options, format: Option<&str>) -> Result<LogControl, String> {
-    let output = if options.log_path.is_empty() { Output::StandardError } else { Output::open(options.log_path.clone().into())? };
+    let output = if options.log_path.is_empty() {
+        Output::StandardError
+    } else {
+        Output::open(options.log_path.clone().into())?
+    };
     let control = LogControl::new(output, options);
     let pattern = Pattern::parse(format.unwrap_or(&options.log_format), options.log_format_escaped);
     let layer = LogLayer { control: control.clone(), pattern };
-    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer)).map_err(|error| error.to_string())?;
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
+        .map_err(|error| error.to_string())?;
     Ok(control)
 }
 

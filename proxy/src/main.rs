@@ -9,7 +9,7 @@ use legate::cli::{Command, parse};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match parse(std::env::args().skip(1)) {
+    match parse(std::env::args()) {
         Ok(Command::Run(options)) => legate::server::run(&options),
         Ok(Command::Demo(arguments)) => legate::demo::run(&arguments),
         Ok(Command::Print(text)) => {

@@ -43,7 +43,7 @@ use crate::worker::mailbox::{Mailbox, Publisher};
 #[must_use]
 pub fn run(options: &Options) -> ExitCode {
     let session = Session::new(options.allow_unsupported.iter().cloned());
-    let loaded = match load(options, &session) {
+    let mut loaded = match load(options, &session) {
         Ok(loaded) => loaded,
         Err(error) => return fail(options, &error.to_string()),
     };
@@ -63,7 +63,7 @@ pub fn run(options: &Options) -> ExitCode {
     };
     let done = runtime.block_on(async {
         let (happenings, inbox) = unbounded_channel();
-        let server = Server::new(options, &loaded, &session, happenings)?;
+        let server = Server::new(options, &mut loaded, &session, happenings)?;
         match options.mode {
             Mode::Validate => server.validate(&loaded.bootstrap),
             Mode::Serve => server.serve(loaded, log, inbox).await,
@@ -103,13 +103,14 @@ struct Server<'a> {
 impl<'a> Server<'a> {
     fn new(
         options: &'a Options,
-        loaded: &Loaded,
+        loaded: &mut Loaded,
         session: &Session,
         happenings: UnboundedSender<Happening>,
     ) -> Result<Self, String> {
+        let stat_options = std::mem::take(&mut loaded.bootstrap.stats);
         let bootstrap = &loaded.bootstrap;
         let workers = options.concurrency.max(1);
-        let store = Store::new(workers + 2, bootstrap.stats.clone());
+        let store = Store::new(workers + 2, stat_options);
         let server_group = store.group::<ServerStats>("server.");
         let runtime_group = store.group::<RuntimeStats>("runtime.");
         let stats = server_group.shard(store.control_shard());
@@ -198,15 +199,15 @@ impl<'a> Server<'a> {
         log: crate::logging::LogControl,
         inbox: tokio::sync::mpsc::UnboundedReceiver<Happening>,
     ) -> Result<(), String> {
-        let Loaded { bootstrap, .. } = loaded;
+        let Loaded { mut bootstrap, .. } = loaded;
         let listening = bootstrap.admin.as_ref().map(bind).transpose()?;
         self.static_clusters(&bootstrap)?;
         self.set_sources(&bootstrap);
         for (name, raw) in &bootstrap.listeners {
             self.control.add_static_listener(name, raw).map_err(|error| format!("listener {name:?}: {error}"))?;
         }
-        let _admin = match (listening, &bootstrap.admin) {
-            (Some(listening), Some(config)) => Some(self.start_admin(listening, config.clone(), &bootstrap, log)?),
+        let _admin = match (listening, bootstrap.admin.take()) {
+            (Some(listening), Some(config)) => Some(self.start_admin(listening, config, &bootstrap, log)?),
             _ => None,
         };
         let threads = self.start_workers()?;
@@ -405,4 +406,3 @@ fn parse_env(
         warned: ParseEnv::warned(),
     }
 }
-

@@ -10,9 +10,7 @@ use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse;
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message as _;
-use xds_client::proto::{
-    CheckOptions, Format, JsonOptions, LoadOptions, check, load, to_json, type_url,
-};
+use xds_client::proto::{CheckOptions, Format, JsonOptions, LoadOptions, check, load, to_json, type_url};
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
@@ -33,47 +31,23 @@ fn cluster(index: usize) -> String {
 
 fn response(clusters: usize) -> Vec<u8> {
     let resources = (0..clusters).map(|index| {
-        let document = load(
-            cluster(index).as_bytes(),
-            Format::Yaml,
-            CLUSTER,
-            &LoadOptions::default(),
-        );
-        let value = document
-            .map(|document| document.bytes().to_vec())
-            .unwrap_or_default();
-        Any {
-            type_url: type_url(CLUSTER),
-            value,
-        }
+        let document = load(cluster(index).as_bytes(), Format::Yaml, CLUSTER, &LoadOptions::default());
+        let value = document.map(|document| document.bytes().to_vec()).unwrap_or_default();
+        Any { type_url: type_url(CLUSTER), value }
     });
-    DiscoveryResponse {
-        resources: resources.collect(),
-        ..DiscoveryResponse::default()
-    }
-    .encode_to_vec()
+    DiscoveryResponse { resources: resources.collect(), ..DiscoveryResponse::default() }.encode_to_vec()
 }
 
 fn cds(criterion: &mut Criterion) {
     let bytes = response(1000);
     let options = CheckOptions::default();
-    assert!(
-        check(RESPONSE, &bytes, &options).is_ok(),
-        "the benchmark's clusters are valid"
-    );
+    assert!(check(RESPONSE, &bytes, &options).is_ok(), "the benchmark's clusters are valid");
     let mut group = criterion.benchmark_group("cds_1000");
-    group.bench_function("check", |bencher| {
-        bencher.iter(|| check(RESPONSE, black_box(&bytes), &options))
-    });
+    group.bench_function("check", |bencher| bencher.iter(|| check(RESPONSE, black_box(&bytes), &options)));
     group.bench_function("decode", |bencher| {
         bencher.iter(|| {
-            let response =
-                DiscoveryResponse::decode(black_box(bytes.as_slice())).unwrap_or_default();
-            response
-                .resources
-                .iter()
-                .map(|any| Cluster::decode(any.value.as_slice()))
-                .collect::<Vec<_>>()
+            let response = DiscoveryResponse::decode(black_box(bytes.as_slice())).unwrap_or_default();
+            response.resources.iter().map(|any| Cluster::decode(any.value.as_slice())).collect::<Vec<_>>()
         });
     });
     group.bench_function("to_json", |bencher| {
@@ -84,28 +58,12 @@ fn cds(criterion: &mut Criterion) {
 
 fn bootstrap(criterion: &mut Criterion) {
     let clusters: Vec<_> = (0..20).map(cluster).collect();
-    let text = format!(
-        "static_resources:\n  clusters: [{}]\n",
-        clusters.join(",\n")
-    );
-    let document = load(
-        text.as_bytes(),
-        Format::Yaml,
-        BOOTSTRAP,
-        &LoadOptions::default(),
-    );
-    assert!(
-        document.is_ok(),
-        "the benchmark's bootstrap is valid: {document:?}"
-    );
+    let text = format!("static_resources:\n  clusters: [{}]\n", clusters.join(",\n"));
+    let document = load(text.as_bytes(), Format::Yaml, BOOTSTRAP, &LoadOptions::default());
+    assert!(document.is_ok(), "the benchmark's bootstrap is valid: {document:?}");
     criterion.bench_function("bootstrap_20", |bencher| {
         bencher.iter(|| {
-            let document = load(
-                black_box(text.as_bytes()),
-                Format::Yaml,
-                BOOTSTRAP,
-                &LoadOptions::default(),
-            );
+            let document = load(black_box(text.as_bytes()), Format::Yaml, BOOTSTRAP, &LoadOptions::default());
             document.and_then(|document| document.decode::<Bootstrap>())
         });
     });

@@ -26,10 +26,7 @@ const DOCUMENTS: &[(Verdict, &str)] = &[
     (Accepts, "{}"),
     (Accepts, "node: {id: a, cluster: b}"),
     (Accepts, "node:\nstatic_resources: {clusters: }"),
-    (
-        Accepts,
-        "admin: {address: {socketAddress: {address: 127.0.0.1, portValue: 0}}}",
-    ),
+    (Accepts, "admin: {address: {socketAddress: {address: 127.0.0.1, portValue: 0}}}"),
     (Accepts, "admin: {ignore_global_conn_limit: \"true\"}"),
     (Accepts, "admin: {ignore_global_conn_limit: yes}"),
     (Accepts, "node: {locality: {region: 1.5}}"),
@@ -45,16 +42,10 @@ const DOCUMENTS: &[(Verdict, &str)] = &[
     ),
     (Accepts, "C(per_connection_buffer_limit_bytes: \"5\")"),
     (Accepts, "C(per_connection_buffer_limit_bytes: 0x10)"),
-    (
-        Accepts,
-        "F({\"@type\": example.com/TCP, stat_prefix: a, cluster: b})",
-    ),
+    (Accepts, "F({\"@type\": example.com/TCP, stat_prefix: a, cluster: b})"),
     (Accepts, "static_resources:\n  clusters: [\n  ]\n"),
     (Accepts, "static_resources:\n  clusters: [\n]\n"),
-    (
-        Accepts,
-        "static_resources:\n  clusters: [{name: a},\n{name: b}]\n",
-    ),
+    (Accepts, "static_resources:\n  clusters: [{name: a},\n{name: b}]\n"),
     (Accepts, "node: {\nid: a,\n cluster: b}\n"),
     (Accepts, "node:\n  id: \"a\nb\"\n"),
     (AcceptsUnlikeUs, "node: {id: a, id: b}"),
@@ -74,31 +65,13 @@ const DOCUMENTS: &[(Verdict, &str)] = &[
     (Refuses, "stats_sinks: 5"),
     (Refuses, "static_resources: {clusters: [null]}"),
     (Refuses, "static_resources: {clusters: [{name: \"\"}]}"),
-    (
-        Refuses,
-        "static_resources: {listeners: [{name: a, foo: 1}]}",
-    ),
+    (Refuses, "static_resources: {listeners: [{name: a, foo: 1}]}"),
     (Refuses, "admin: {address: {}}"),
-    (
-        Refuses,
-        "admin: {address: {socketAddress: {address: 1.1.1.1, portValue: 1, port_value: 2}}}",
-    ),
-    (
-        Refuses,
-        "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 70000}}}",
-    ),
-    (
-        Refuses,
-        "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 99999999999}}}",
-    ),
-    (
-        Refuses,
-        "admin: {address: {socket_address: {address: 127.0.0.1, port_value: -1}}}",
-    ),
-    (
-        Refuses,
-        "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 1.5}}}",
-    ),
+    (Refuses, "admin: {address: {socketAddress: {address: 1.1.1.1, portValue: 1, port_value: 2}}}"),
+    (Refuses, "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 70000}}}"),
+    (Refuses, "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 99999999999}}}"),
+    (Refuses, "admin: {address: {socket_address: {address: 127.0.0.1, port_value: -1}}}"),
+    (Refuses, "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 1.5}}}"),
     (Refuses, "C(connect_timeout: 0s)"),
     (Refuses, "C(connect_timeout: 5)"),
     (Refuses, "C(connect_timeout: hello)"),
@@ -107,15 +80,9 @@ const DOCUMENTS: &[(Verdict, &str)] = &[
     (Refuses, "C(lb_policy: 77)"),
     (Refuses, "C(type: STATIC, cluster_type: {name: b})"),
     (Refuses, "C(health_checks: [{timeout: 1s}])"),
-    (
-        Refuses,
-        "C(circuit_breakers: {thresholds: [{priority: 5}]})",
-    ),
+    (Refuses, "C(circuit_breakers: {thresholds: [{priority: 5}]})"),
     (Refuses, "C(load_assignment: {cluster_name: \"\"})"),
-    (
-        Refuses,
-        "C(load_assignment: {cluster_name: x, endpoints: [{priority: 500}]})",
-    ),
+    (Refuses, "C(load_assignment: {cluster_name: x, endpoints: [{priority: 500}]})"),
     (Refuses, "C(metadata: {filter_metadata: [a]})"),
     (Refuses, "C(transport_socket_matches: [{name: \"\"}])"),
     (
@@ -123,31 +90,15 @@ const DOCUMENTS: &[(Verdict, &str)] = &[
         "C(transport_socket: {name: x, typed_config: {\"@type\": type.googleapis.com/google.protobuf.BytesValue, value: \"###\"}})",
     ),
     (Refuses, "F({stat_prefix: a, cluster: b})"),
-    (
-        Refuses,
-        "F({\"@type\": type.googleapis.com/TCP, stat_prefix: a, clustr: b})",
-    ),
-    (
-        Refuses,
-        "F({\"@type\": type.googleapis.com/TCP, stat_prefix: \"\", cluster: b})",
-    ),
-    (
-        Refuses,
-        "F({\"@type\": type.googleapis.com/TCP, stat_prefix: a})",
-    ),
+    (Refuses, "F({\"@type\": type.googleapis.com/TCP, stat_prefix: a, clustr: b})"),
+    (Refuses, "F({\"@type\": type.googleapis.com/TCP, stat_prefix: \"\", cluster: b})"),
+    (Refuses, "F({\"@type\": type.googleapis.com/TCP, stat_prefix: a})"),
     (Refuses, "F({\"@type\": type.googleapis.com/foo.Bar, x: 1})"),
 ];
 
 fn expand(document: &str) -> String {
-    let document = document.replace(
-        "/TCP",
-        "/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-    );
-    let inner = |prefix: &str| {
-        document
-            .strip_prefix(prefix)
-            .and_then(|rest| rest.strip_suffix(')'))
-    };
+    let document = document.replace("/TCP", "/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy");
+    let inner = |prefix: &str| document.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(')'));
     if let Some(fields) = inner("C(") {
         return format!("static_resources: {{clusters: [{{name: a, {fields}}}]}}");
     }
@@ -162,23 +113,13 @@ fn expand(document: &str) -> String {
 }
 
 fn ours(yaml: &str) -> Result<(), String> {
-    let document = load(
-        yaml.as_bytes(),
-        Format::Yaml,
-        BOOTSTRAP,
-        &LoadOptions::default(),
-    )
-    .map_err(|error| error.to_string())?;
+    let document =
+        load(yaml.as_bytes(), Format::Yaml, BOOTSTRAP, &LoadOptions::default()).map_err(|error| error.to_string())?;
     // An extension nobody knows is for its user to refuse; in a bootstrap of required filters that is a refusal.
     if let Some(unknown) = document.unknown_types().first() {
-        return Err(format!(
-            "unsupported {} at {}",
-            unknown.type_url, unknown.path
-        ));
+        return Err(format!("unsupported {} at {}", unknown.type_url, unknown.path));
     }
-    check(BOOTSTRAP, document.bytes(), &CheckOptions::default())
-        .map(|_| ())
-        .map_err(|error| error.to_string())
+    check(BOOTSTRAP, document.bytes(), &CheckOptions::default()).map(|_| ()).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -199,22 +140,11 @@ fn recorded_verdicts_are_those_of_the_binary() {
     for (verdict, document) in DOCUMENTS {
         std::fs::write(&file, expand(document)).expect("a file");
         let output = Command::new(&envoy)
-            .args([
-                "--mode",
-                "validate",
-                "--use-dynamic-base-id",
-                "-l",
-                "error",
-                "-c",
-            ])
+            .args(["--mode", "validate", "--use-dynamic-base-id", "-l", "error", "-c"])
             .arg(&file)
             .output()
             .expect("Envoy runs");
         let log = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(
-            output.status.success(),
-            *verdict != Refuses,
-            "{document}: {log}"
-        );
+        assert_eq!(output.status.success(), *verdict != Refuses, "{document}: {log}");
     }
 }

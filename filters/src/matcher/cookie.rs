@@ -40,7 +40,43 @@ impl CookieMatcher {
 fn cookie<'h>(headers: &'h Headers, name: &[u8]) -> Option<&'h [u8]> {
     headers.values(&Known::Cookie).flat_map(|value| value.split(|&byte| byte == b';')).find_map(|pair| {
         let pair = pair.trim_ascii_start();
-        let value = pair.strip_prefix(name)?.strip_prefix(b"=")?.trim_ascii_end();
+        let value = pair.strip_prefix(name)?.strip_prefix(b"=")?;
         Some(value.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(value))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Measured on Envoy 1.40.
+    #[test]
+    fn the_first_cookie_of_the_name_counts() {
+        let cases: [(&[&str], bool); 14] = [
+            (&[], false),
+            (&["k=v"], true),
+            (&["k=\"v\""], true),
+            (&["a=b; k=v"], true),
+            (&["a=b;k=v"], true),
+            (&["k=w; k=v"], false),
+            (&["k=v; k=w"], true),
+            (&["k=w", "k=v"], false),
+            (&["k=v ; a=b"], false),
+            (&["K=v"], false),
+            (&["k = v"], false),
+            (&["k"], false),
+            (&["k=\"v"], false),
+            (&["a=k=v"], false),
+        ];
+        for (cookies, expected) in cases {
+            let mut headers = Headers::new();
+            for cookie in cookies {
+                headers.append(Known::Cookie, (*cookie).to_owned());
+            }
+            for invert in [false, true] {
+                let matcher = CookieMatcher { name: b"k"[..].into(), value: StringMatcher::exact("v"), invert };
+                assert_eq!(matcher.matches(&headers), expected != invert, "{cookies:?} {invert}");
+            }
+        }
+    }
 }

@@ -35,6 +35,7 @@ impl HeaderMatcher {
     ///
     /// # Errors
     /// When the name is no header name, or as [`StringMatcher::parse`].
+    #[expect(deprecated, reason = "Envoy still accepts the fields")]
     pub fn parse(proto: Proto, at: At<'_>, limits: RegexLimits) -> Result<Self, ConfigError> {
         use HeaderMatchSpecifier as S;
         let Proto { name, invert_match, treat_missing_header_as_empty, header_match_specifier } = proto;
@@ -50,6 +51,7 @@ impl HeaderMatcher {
         let test = match header_match_specifier {
             None => Test::Present(true),
             Some(S::PresentMatch(present)) => Test::Present(present),
+            Some(S::ExactMatch(text)) if text.is_empty() => Test::Present(true),
             Some(S::ExactMatch(text)) => Test::Value(StringMatcher::exact(text)),
             Some(S::PrefixMatch(text)) => Test::Value(StringMatcher::prefix(nonempty("prefix_match", text)?)),
             Some(S::SuffixMatch(text)) => Test::Value(StringMatcher::suffix(nonempty("suffix_match", text)?)),
@@ -137,3 +139,6 @@ impl Test {
 fn integer(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value.trim_ascii()).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

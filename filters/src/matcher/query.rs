@@ -1,7 +1,5 @@
 //! Query parameters and `envoy.config.route.v3.QueryParameterMatcher`.
 
-use std::borrow::Cow;
-
 use envoy_types::pb::envoy::config::route::v3::QueryParameterMatcher as Proto;
 use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
 
@@ -47,24 +45,49 @@ impl QueryParameterMatcher {
         let value = query_parameter(path, &self.name);
         match &self.test {
             Test::Present(present) => value.is_some() == *present,
-            Test::Value(matcher) => value.is_some_and(|value| matcher.matches(&value)),
+            Test::Value(matcher) => value.is_some_and(|value| matcher.matches(value)),
         }
     }
 }
 
-/// The first value of parameter `name` in the query of `path`, percent-decoded; empty when it has no `=`.
+/// The first value of parameter `name` in the query of `path`, as it stands there (Envoy decodes nothing); empty when it
+/// has no `=`.
 #[must_use]
-pub fn query_parameter<'p>(path: &'p [u8], name: &[u8]) -> Option<Cow<'p, [u8]>> {
+pub fn query_parameter<'p>(path: &'p [u8], name: &[u8]) -> Option<&'p [u8]> {
     let query = path.get(memchr::memchr(b'?', path)? + 1..)?;
-    query.split(|&byte| byte == b'&').find_map(|pair| {
+    let end = memchr::memchr(b'#', query).unwrap_or(query.len());
+    query.get(..end)?.split(|&byte| byte == b'&').find_map(|pair| {
         let (key, value) = match memchr::memchr(b'=', pair) {
             Some(at) => (pair.get(..at)?, pair.get(at + 1..)?),
             None => (pair, &[][..]),
         };
-        (decoded(key) == name).then(|| decoded(value))
+        (key == name).then_some(value)
     })
 }
 
-fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    percent_encoding::percent_decode(text).into()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Measured on Envoy 1.40.
+    #[test]
+    fn values_as_they_stand() {
+        for (path, value) in [
+            ("/", None),
+            ("/?k", Some("")),
+            ("/?k=", Some("")),
+            ("/?k=v", Some("v")),
+            ("/?k=w&k=v", Some("w")),
+            ("/?a=1&k=v", Some("v")),
+            ("/?%6b=v", None),
+            ("/?k=a%20b", Some("a%20b")),
+            ("/?k=a+b", Some("a+b")),
+            ("/?K=v", None),
+            ("/?ak=v", None),
+            ("/?;k=v", None),
+            ("/?k=v=w", Some("v=w")),
+        ] {
+            assert_eq!(query_parameter(path.as_bytes(), b"k"), value.map(str::as_bytes), "{path}");
+        }
+    }
 }

@@ -37,6 +37,7 @@ impl Regex {
     ///
     /// # Errors
     /// In RE2's words when it is not one RE2 accepts; in Envoy's when its program is larger than allowed.
+    #[expect(deprecated, reason = "Envoy still accepts the fields")]
     pub fn parse(proto: RegexMatcher, at: At<'_>, limits: RegexLimits) -> Result<Self, ConfigError> {
         let RegexMatcher { regex: pattern, engine_type } = proto;
         if pattern.is_empty() {
@@ -101,8 +102,8 @@ enum Part {
 impl Substitution {
     /// Compiles pattern and replacement.
     ///
-    /// A replacement RE2 would not take (a group the pattern lacks, a stray backslash) is accepted, as by Envoy, and
-    /// leaves every value as it is.
+    /// A replacement RE2 would not take is accepted, as by Envoy: one that refers to a group the pattern lacks leaves every
+    /// value as it is, and one with a stray backslash ends there.
     ///
     /// # Errors
     /// As [`Regex::parse`]; or when the pattern is missing.
@@ -120,7 +121,7 @@ impl Substitution {
         if parts.is_none() {
             at.field("substitution").warn(
                 "envoy.type.matcher.v3.RegexMatchAndSubstitute.substitution",
-                "the replacement refers to a group the pattern does not have or holds a stray backslash: nothing is replaced",
+                "the replacement refers to a group the pattern does not have: nothing is replaced",
             );
         }
         Ok(Self { search, parts: parts.map(Into::into) })
@@ -151,29 +152,34 @@ impl fmt::Debug for Substitution {
     }
 }
 
-/// The parts of a replacement; `None` when RE2 would not take it.
+/// The parts of a replacement, up to the first stray backslash; `None` when it refers to a group the pattern lacks.
 fn replacement(text: &[u8], groups: usize) -> Option<Vec<Part>> {
     let mut parts = Vec::new();
     let mut literal = Vec::new();
     let mut bytes = text.iter();
+    let mut stray = false;
     while let Some(&byte) = bytes.next() {
-        if byte != b'\\' {
-            literal.push(byte);
-            continue;
-        }
-        match bytes.next()? {
-            b'\\' => literal.push(b'\\'),
-            digit @ b'0'..=b'9' => {
-                let group = usize::from(digit - b'0');
-                if group >= groups {
-                    return None;
+        let group = match byte {
+            b'\\' => match bytes.next() {
+                Some(b'\\') => None,
+                Some(digit @ b'0'..=b'9') => Some(usize::from(digit - b'0')),
+                _ => {
+                    stray = true;
+                    continue;
                 }
+            },
+            _ => None,
+        };
+        match group {
+            Some(group) if group >= groups => return None,
+            _ if stray => {}
+            Some(group) => {
                 if !literal.is_empty() {
                     parts.push(Part::Literal(std::mem::take(&mut literal).into()));
                 }
                 parts.push(Part::Group(group));
             }
-            _ => return None,
+            None => literal.push(byte),
         }
     }
     if !literal.is_empty() {
@@ -249,7 +255,9 @@ mod tests {
             ("(?i)/xxx/", "/yyy/", "/aaa/XxX/bbb", "/aaa/yyy/bbb"),
             ("a", r"[\0]\\", "bab", r"b[a]\b"),
             ("a", r"\1", "bab", "bab"),
-            ("a", r"\x", "bab", "bab"),
+            ("a", r"c\1", "bab", "bab"),
+            ("a", r"c\", "bab", "bcb"),
+            ("a", r"c\xd", "bab", "bcb"),
             ("x*", "-", "abc", "-a-b-c-"),
         ] {
             let got = substitution(pattern, text).replace_all(from.as_bytes());
@@ -258,6 +266,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(deprecated, reason = "Envoy still accepts the field")]
     fn sizes_are_limited_in_the_known_words() {
         let session = Session::default();
         let parse = |proto: RegexMatcher, limits| Regex::parse(proto, session.root(), limits);

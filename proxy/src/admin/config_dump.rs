@@ -55,17 +55,20 @@ fn build(dump: &ConfigDump, query: &Query) -> Result<Vec<Value>, (StatusCode, St
     };
     for section in sections {
         if section.scalars.contains(&resource) {
-            return Err(bad(format!("{resource} is not a repeated field. Use ?mask={resource} to get only this field\n")));
+            return Err(bad(format!(
+                "{resource} is not a repeated field. Use ?mask={resource} to get only this field\n"
+            )));
         }
-        let Some((_, element, values)) = section.lists.into_iter().find(|(field, ..)| *field == resource) else { continue };
+        let Some((_, element, values)) = section.lists.into_iter().find(|(field, ..)| *field == resource) else {
+            continue;
+        };
         let at_type = type_url(&format!("envoy.admin.v3.{}.{element}", section.message));
         return values
             .into_iter()
             .map(|value| {
                 let masked = match mask {
-                    Some(mask) => masked(value, mask).ok_or_else(|| {
-                        bad(format!("FieldMask {mask} could not be successfully used."))
-                    })?,
+                    Some(mask) => masked(value, mask)
+                        .ok_or_else(|| bad(format!("FieldMask {mask} could not be successfully used.")))?,
                     None => value,
                 };
                 Ok(with_type(&at_type, masked))
@@ -99,7 +102,10 @@ fn whole(sections: Vec<Section>, mask: Option<&str>) -> Result<Vec<Value>, Strin
         configs.push(with_type(&type_url(&format!("envoy.admin.v3.{message}")), value));
     }
     if configs.is_empty() && mask.is_some() {
-        return Err(format!("FieldMask {} could not be successfully applied to any configs.", mask.unwrap_or_default()));
+        return Err(format!(
+            "FieldMask {} could not be successfully applied to any configs.",
+            mask.unwrap_or_default()
+        ));
     }
     Ok(configs)
 }
@@ -172,8 +178,16 @@ fn sections(dump: &ConfigDump, names: &Names, include_eds: bool) -> Vec<Section>
             message: "EndpointsConfigDump",
             fields: Vec::new(),
             lists: vec![
-                ("static_endpoint_configs", "StaticEndpointConfig", list(&dump.static_endpoints, "endpoint_config", false)),
-                ("dynamic_endpoint_configs", "DynamicEndpointConfig", list(&dump.dynamic_endpoints, "endpoint_config", false)),
+                (
+                    "static_endpoint_configs",
+                    "StaticEndpointConfig",
+                    list(&dump.static_endpoints, "endpoint_config", false),
+                ),
+                (
+                    "dynamic_endpoint_configs",
+                    "DynamicEndpointConfig",
+                    list(&dump.dynamic_endpoints, "endpoint_config", false),
+                ),
             ],
             scalars: &[],
         });
@@ -188,10 +202,15 @@ fn sections(dump: &ConfigDump, names: &Names, include_eds: bool) -> Vec<Section>
         ],
         scalars: &["version_info"],
     });
-    sections.push(Section { message: "ScopedRoutesConfigDump", fields: Vec::new(), lists: vec![
-        ("inline_scoped_route_configs", "InlineScopedRouteConfigs", Vec::new()),
-        ("dynamic_scoped_route_configs", "DynamicScopedRouteConfigs", Vec::new()),
-    ], scalars: &[] });
+    sections.push(Section {
+        message: "ScopedRoutesConfigDump",
+        fields: Vec::new(),
+        lists: vec![
+            ("inline_scoped_route_configs", "InlineScopedRouteConfigs", Vec::new()),
+            ("dynamic_scoped_route_configs", "DynamicScopedRouteConfigs", Vec::new()),
+        ],
+        scalars: &[],
+    });
     sections.push(Section {
         message: "RoutesConfigDump",
         fields: Vec::new(),
@@ -238,7 +257,11 @@ fn entry_json(entry: &ConfigDumpEntry, field: &str, with_name: bool) -> Value {
 fn dynamic_listener(listener: &DynamicListenerDump) -> Value {
     let mut out = Map::new();
     out.insert("name".into(), listener.name.as_str().into());
-    let states = [("active_state", &listener.active), ("warming_state", &listener.warming), ("draining_state", &listener.draining)];
+    let states = [
+        ("active_state", &listener.active),
+        ("warming_state", &listener.warming),
+        ("draining_state", &listener.draining),
+    ];
     for (name, state) in states {
         if let Some(state) = state {
             out.insert(name.into(), entry_json(state, "listener", false));

@@ -102,7 +102,11 @@ pub(super) static ENDPOINTS: [Endpoint; 33] = [
             flag("invert_filter", "those that do not match"),
             one_of("format", "format", &["text", "json", "html", "active-html", "prometheus"]),
             one_of("type", "kinds", &["All", "Counters", "Histograms", "Gauges", "TextReadouts"]),
-            one_of("histogram_buckets", "how histograms are shown", &["", "cumulative", "disjoint", "detailed", "summary"]),
+            one_of(
+                "histogram_buckets",
+                "how histograms are shown",
+                &["", "cumulative", "disjoint", "detailed", "summary"],
+            ),
         ],
     ),
     with(
@@ -146,11 +150,12 @@ pub(super) fn help() -> String {
 
 /// The home page. Everything on it is our own text, so nothing needs escaping.
 pub(super) fn html() -> String {
-    let mut out = "<!DOCTYPE html>\n<html lang='en'>\n<head>\n  <meta charset='utf-8'>\n  <title>Legate Admin</title>\n  \
+    let mut out =
+        "<!DOCTYPE html>\n<html lang='en'>\n<head>\n  <meta charset='utf-8'>\n  <title>Legate Admin</title>\n  \
                    <style>body{font-family:sans-serif;margin:2em}td{padding:4px 12px 4px 0;vertical-align:top}\
                    form{margin:0}label{color:#555;padding-right:8px}</style>\n</head>\n<body>\n<table>\n\
                    <thead><tr><th align='left'>Command</th><th align='left'>Description</th></tr></thead>\n<tbody>\n"
-        .to_owned();
+            .to_owned();
     for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.path != "/") {
         let name = endpoint.path.trim_start_matches('/');
         let method = if endpoint.changes { "post" } else { "get" };

@@ -153,7 +153,7 @@ fn stats(admin: &Admin, raw: &str, query: Result<stats::Query, stats::QueryError
 
 fn name_filter(query: &Query) -> Result<Option<Regex>, Page> {
     let pattern = query.get("filter").filter(|pattern| !pattern.is_empty());
-    let compiled = pattern.map(|pattern| Regex::new(pattern)).transpose();
+    let compiled = pattern.map(Regex::new).transpose();
     compiled.map_err(|_| Page::error(StatusCode::BAD_REQUEST, "Invalid re2 regex"))
 }
 

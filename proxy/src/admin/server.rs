@@ -122,9 +122,6 @@ impl AdminServer {
         if !address_path.is_empty() {
             std::fs::write(address_path, listening.address.to_string())?;
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-        // Built here only to fail early; a local runtime cannot move to its thread.
-        drop(runtime?);
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());

@@ -26,7 +26,8 @@ struct Server {
 }
 
 fn cluster_view() -> ClusterView {
-    let limits = ThresholdsView { max_connections: 1024, max_pending_requests: 1024, max_requests: 1024, max_retries: 3 };
+    let limits =
+        ThresholdsView { max_connections: 1024, max_pending_requests: 1024, max_requests: 1024, max_retries: 3 };
     ClusterView {
         name: "up\n|<b>".into(),
         observability_name: "up".into(),
@@ -53,14 +54,23 @@ fn dump() -> ConfigDump {
     let entry = |name: &str| {
         let bytes = Bytes::from(Cluster { name: name.to_owned(), ..Default::default() }.encode_to_vec());
         let resource = Some(RawResource { type_url: xds_client::CLUSTER, bytes });
-        ConfigDumpEntry { name: name.into(), resource, last_updated: Some(SystemTime::UNIX_EPOCH), ..Default::default() }
+        ConfigDumpEntry {
+            name: name.into(),
+            resource,
+            last_updated: Some(SystemTime::UNIX_EPOCH),
+            ..Default::default()
+        }
     };
     let details = "no \"such\" thing".to_owned();
     let failed = ErrorState { details, version_info: "9".into(), ..Default::default() };
     ConfigDump {
         clusters_version: "8".into(),
         static_clusters: vec![entry("one"), entry("two")],
-        dynamic_listeners: vec![DynamicListenerDump { name: "bad".into(), error_state: Some(failed), ..Default::default() }],
+        dynamic_listeners: vec![DynamicListenerDump {
+            name: "bad".into(),
+            error_state: Some(failed),
+            ..Default::default()
+        }],
         ..ConfigDump::default()
     }
 }
@@ -181,7 +191,8 @@ fn replies_have_envoys_headers() {
 
 #[test]
 fn wrong_paths_and_methods() {
-    let server = server(vec![StringMatcher::prefix("/ready"), StringMatcher::prefix("/quit"), StringMatcher::prefix("/x")]);
+    let server =
+        server(vec![StringMatcher::prefix("/ready"), StringMatcher::prefix("/quit"), StringMatcher::prefix("/x")]);
     let (status, body) = server.send("GET", "/xyz");
     assert!(status == 404 && body.starts_with("invalid path. admin commands are:\n  /: "), "{body}");
     assert_eq!(server.send("GET", "/quitquitquit"), (405, "Method GET not allowed, POST required.".into()));
@@ -222,10 +233,26 @@ fn clusters_and_listeners_in_both_formats() {
 #[test]
 fn config_dump_with_its_parameters() {
     let server = server(Vec::new());
-    let json = |query: &str| -> serde_json::Value { serde_json::from_str(&server.get(&format!("/config_dump{query}"))).unwrap() };
+    let json = |query: &str| -> serde_json::Value {
+        serde_json::from_str(&server.get(&format!("/config_dump{query}"))).unwrap()
+    };
     let all = json("");
-    let types: Vec<_> = all["configs"].as_array().unwrap().iter().map(|c| c["@type"].as_str().unwrap().rsplit('.').next().unwrap()).collect();
-    assert_eq!(types, ["ClustersConfigDump", "ListenersConfigDump", "ScopedRoutesConfigDump", "RoutesConfigDump", "SecretsConfigDump"]);
+    let types: Vec<_> = all["configs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["@type"].as_str().unwrap().rsplit('.').next().unwrap())
+        .collect();
+    assert_eq!(
+        types,
+        [
+            "ClustersConfigDump",
+            "ListenersConfigDump",
+            "ScopedRoutesConfigDump",
+            "RoutesConfigDump",
+            "SecretsConfigDump"
+        ]
+    );
     assert_eq!(all["configs"][0]["version_info"], "8");
     assert_eq!(all["configs"][0]["static_clusters"][1]["cluster"]["name"], "two");
     assert_eq!(all["configs"][0]["static_clusters"][1]["last_updated"], "1970-01-01T00:00:00.000Z");
@@ -243,9 +270,17 @@ fn config_dump_with_its_parameters() {
     assert_eq!(json("?mask=static_clusters")["configs"].as_array().unwrap().len(), 1);
     for (query, status, text) in [
         ("?resource=x", 404, "x not found in config dump"),
-        ("?resource=version_info", 400, "version_info is not a repeated field. Use ?mask=version_info to get only this field\n"),
+        (
+            "?resource=version_info",
+            400,
+            "version_info is not a repeated field. Use ?mask=version_info to get only this field\n",
+        ),
         ("?mask=bogus", 400, "FieldMask bogus could not be successfully applied to any configs."),
-        ("?mask=static_clusters.cluster.name", 400, "FieldMask static_clusters.cluster.name could not be successfully applied to any configs."),
+        (
+            "?mask=static_clusters.cluster.name",
+            400,
+            "FieldMask static_clusters.cluster.name could not be successfully applied to any configs.",
+        ),
     ] {
         assert_eq!(server.send("GET", &format!("/config_dump{query}")), (status, text.to_owned()));
     }

@@ -31,6 +31,9 @@ fn affinity(root: &Root) -> Option<usize> {
     Some(count)
 }
 
+/// Reads one group's quota.
+type ReadQuota = fn(&Path) -> Option<usize>;
+
 /// The tightest quota on the way from this process's group to the root, in CPUs rounded up.
 fn quota(root: &Root) -> Option<usize> {
     let groups = std::fs::read_to_string(root.0.join("proc/self/cgroup")).ok()?;
@@ -39,7 +42,7 @@ fn quota(root: &Root) -> Option<usize> {
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
-        let (mounts, read): (Vec<PathBuf>, fn(&Path) -> Option<usize>) = if controllers.is_empty() {
+        let (mounts, read): (Vec<PathBuf>, ReadQuota) = if controllers.is_empty() {
             (vec![base.clone(), base.join("unified")], version_2)
         } else if controllers.split(',').any(|name| name == "cpu") {
             (vec![base.join("cpu"), base.join(controllers), base.join("cpu,cpuacct")], version_1)

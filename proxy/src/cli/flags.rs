@@ -54,24 +54,20 @@ const NO_HOT_RESTART: &str = "there is no hot restart yet";
 /// Every flag. Those with a reason in `without_meaning` are accepted and change nothing.
 pub(super) static FLAGS: [Flag; 45] = [
     short("c", text("config-path", "The configuration file (.yaml, .yml, .json, .pb)")),
-    text("config-yaml", "Configuration as YAML, laid over that of --config-path")
-    ,
+    text("config-yaml", "Configuration as YAML, laid over that of --config-path"),
     text("mode", "'serve' (default), or 'validate': load the configuration and exit"),
     number("concurrency", "Number of worker threads (default: the CPUs this process may use)"),
-    idle(switch("cpuset-threads", "Take the CPU set into account for --concurrency"), "the CPU set and quota always count"),
+    idle(
+        switch("cpuset-threads", "Take the CPU set into account for --concurrency"),
+        "the CPU set and quota always count",
+    ),
     short("l", text("log-level", "trace, debug, info (default), warning or warn, error, critical, off")),
     text("component-log-level", "Levels of single loggers: upstream:debug,config:trace"),
     text("log-path", "File the log is appended to (default: standard error)"),
     text("log-format", "Format of log lines, in spdlog's syntax (default: [%Y-%m-%d %T.%e][%t][%l][%n] [%g:%#] %v)"),
     switch("log-format-escaped", "Escape control characters in log messages"),
-    idle(
-        switch("log-stacktrace-single-entry", "Log a stack trace as one entry"),
-        "a stack trace is always one entry",
-    ),
-    idle(
-        switch("enable-fine-grain-logging", "Set log levels by source file"),
-        "levels are set by logger",
-    ),
+    idle(switch("log-stacktrace-single-entry", "Log a stack trace as one entry"), "a stack trace is always one entry"),
+    idle(switch("enable-fine-grain-logging", "Set log levels by source file"), "levels are set by logger"),
     text("service-cluster", "Name of the local service cluster (node.cluster)"),
     text("service-node", "Name of this node (node.id)"),
     text("service-zone", "Name of the zone (node.locality.zone)"),
@@ -79,7 +75,10 @@ pub(super) static FLAGS: [Flag; 45] = [
     text("drain-strategy", "'gradual' (default) or 'immediate'"),
     Flag {
         takes: Takes::Optional("seconds"),
-        ..switch("drain-on-sigterm", "SIGTERM drains connections, for --drain-time-s or this many seconds, before the process ends")
+        ..switch(
+            "drain-on-sigterm",
+            "SIGTERM drains connections, for --drain-time-s or this many seconds, before the process ends",
+        )
     },
     idle(number("parent-shutdown-time-s", "Seconds until a replaced process ends"), NO_HOT_RESTART),
     number("file-flush-interval-msec", "Milliseconds between flushes of access logs (default: 10000)"),
@@ -92,7 +91,10 @@ pub(super) static FLAGS: [Flag; 45] = [
     switch("ignore-unknown-dynamic-fields", "Unknown fields from a control plane are not even warned about"),
     switch("skip-deprecated-logs", "Deprecated fields are not warned about"),
     repeated(text("stats-tag", "A tag of every statistic, as name:value")),
-    repeated(text("allow-unsupported", "Load configuration without something Legate does not have: Message.type.field, or a path")),
+    repeated(text(
+        "allow-unsupported",
+        "Load configuration without something Legate does not have: Message.type.field, or a path",
+    )),
     idle(number("base-id", "Tells processes on a host apart"), NO_HOT_RESTART),
     idle(text("base-id-path", "File the base id is written to"), NO_HOT_RESTART),
     idle(switch("use-dynamic-base-id", "Choose a free base id"), NO_HOT_RESTART),
@@ -143,10 +145,7 @@ impl Flag {
 
 /// The short usage below an error.
 pub(super) fn brief(program: &str) -> String {
-    format!(
-        "Brief USAGE: \n{}\nFor complete USAGE and HELP type: \n   {program} --help\n",
-        synopsis(program)
-    )
+    format!("Brief USAGE: \n{}\nFor complete USAGE and HELP type: \n   {program} --help\n", synopsis(program))
 }
 
 /// What `--help` prints.

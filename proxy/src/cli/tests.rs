@@ -17,7 +17,10 @@ fn the_defaults_are_envoys() {
     assert_eq!(options.drain_time, Duration::from_secs(600));
     assert_eq!(options.parent_shutdown_time, Duration::from_secs(900));
     assert_eq!(options.file_flush_interval, Duration::from_millis(10_000));
-    assert_eq!((options.mode, options.drain_strategy, options.log_level), (Mode::Serve, DrainStrategy::Gradual, LogLevel::Info));
+    assert_eq!(
+        (options.mode, options.drain_strategy, options.log_level),
+        (Mode::Serve, DrainStrategy::Gradual, LogLevel::Info)
+    );
     assert_eq!(options.log_format, DEFAULT_LOG_FORMAT);
     assert_eq!(options.drain_on_sigterm, None);
     assert!(options.concurrency >= 1 && options.without_meaning.is_empty());
@@ -37,10 +40,28 @@ fn values_follow_or_are_joined() {
 #[test]
 fn what_istio_and_app_mesh_pass_is_understood() {
     let options = options_of(&[
-        "-c", "etc/envoy-rev.json", "--drain-time-s", "45", "--drain-strategy", "immediate", "--local-address-ip-version",
-        "v4", "--file-flush-interval-msec", "1000", "--disable-hot-restart", "--allow-unknown-static-fields", "-l",
-        "warning", "--component-log-level", "misc:error,upstream:debug", "--skip-deprecated-logs", "--concurrency", "2",
-        "--cpuset-threads", "--base-id", "7",
+        "-c",
+        "etc/envoy-rev.json",
+        "--drain-time-s",
+        "45",
+        "--drain-strategy",
+        "immediate",
+        "--local-address-ip-version",
+        "v4",
+        "--file-flush-interval-msec",
+        "1000",
+        "--disable-hot-restart",
+        "--allow-unknown-static-fields",
+        "-l",
+        "warning",
+        "--component-log-level",
+        "misc:error,upstream:debug",
+        "--skip-deprecated-logs",
+        "--concurrency",
+        "2",
+        "--cpuset-threads",
+        "--base-id",
+        "7",
     ]);
     assert_eq!(options.drain_strategy, DrainStrategy::Immediate);
     let levels = [("misc".to_owned(), LogLevel::Error), ("upstream".to_owned(), LogLevel::Debug)];
@@ -52,7 +73,10 @@ fn what_istio_and_app_mesh_pass_is_understood() {
 #[test]
 fn legates_own_flags() {
     assert_eq!(options_of(&["--drain-on-sigterm"]).drain_on_sigterm, Some(Duration::from_secs(600)));
-    assert_eq!(options_of(&["--drain-on-sigterm", "--drain-time-s", "5"]).drain_on_sigterm, Some(Duration::from_secs(5)));
+    assert_eq!(
+        options_of(&["--drain-on-sigterm", "--drain-time-s", "5"]).drain_on_sigterm,
+        Some(Duration::from_secs(5))
+    );
     assert_eq!(options_of(&["--drain-on-sigterm=20"]).drain_on_sigterm, Some(Duration::from_secs(20)));
     let allowed = options_of(&["--allow-unsupported", "a.B.c", "--allow-unsupported=x.y[0]"]).allow_unsupported;
     assert_eq!(allowed, ["a.B.c", "x.y[0]"]);

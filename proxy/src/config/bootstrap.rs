@@ -285,7 +285,12 @@ impl Bootstrap {
             dynamic,
             layers,
             regex_limits,
-            stats: stats::parse(at.field("stats_config"), stats_config.unwrap_or_default(), &options.stats_tags, regex_limits)?,
+            stats: stats::parse(
+                at.field("stats_config"),
+                stats_config.unwrap_or_default(),
+                &options.stats_tags,
+                regex_limits,
+            )?,
             stats_flush: flush(at, interval, on_admin)?,
             server_version: stats_server_version_override.map(|version| version.value),
             overload: overload_manager
@@ -323,7 +328,10 @@ fn harmless_extensions(
     const SOCKETS: &str = "envoy.extensions.network.socket_interface.v3.DefaultSocketInterface";
     const RE2: &str = "envoy.extensions.regex_engines.v3.GoogleRE2";
     let type_of = |extension: &envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig| {
-        extension.typed_config.as_ref().map_or_else(String::new, |any| xds_client::proto::type_name(&any.type_url).to_owned())
+        extension
+            .typed_config
+            .as_ref()
+            .map_or_else(String::new, |any| xds_client::proto::type_name(&any.type_url).to_owned())
     };
     let list = at.field("bootstrap_extensions");
     for (index, extension) in extensions.iter().enumerate() {
@@ -331,21 +339,26 @@ fn harmless_extensions(
             list.index(index).refuse_or_warn(&unsupported::bootstrap_extensions)?;
         }
     }
-    let odd_sockets =
-        !socket_interface.is_empty() && socket_interface != "envoy.extensions.network.socket_interface.default_socket_interface";
+    let odd_sockets = !socket_interface.is_empty()
+        && socket_interface != "envoy.extensions.network.socket_interface.default_socket_interface";
     at.unsupported(&unsupported::default_socket_interface, &odd_sockets)?;
     at.unsupported(&unsupported::default_regex_engine, &regex_engine.is_some_and(|engine| type_of(engine) != RE2))
 }
 
-fn log_format(at: At<'_>, proto: Option<ApplicationLogConfig>, options: &Options) -> Result<Option<String>, ConfigError> {
+fn log_format(
+    at: At<'_>,
+    proto: Option<ApplicationLogConfig>,
+    options: &Options,
+) -> Result<Option<String>, ConfigError> {
     use application_log_config::log_format::LogFormat;
-    let Some(ApplicationLogConfig { log_format: Some(application_log_config::LogFormat { log_format }) }) = proto else {
+    let Some(ApplicationLogConfig { log_format: Some(application_log_config::LogFormat { log_format }) }) = proto
+    else {
         return Ok(None);
     };
     if options.log_format_set {
-        return Err(at.field("application_log_config").error(
-            "Only one of ApplicationLogConfig.log_format or CLI option --log-format can be specified.",
-        ));
+        return Err(at
+            .field("application_log_config")
+            .error("Only one of ApplicationLogConfig.log_format or CLI option --log-format can be specified."));
     }
     match log_format {
         Some(LogFormat::TextFormat(format)) => Ok(Some(format)),
@@ -369,7 +382,10 @@ fn parse_dynamic(at: At<'_>, proto: DynamicProto) -> Result<DynamicResources, Co
     })
 }
 
-fn parse_cluster_manager(at: At<'_>, proto: proto::ClusterManager) -> Result<(String, Option<BindConfig>), ConfigError> {
+fn parse_cluster_manager(
+    at: At<'_>,
+    proto: proto::ClusterManager,
+) -> Result<(String, Option<BindConfig>), ConfigError> {
     let proto::ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -389,8 +405,15 @@ fn parse_cluster_manager(at: At<'_>, proto: proto::ClusterManager) -> Result<(St
 /// `None` without an address: then there is no admin server, as in Envoy.
 fn parse_admin(at: At<'_>, proto: proto::Admin, limits: RegexLimits) -> Result<Option<AdminConfig>, ConfigError> {
     #[expect(deprecated, reason = "every field is accounted for")]
-    let proto::Admin { access_log, access_log_path, profile_path, address, socket_options: options, ignore_global_conn_limit, allow_paths } =
-        proto;
+    let proto::Admin {
+        access_log,
+        access_log_path,
+        profile_path,
+        address,
+        socket_options: options,
+        ignore_global_conn_limit,
+        allow_paths,
+    } = proto;
     at.unsupported(&admin_unsupported::profile_path, &profile_path)?;
     at.unsupported(&admin_unsupported::ignore_global_conn_limit, &ignore_global_conn_limit)?;
     at.unsupported(&admin_unsupported::access_log_path, &access_log_path)?;

@@ -94,7 +94,8 @@ pub fn source(at: &At<'_>, proto: core::ConfigSource) -> Result<SourceConfig, Co
 /// When it names no source, an unsupported one, or a version other than 3.
 #[expect(deprecated, reason = "the deprecated way to name a file is one")]
 pub fn parse(at: At<'_>, proto: core::ConfigSource, scope: Scope<'_>) -> Result<ConfigSource, ConfigError> {
-    let core::ConfigSource { authorities, initial_fetch_timeout, resource_api_version, config_source_specifier } = proto;
+    let core::ConfigSource { authorities, initial_fetch_timeout, resource_api_version, config_source_specifier } =
+        proto;
     at.unsupported(&config_source_unsupported::authorities, &authorities)?;
     let timeout = match duration(at.field("initial_fetch_timeout"), initial_fetch_timeout)? {
         None => Some(Duration::from_secs(15)),
@@ -165,9 +166,7 @@ fn existing_file(at: At<'_>, path: &str) -> Result<(), ConfigError> {
     if std::path::Path::new(path).exists() {
         return Ok(());
     }
-    Err(at.error(format_args!(
-        "paths must refer to an existing path in the system: '{path}' does not exist"
-    )))
+    Err(at.error(format_args!("paths must refer to an existing path in the system: '{path}' does not exist")))
 }
 
 fn file_source(at: At<'_>, proto: core::PathConfigSource) -> Result<SourceConfig, ConfigError> {
@@ -205,9 +204,9 @@ fn api_source(at: At<'_>, proto: core::ApiConfigSource) -> Result<SourceConfig, 
         ApiType::Rest => {
             let refresh_delay = duration(at.field("refresh_delay"), refresh_delay)?;
             let request_timeout = duration(at.field("request_timeout"), request_timeout)?;
-            let [cluster]: [String; 1] = cluster_names.try_into().map_err(|_| {
-                at.field("cluster_names").error("REST must have a singleton cluster name specified")
-            })?;
+            let [cluster]: [String; 1] = cluster_names
+                .try_into()
+                .map_err(|_| at.field("cluster_names").error("REST must have a singleton cluster name specified"))?;
             if grpc_services.is_set() {
                 return Err(at.field("grpc_services").error("REST cannot have gRPC services specified"));
             }
@@ -230,13 +229,16 @@ fn api_source(at: At<'_>, proto: core::ApiConfigSource) -> Result<SourceConfig, 
         .map_err(|_| at.field("grpc_services").error("gRPC must have a single gRPC service specified"))?;
     let services = at.field("grpc_services");
     let (service, backoff) = grpc_service(services.index(0), service)?;
-    let mut source = GrpcSource::new(mode, kind == ApiType::AggregatedGrpc || kind == ApiType::AggregatedDeltaGrpc, Target::Cluster(String::new()));
+    let mut source = GrpcSource::new(
+        mode,
+        kind == ApiType::AggregatedGrpc || kind == ApiType::AggregatedDeltaGrpc,
+        Target::Cluster(String::new()),
+    );
     source.service = service;
     source.backoff = backoff;
     source.node_on_first_message_only = set_node_on_first_message_only;
-    source.rate_limit = rate_limit_settings
-        .map(|limit| rate_limit(at.field("rate_limit_settings"), limit))
-        .transpose()?;
+    source.rate_limit =
+        rate_limit_settings.map(|limit| rate_limit(at.field("rate_limit_settings"), limit)).transpose()?;
     Ok(SourceConfig::Grpc(source))
 }
 
@@ -311,7 +313,9 @@ fn retry_back_off(at: At<'_>, proto: core::RetryPolicy) -> Result<BackoffConfig,
     let base = at.required("base_interval", duration(at.field("base_interval"), base_interval)?)?;
     let max = match duration(at.field("max_interval"), max_interval)? {
         Some(max) if max < base => {
-            return Err(at.field("max_interval").error("max_interval must be greater than or equal to the base_interval"));
+            return Err(at
+                .field("max_interval")
+                .error("max_interval must be greater than or equal to the base_interval"));
         }
         Some(max) => max,
         None => base.saturating_mul(10),
@@ -380,14 +384,20 @@ fn channel_arguments(
         let at = at.key(&name);
         let millis = |value: i64| Duration::from_millis(u64::try_from(value).unwrap_or(0));
         match (name.as_str(), value_specifier) {
-            ("grpc.keepalive_time_ms", Some(ValueSpecifier::IntValue(value))) if value > 0 => keepalive.interval = millis(value),
+            ("grpc.keepalive_time_ms", Some(ValueSpecifier::IntValue(value))) if value > 0 => {
+                keepalive.interval = millis(value)
+            }
             ("grpc.keepalive_timeout_ms", Some(ValueSpecifier::IntValue(value))) => keepalive.timeout = millis(value),
-            ("grpc.keepalive_permit_without_calls", Some(ValueSpecifier::IntValue(value))) => keepalive.while_idle = value != 0,
+            ("grpc.keepalive_permit_without_calls", Some(ValueSpecifier::IntValue(value))) => {
+                keepalive.while_idle = value != 0
+            }
             ("grpc.initial_reconnect_backoff_ms", Some(ValueSpecifier::IntValue(value))) if value > 0 => {
                 backoff.base = millis(value);
                 backoff.max = backoff.max.max(backoff.base);
             }
-            ("grpc.max_reconnect_backoff_ms", Some(ValueSpecifier::IntValue(value))) if value > 0 => backoff.max = millis(value),
+            ("grpc.max_reconnect_backoff_ms", Some(ValueSpecifier::IntValue(value))) if value > 0 => {
+                backoff.max = millis(value)
+            }
             ("grpc.max_receive_message_length", Some(ValueSpecifier::IntValue(value))) => {
                 // Negative means without a limit.
                 service.max_receive_message_length = usize::try_from(value).ok();
@@ -411,8 +421,6 @@ fn channel_arguments(
     }
     Ok(())
 }
-
-
 
 #[cfg(test)]
 mod tests;

@@ -51,8 +51,11 @@ fn declared() -> impl Iterator<Item = &'static Entry> {
 /// Every row, by message and field. A row that several parsers share is there once.
 #[must_use]
 pub fn all() -> Vec<&'static Entry> {
-    let extensions =
-        [filter_chain::UNSUPPORTED_FILTERS, filter_chain::UNSUPPORTED_TRANSPORTS, listener::listener_filter::UNSUPPORTED_FILTERS];
+    let extensions = [
+        filter_chain::UNSUPPORTED_FILTERS,
+        filter_chain::UNSUPPORTED_TRANSPORTS,
+        listener::listener_filter::UNSUPPORTED_FILTERS,
+    ];
     let rows = declared().chain(extensions.into_iter().flatten());
     let by_name: BTreeMap<_, _> = rows.map(|row| ((row.message, row.field, row.reason), row)).collect();
     by_name.into_values().collect()

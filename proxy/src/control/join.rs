@@ -46,9 +46,8 @@ impl Join {
     #[must_use]
     pub fn take_warmed(&self) -> Vec<Ticket> {
         let used = self.0.used.borrow();
-        let ready = |ticket: &Ticket| {
-            used.get(ticket).is_none_or(|keys| keys.iter().all(|key| self.0.routes.is_ready(key)))
-        };
+        let ready =
+            |ticket: &Ticket| used.get(ticket).is_none_or(|keys| keys.iter().all(|key| self.0.routes.is_ready(key)));
         let mut waiting = self.0.waiting.borrow_mut();
         let (warmed, rest) = waiting.iter().copied().partition(ready);
         *waiting = rest;
@@ -84,13 +83,8 @@ impl Join {
                         let timeout = initial_fetch_timeout(source);
                         let source = (env.source)(&here, (**source).clone())?;
                         let name = Arc::from(name.as_str());
-                        let required = self.0.routes.require(
-                            &*self.0.subscriber,
-                            &name,
-                            &source,
-                            timeout,
-                            &config.stat_prefix,
-                        );
+                        let required =
+                            self.0.routes.require(&*self.0.subscriber, &name, &source, timeout, &config.stat_prefix);
                         let key = required.map_err(|error| here.error(error))?;
                         keys.push(Arc::clone(&key));
                         ChainRoutes::Discovered(key)

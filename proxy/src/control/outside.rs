@@ -133,9 +133,8 @@ impl EdsSubscriber for ClusterWorld {
         let at = root.field("eds_cluster_config");
         let timeout = initial_fetch_timeout(source);
         let scope = SubscriptionScope::new(&self.store, &format!("cluster.{}.", service_name.replace(':', "_")));
-        let interest = Interest::name(xds_client::ENDPOINTS, &**service_name)
-            .initial_fetch_timeout(timeout)
-            .observed_by(scope);
+        let interest =
+            Interest::name(xds_client::ENDPOINTS, &**service_name).initial_fetch_timeout(timeout).observed_by(scope);
         let subscribed = (self.env.source)(&at, source.clone())
             .map_err(|error| error.to_string())
             .and_then(|source| self.sources.subscribe(&source, interest).map_err(|error| error.to_string()));

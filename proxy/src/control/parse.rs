@@ -4,16 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::ConfigSource;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::google::protobuf::Struct;
 use filters::config::{At, ConfigError, Session, Warning};
-use filters::format::{Format, FormatContext, FormatOptions};
+use filters::format::FormatOptions;
 use filters::matcher::RegexLimits;
-use filters::mutation::{ValueContext, ValueFormat};
 use prost::Message;
 use xds_client::SourceConfig;
 use xds_client::proto::{CheckOptions, UnknownFields, check};
@@ -156,7 +155,7 @@ impl ParseEnv {
             cluster_exists: &cluster_exists,
             validate_clusters,
             regex: self.regex.get(),
-            parse_format: header_value_format,
+            parse_format: filters::format::parse_header_value,
         };
         RouteTable::parse(proto, at, &env)
     }
@@ -226,30 +225,6 @@ fn value_to_json(value: &envoy_types::pb::google::protobuf::Value) -> serde_json
         Some(Kind::BoolValue(b)) => (*b).into(),
         Some(Kind::StructValue(inner)) => struct_to_json(inner),
         Some(Kind::ListValue(list)) => list.values.iter().map(value_to_json).collect(),
-    }
-}
-
-/// Compiles a header value with `%COMMAND%`s.
-///
-/// # Errors
-/// Envoy's words for what is wrong with it.
-pub fn header_value_format(text: &str) -> Result<Box<dyn ValueFormat>, String> {
-    static OPTIONS: OnceLock<FormatOptions> = OnceLock::new();
-    let options = OPTIONS.get_or_init(|| FormatOptions { omit_empty_values: true, hostname: hostname() });
-    Ok(Box::new(HeaderValue(Format::parse(text, options)?)))
-}
-
-#[derive(Debug)]
-struct HeaderValue(Format);
-
-impl ValueFormat for HeaderValue {
-    fn append_to(&self, out: &mut Vec<u8>, context: &ValueContext<'_>) {
-        let context = FormatContext {
-            request: context.request,
-            response: context.response,
-            ..FormatContext::new(context.info)
-        };
-        self.0.append_to(out, &context);
     }
 }
 

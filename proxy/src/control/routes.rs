@@ -14,7 +14,9 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use stats::Store;
-use xds_client::{Interest, Rejection, Resource, ResourceError, SourceConfig, SubscribeError, Subscription, SubscriptionId};
+use xds_client::{
+    Interest, Rejection, Resource, ResourceError, SourceConfig, SubscribeError, Subscription, SubscriptionId,
+};
 
 use super::observer::SubscriptionScope;
 use super::parse::{ParseEnv, decode_checked};
@@ -114,8 +116,7 @@ impl Routes {
             Entry { subscription: None, users: 1, ready: false, live: None, failed: None, name: Arc::clone(name) };
         self.entries.borrow_mut().insert(Arc::clone(&key), entry);
         let scope = SubscriptionScope::new(&self.store, &format!("http.{stat_prefix}.rds.{name}."));
-        let interest =
-            Interest::name(xds_client::ROUTE, &**name).initial_fetch_timeout(timeout).observed_by(scope);
+        let interest = Interest::name(xds_client::ROUTE, &**name).initial_fetch_timeout(timeout).observed_by(scope);
         match subscriber.subscribe(source, interest) {
             Ok(subscription) => {
                 if let Some(entry) = self.entries.borrow_mut().get_mut(&key) {
@@ -181,12 +182,8 @@ impl Routes {
         for (key, entry) in self.entries.borrow_mut().iter_mut().filter(|(_, entry)| &*entry.name == name) {
             match &built {
                 Ok(table) => {
-                    let live = Live {
-                        table: Arc::clone(table),
-                        raw: raw.clone(),
-                        version: version.to_owned(),
-                        updated: now,
-                    };
+                    let live =
+                        Live { table: Arc::clone(table), raw: raw.clone(), version: version.to_owned(), updated: now };
                     let unchanged = entry.live.as_ref().is_some_and(|live| live.raw == raw);
                     entry.failed = None;
                     warmed |= !std::mem::replace(&mut entry.ready, true);
@@ -253,4 +250,3 @@ fn slot_key(name: &Arc<str>, source: &SourceConfig) -> Arc<str> {
         other => format!("{name}\n{other:?}").into(),
     }
 }
-

@@ -39,7 +39,8 @@ mod tests {
 
     #[test]
     fn text_statistics_are_read() {
-        let text = "cluster_manager.cds.version_text: \"3\"\nhttp.egress.downstream_rq_total: 17\nh: P0(nan,1) P25(nan,2)\n";
+        let text =
+            "cluster_manager.cds.version_text: \"3\"\nhttp.egress.downstream_rq_total: 17\nh: P0(nan,1) P25(nan,2)\n";
         let statistics = Statistics::parse(text);
         assert_eq!(statistics.number("http.egress.downstream_rq_total"), 17);
         assert_eq!(statistics.text("cluster_manager.cds.version_text"), "3");

@@ -108,7 +108,11 @@ impl<W: Write> Report<'_, W> {
     }
 
     fn verdict(&mut self, right: bool, text: &str) {
-        if right { self.passed += 1 } else { self.failed += 1 }
+        if right {
+            self.passed += 1
+        } else {
+            self.failed += 1
+        }
         self.line(&format!("  {} {text}", if right { "ok  " } else { "FAIL" }));
     }
 

@@ -60,8 +60,7 @@ impl Http2 {
             return Ok(sender.clone());
         }
         let io = connect(self.port).await?;
-        let (sender, driver) =
-            http2::handshake(TokioExecutor::new(), io).await.map_err(|error| chain(&error))?;
+        let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await.map_err(|error| chain(&error))?;
         tokio::spawn(driver);
         Ok(connection.insert(sender).clone())
     }

@@ -393,12 +393,11 @@ mod tests {
         let (_, resource) = sidecar_egress_routes(Weights::CANARY).unwrap();
         let routes = RouteConfiguration::decode(resource.body.unwrap()).unwrap();
         let Some(Action::Route(action)) = &routes.virtual_hosts[0].routes[0].action else { panic!("no route") };
-        let Some(ClusterSpecifier::WeightedClusters(weighted)) = &action.cluster_specifier else { panic!("no weights") };
-        let weights: Vec<_> = weighted
-            .clusters
-            .iter()
-            .map(|c| (c.name.as_str(), c.weight.unwrap_or_default().value))
-            .collect();
+        let Some(ClusterSpecifier::WeightedClusters(weighted)) = &action.cluster_specifier else {
+            panic!("no weights")
+        };
+        let weights: Vec<_> =
+            weighted.clusters.iter().map(|c| (c.name.as_str(), c.weight.unwrap_or_default().value)).collect();
         let expected = [("cds_egress_apps_serviceB_http2_80", 75), ("cds_egress_apps_serviceBv2_http2_80", 25)];
         assert_eq!(weights, expected);
     }

@@ -43,7 +43,8 @@ pub(super) async fn serve(listener: TcpListener, service: Service) {
                 tokio::spawn(async move {
                     let answer = service_fn(move |request| service.clone().answer(request));
                     // A connection that ends badly is the proxy's to report: its client will see the failure.
-                    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await;
+                    let _ =
+                        auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await;
                 });
             }
             // Descriptors may have run out: looping would only burn the processor.

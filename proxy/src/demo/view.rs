@@ -173,7 +173,8 @@ fn picture(moment: Moment<'_>) -> String {
         }
     }
     let colour = if failed == 0 { GREEN } else { RED };
-    let _ = writeln!(text, "{CYAN}█{PLAIN} {SERVICE_B}  {GREEN}█{PLAIN} {SERVICE_B_V2}   {colour}{failed} failed{PLAIN}\n");
+    let _ =
+        writeln!(text, "{CYAN}█{PLAIN} {SERVICE_B}  {GREEN}█{PLAIN} {SERVICE_B_V2}   {colour}{failed} failed{PLAIN}\n");
 
     let _ = writeln!(text, "{DIM}what the proxies say at their admin pages{PLAIN}");
     for (node, statistics) in mesh.nodes().into_iter().zip(&statistics) {

@@ -98,4 +98,3 @@ async fn speaks_http2(manager: &Manager, io: &mut Io, first: &mut BytesMut) -> O
     })
     .await
 }
-

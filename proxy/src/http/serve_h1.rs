@@ -280,7 +280,6 @@ impl<'a> ServerSide<'a> {
         .await;
     }
 
-
     fn written(&mut self, result: Result<(), super::codec::h1::EncodeError>) {
         if result.is_err() {
             // What upstream said cannot be said in HTTP/1: the client sees a cut connection, never another's bytes.
@@ -342,8 +341,8 @@ impl Downstream for ServerSide<'_> {
     }
 
     fn send_head(&mut self, head: &ResponseHead, end: bool) {
-        self.tunnel = self.body == BodyKind::Tunnel
-            && (head.status == 101 || self.connect && (200..300).contains(&head.status));
+        self.tunnel =
+            self.body == BodyKind::Tunnel && (head.status == 101 || self.connect && (200..300).contains(&head.status));
         if self.body == BodyKind::Tunnel && !self.tunnel {
             // What would have been the tunnel's bytes cannot be told from another request.
             self.keep_alive = false;

@@ -49,8 +49,10 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io
                     let (manager, connection) = (Rc::clone(manager), Rc::clone(connection));
                     tokio::task::spawn_local(async move {
                         let alarm = manager.worker.timers().alarm();
-                        let expects_continue =
-                            head.headers.value(&filters::http::Known::Expect).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"));
+                        let expects_continue = head
+                            .headers
+                            .value(&filters::http::Known::Expect)
+                            .is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"));
                         let incoming = Incoming { head, began: Instant::now(), expects_continue };
                         stream::serve(&manager, &connection, &alarm, &mut exchange, incoming).await;
                         exchange.stop_request();
@@ -80,7 +82,13 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io
             let idle = if connection.active.get() > 0 { Tick::NEVER } else { idle };
             let next = match phase {
                 Phase::Open => idle.min(max_duration),
-                Phase::Draining => if connection.active.get() > 0 { Tick::NEVER } else { give_up },
+                Phase::Draining => {
+                    if connection.active.get() > 0 {
+                        Tick::NEVER
+                    } else {
+                        give_up
+                    }
+                }
             };
             if alarm.poll(next, cx).is_pending() {
                 return Poll::Pending;

@@ -82,7 +82,11 @@ impl Pattern {
                 chars.next();
             }
             let cut = columns > 0 && chars.next_if_eq(&'!').is_some();
-            let width = (columns > 0).then(|| Width { align: align.unwrap_or(Align::Right), columns: columns.min(MAX_WIDTH), cut });
+            let width = (columns > 0).then(|| Width {
+                align: align.unwrap_or(Align::Right),
+                columns: columns.min(MAX_WIDTH),
+                cut,
+            });
             match chars.next() {
                 Some('%') => text.push('%'),
                 Some(flag) => {

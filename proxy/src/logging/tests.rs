@@ -9,7 +9,15 @@ fn line(message: &str) -> String {
 
 fn render(format: &str, escape: bool, message: &str) -> String {
     let time = chrono::Local.with_ymd_and_hms(2026, 3, 4, 5, 6, 7).unwrap() + chrono::Duration::microseconds(8009);
-    let line = Line { time, thread: 42, level: LogLevel::Warning, logger: "main", file: "proxy/src/server.rs", line: 9, message };
+    let line = Line {
+        time,
+        thread: 42,
+        level: LogLevel::Warning,
+        logger: "main",
+        file: "proxy/src/server.rs",
+        line: 9,
+        message,
+    };
     Pattern::parse(format, escape).render(&line)
 }
 

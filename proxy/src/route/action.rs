@@ -20,7 +20,7 @@ pub enum RouteAction {
     Redirect(Box<RedirectAction>),
     /// Answers from configuration.
     DirectResponse(DirectResponse),
-    /// A filter answers; a request that reaches the router is a 404.
+    /// A filter answers; a request that reaches the router is a 503, as if its cluster did not exist.
     NonForwarding,
 }
 
@@ -169,7 +169,7 @@ impl WeightedClusters {
         let chosen = if self.runtime {
             let weight = |entry: &WeightedEntry| {
                 let set = entry.runtime_key.as_ref().and_then(|key| runtime.integer(key));
-                set.unwrap_or(entry.weight.into())
+                set.unwrap_or_else(|| entry.weight.into())
             };
             let total = self.entries.iter().map(weight).fold(0, u64::saturating_add);
             self.pick(random, total, weight)

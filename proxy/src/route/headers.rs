@@ -11,15 +11,20 @@ use filters::mutation::HeaderMutations;
 pub struct MutationChain(Box<[Arc<HeaderMutations>]>);
 
 impl MutationChain {
-    /// The chain of these levels, given from the most specific one. The most specific applies first, so that the table's
-    /// changes win, unless `most_specific_wins`. Levels without changes are left out.
+    /// The chain of a weighted cluster's changes, if one was chosen, and those of route, virtual host and table.
+    ///
+    /// The cluster's always apply first; then route, virtual host, table, so that the table's win, or the other way round
+    /// when `most_specific_wins`. Levels without changes are left out.
     #[must_use]
-    pub fn new<'a>(levels: impl IntoIterator<Item = &'a Arc<HeaderMutations>>, most_specific_wins: bool) -> Self {
-        let mut chain: Vec<_> = levels.into_iter().filter(|level| !level.is_empty()).cloned().collect();
+    pub fn new(
+        weight: Option<&Arc<HeaderMutations>>,
+        mut levels: [&Arc<HeaderMutations>; 3],
+        most_specific_wins: bool,
+    ) -> Self {
         if most_specific_wins {
-            chain.reverse();
+            levels.reverse();
         }
-        Self(chain.into())
+        Self(weight.into_iter().chain(levels).filter(|level| !level.is_empty()).cloned().collect())
     }
 
     /// Whether nothing is changed.

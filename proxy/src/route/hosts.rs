@@ -59,9 +59,6 @@ impl HostIndex {
         if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
             return self.default;
         }
-        if host.is_empty() {
-            return None;
-        }
         let host = if self.ignore_port { without_port(host) } else { host };
         let lower: SmallVec<[u8; 128]>;
         let host = if host.iter().any(u8::is_ascii_uppercase) {

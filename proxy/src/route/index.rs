@@ -29,11 +29,11 @@ pub(crate) struct RouteIndex {
 #[derive(Debug, Default)]
 struct Files {
     /// Exact paths.
-    exact: HashMap<Box<[u8]>, File>,
+    exact: ByText<File>,
     /// Starts of paths.
     starts: Tree,
     /// The same for routes that ignore case, keys in lower case; `None` when there are none.
-    folded: Option<Box<(HashMap<Box<[u8]>, File>, Tree)>>,
+    folded: Option<Box<(ByText<File>, Tree)>>,
     /// Routes for CONNECT.
     connect: File,
 }
@@ -44,8 +44,10 @@ struct File {
     /// Those without a telling header.
     plain: Vec<u32>,
     /// Those that need one exact value of a header.
-    by_header: Vec<(HeaderKey, HashMap<Box<[u8]>, Vec<u32>>)>,
+    by_header: Vec<(HeaderKey, ByText<Vec<u32>>)>,
 }
+
+type ByText<T> = HashMap<Box<[u8]>, T>;
 
 /// Lists of route numbers that a request met, each ascending.
 type Met<'i> = SmallVec<[&'i [u32]; 12]>;
@@ -299,3 +301,6 @@ impl Tree {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

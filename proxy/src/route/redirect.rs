@@ -4,6 +4,7 @@ use bytes::Bytes;
 use filters::http::{RequestHead, Scheme};
 use filters::stream_info::StreamInfo;
 
+use super::action::DirectResponse;
 use super::hosts::port_start;
 use super::matching::PathMatch;
 use super::rewrite::PathRewrite;
@@ -56,10 +57,11 @@ impl RedirectAction {
         let host = &head.authority[..];
         let Some(colon) = port_start(host) else { return host };
         let (name, port) = host.split_at(colon);
-        let default_left_behind = match head.scheme {
-            Scheme::Http => port == b":80" && scheme.eq_ignore_ascii_case("https"),
-            Scheme::Https => port == b":443" && scheme.eq_ignore_ascii_case("http"),
+        let default = match head.scheme {
+            Scheme::Http => b":80".as_slice(),
+            Scheme::Https => b":443",
         };
+        let default_left_behind = port == default && scheme != head.scheme.as_str();
         if self.port.is_some() || default_left_behind { name } else { host }
     }
 
@@ -85,6 +87,15 @@ impl RedirectAction {
             _ => path,
         };
         out.extend_from_slice(path);
+    }
+}
+
+impl DirectResponse {
+    /// The value of `location` a direct response of 201 or 3xx carries, as in Envoy: the request's own URL.
+    #[must_use]
+    pub fn location(&self, head: &RequestHead) -> Option<Bytes> {
+        let wanted = self.status == 201 || (300..400).contains(&self.status);
+        wanted.then(|| [head.scheme.as_str().as_bytes(), b"://", &head.authority, &head.path].concat().into())
     }
 }
 

@@ -47,13 +47,12 @@ impl PathRewrite {
             Self::Prefix(prefix) => (prefix.clone(), matched.matched_length(path)),
             Self::Regex(substitution) => (substitution.replace_all(bare).into(), bare.len()),
             Self::Whole(template) => {
-                let new = template.render(&ValueContext { request: Some(head), response: None, info });
-                if new.is_empty() {
-                    return None;
-                }
-                (new, bare.len())
+                (template.render(&ValueContext { request: Some(head), response: None, info }), bare.len())
             }
         };
+        if new.is_empty() {
+            return None;
+        }
         let rest = path.get(kept..).unwrap_or_default();
         if rest.is_empty() {
             return Some(new);
@@ -68,9 +67,8 @@ impl PathRewrite {
 impl ForwardAction {
     /// Whether the host becomes the chosen upstream host's name: see [`Self::rewrite_host_to`].
     #[must_use]
-    pub fn auto_host_rewrite(&self, choice: Option<&ClusterChoice<'_>>) -> bool {
+    pub const fn auto_host_rewrite(&self) -> bool {
         matches!(self.host_rewrite, Some(HostRewrite::Auto))
-            && choice.and_then(|choice| choice.entry).is_none_or(|entry| entry.host_rewrite.is_none())
     }
 
     /// Makes `host` the request's host, by the route's rules about keeping the original.
@@ -79,11 +77,11 @@ impl ForwardAction {
         if old.is_empty() {
             return;
         }
+        if keep_original {
+            head.headers.set(Known::XEnvoyOriginalHost, old.clone());
+        }
         if self.append_x_forwarded_host {
             append_forwarded_host(head, &old);
-        }
-        if keep_original {
-            head.headers.set(Known::XEnvoyOriginalHost, old);
         }
     }
 
@@ -94,17 +92,22 @@ impl ForwardAction {
         info: &StreamInfo,
         keep_original: bool,
     ) {
-        let weighted = choice.and_then(|choice| choice.entry).and_then(|entry| entry.host_rewrite.clone());
-        let host = weighted.or_else(|| match self.host_rewrite.as_ref()? {
-            HostRewrite::Literal(host) => Some(host.clone()),
-            HostRewrite::Auto => None,
-            HostRewrite::Header(key) => head.value(key).map(Bytes::copy_from_slice),
-            HostRewrite::PathRegex(substitution) => Some(substitution.replace_all(subject(&head.path, false)).into()),
+        // A weighted cluster's host is what the route's own rewrite then starts from; it leaves no trace of its own.
+        if let Some(host) = choice.and_then(|choice| choice.entry).and_then(|entry| entry.host_rewrite.clone()) {
+            head.authority = host;
+        }
+        let Some(rewrite) = &self.host_rewrite else { return };
+        let host = match rewrite {
+            HostRewrite::Literal(host) => host.clone(),
+            HostRewrite::Auto => return,
+            HostRewrite::Header(key) => head.value(key).map(Bytes::copy_from_slice).unwrap_or_default(),
+            HostRewrite::PathRegex(substitution) => substitution.replace_all(subject(&head.path, false)).into(),
             HostRewrite::Template(template) => {
-                Some(template.render(&ValueContext { request: Some(head), response: None, info }))
+                // Here alone a missing value is `-`, in Envoy 1.40.
+                template.render_with(&ValueContext { request: Some(head), response: None, info }, false)
             }
-        });
-        if let Some(host) = host.filter(|host| !host.is_empty()) {
+        };
+        if !host.is_empty() {
             self.rewrite_host_to(head, host, keep_original);
         }
     }

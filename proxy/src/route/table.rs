@@ -131,7 +131,7 @@ impl RouteTable {
             None => Some(&head.authority[..]),
             Some(key) => head.value(key),
         };
-        let number = self.hosts.find(host.unwrap_or_default())?;
+        let number = self.hosts.find(host?)?;
         Some((number, self.virtual_hosts.get(number as usize)?))
     }
 }
@@ -183,7 +183,7 @@ impl VirtualHost {
 }
 
 fn came_over_tls(head: &RequestHead) -> bool {
-    head.headers.value(&Known::XForwardedProto).is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
+    head.headers.value(&Known::XForwardedProto).is_some_and(|proto| proto == "https")
 }
 
 /// One `Route`.

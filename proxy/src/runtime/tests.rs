@@ -72,7 +72,10 @@ fn later_layers_win_and_admin_overrides_come_and_go() {
     loader.modify(vec![("a".into(), String::new()), ("b".into(), String::new())]).unwrap();
     assert_eq!(loader.snapshot().integer("a"), Some(6));
     let stats = stats::render_text(&store, &stats::Query::default());
-    assert!(stats.contains("runtime.num_layers: 3\n") && stats.contains("runtime.admin_overrides_active: 0\n"), "{stats}");
+    assert!(
+        stats.contains("runtime.num_layers: 3\n") && stats.contains("runtime.admin_overrides_active: 0\n"),
+        "{stats}"
+    );
     assert!(loader.set_rtds("unknown", &Struct::default()).is_err());
 }
 

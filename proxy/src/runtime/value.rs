@@ -50,7 +50,8 @@ impl Value {
     pub fn integer(&self) -> Option<u64> {
         let number = self.number?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and in range, as checked")]
-        let whole = (number >= 0.0 && number < 18_446_744_073_709_551_616.0 && number.fract() == 0.0).then_some(number as u64);
+        let whole =
+            ((0.0..18_446_744_073_709_551_616.0).contains(&number) && number.fract() == 0.0).then_some(number as u64);
         whole
     }
 

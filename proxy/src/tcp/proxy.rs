@@ -18,9 +18,9 @@ use filters::stream_info::{ConnectionInfo, StreamInfo};
 
 use crate::config::service::TcpChain;
 use crate::config::tcp_proxy::TcpProxyConfig;
+use crate::http::codec::h1::WriteBuf;
 use crate::observe::access_log::AccessLog;
 use crate::observe::catalogue::TcpStats;
-use crate::http::codec::h1::WriteBuf;
 use crate::transport::Io;
 use crate::upstream::breaker::{Priority, Resource};
 use crate::upstream::cluster::Cluster;
@@ -103,11 +103,7 @@ impl TcpProxy {
         drop(lease);
     }
 
-    async fn connect(
-        &self,
-        cluster: &Rc<Cluster>,
-        info: &mut StreamInfo,
-    ) -> Result<(Io, TcpLease), UpstreamFailure> {
+    async fn connect(&self, cluster: &Rc<Cluster>, info: &mut StreamInfo) -> Result<(Io, TcpLease), UpstreamFailure> {
         let context = cluster.context();
         let destination = cluster.destination(None, &info.connection);
         let pick = PickContext { destination, ..PickContext::default() };

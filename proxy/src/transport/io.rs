@@ -51,7 +51,8 @@ impl Io {
 
     /// Gives bytes back, to be read again first.
     pub fn unread(&mut self, bytes: Bytes) {
-        self.prefix = if self.prefix.is_empty() { bytes } else { [bytes, std::mem::take(&mut self.prefix)].concat().into() };
+        self.prefix =
+            if self.prefix.is_empty() { bytes } else { [bytes, std::mem::take(&mut self.prefix)].concat().into() };
     }
 
     /// The local address of a TCP connection.

@@ -231,12 +231,10 @@ impl Cluster {
     pub fn pick(&self, context: &PickContext<'_>) -> Option<Arc<Host>> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let scheduler = state
-            .scheduler
-            .get_or_insert_with(|| {
-                let (config, hosts) = (Arc::clone(&self.context.config), Arc::clone(&state.hosts));
-                Scheduler::new(config, hosts, self.context.worker.workers(), fastrand::Rng::new())
-            });
+        let scheduler = state.scheduler.get_or_insert_with(|| {
+            let (config, hosts) = (Arc::clone(&self.context.config), Arc::clone(&state.hosts));
+            Scheduler::new(config, hosts, self.context.worker.workers(), fastrand::Rng::new())
+        });
         let picked = scheduler.pick(context);
         if scheduler.in_panic() {
             self.context.stats.lb_healthy_panic().inc();

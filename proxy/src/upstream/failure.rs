@@ -112,8 +112,7 @@ mod tests {
 
     #[test]
     fn texts_are_envoys() {
-        let refused =
-            UpstreamFailure::with(FailureKind::ConnectFailure, "delayed connect error: Connection refused");
+        let refused = UpstreamFailure::with(FailureKind::ConnectFailure, "delayed connect error: Connection refused");
         assert_eq!(
             refused.details(false),
             "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"

@@ -101,14 +101,7 @@ impl Pool {
     /// A pool without connections.
     #[must_use]
     pub fn new(context: Rc<ClusterContext>, host: Arc<Host>, priority: Priority, protocol: PoolProtocol) -> Rc<Self> {
-        Rc::new(Self {
-            context,
-            host,
-            priority,
-            protocol,
-            state: RefCell::default(),
-            draining: Cell::new(false),
-        })
+        Rc::new(Self { context, host, priority, protocol, state: RefCell::default(), draining: Cell::new(false) })
     }
 
     /// The host this pool connects to.
@@ -266,8 +259,7 @@ impl Pool {
                 (waiter, connection)
             };
             waiter.resolve(
-                self.request_guard()
-                    .map(|guard| Lease::Http2(Http2Lease::new(Rc::clone(self), connection, guard))),
+                self.request_guard().map(|guard| Lease::Http2(Http2Lease::new(Rc::clone(self), connection, guard))),
             );
         }
         self.connect_for_waiters();

@@ -9,8 +9,8 @@ use filters::format::{AccessLogType, FormatContext};
 use filters::stream_info::{ConnectionInfo, StreamInfo};
 use stats::SharedCounter;
 
-use super::{Report, Worker};
 use super::mailbox::ListenerChange;
+use super::{Report, Worker};
 use crate::config::filter_chain::FilterChain;
 use crate::config::listener::ListenerConfig;
 use crate::config::service::ChainService;

@@ -197,7 +197,8 @@ mod tests {
     use super::*;
 
     fn on_worker<F: Future>(f: impl FnOnce(Rc<Timers>) -> F) -> F::Output {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
         runtime.block_on(async {
             let timers = Timers::new();
             tokio::task::spawn_local(Rc::clone(&timers).drive());

@@ -24,11 +24,7 @@ pub(crate) struct Depth {
 impl Depth {
     /// Into a message of a message.
     pub(crate) fn message(self) -> Result<Self, &'static str> {
-        let deeper = Self {
-            messages: self.messages + 1,
-            total: self.total + 1,
-            ..self
-        };
+        let deeper = Self { messages: self.messages + 1, total: self.total + 1, ..self };
         if deeper.messages > MAX_MESSAGES || deeper.total > MAX_TOTAL {
             return Err("messages are nested too deep");
         }
@@ -37,11 +33,7 @@ impl Depth {
 
     /// Into the message an `Any` holds.
     pub(crate) fn any(self) -> Result<Self, &'static str> {
-        let deeper = Self {
-            messages: 1,
-            nested: self.nested + 1,
-            total: self.total + 1,
-        };
+        let deeper = Self { messages: 1, nested: self.nested + 1, total: self.total + 1 };
         if deeper.nested > MAX_NESTED || deeper.total > MAX_TOTAL {
             return Err("google.protobuf.Any is nested too deep");
         }
@@ -61,9 +53,7 @@ impl<'a> Packed<'a> {
         let mut packed = Self::default();
         each(bytes, |number, raw| {
             match (number, raw) {
-                (1, Raw::Bytes(url)) => {
-                    packed.type_url = std::str::from_utf8(url).unwrap_or_default()
-                }
+                (1, Raw::Bytes(url)) => packed.type_url = std::str::from_utf8(url).unwrap_or_default(),
                 (2, Raw::Bytes(value)) => packed.value = value,
                 _ => {}
             }

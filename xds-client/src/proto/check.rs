@@ -82,10 +82,7 @@ pub enum CheckError {
     #[error("no descriptor of the message type {0}")]
     UnknownMessage(String),
     /// The bytes are not a message of the type.
-    #[error(
-        "Unable to parse as a protobuf message (type {message}): {path}{}{reason}",
-        separator(path)
-    )]
+    #[error("Unable to parse as a protobuf message (type {message}): {path}{}{reason}", separator(path))]
     Malformed {
         /// Full name of the type that was expected.
         message: &'static str,
@@ -103,42 +100,18 @@ pub enum CheckError {
 }
 
 /// Checks the message of the type `type_url` (or of a bare full name) in `bytes`.
-pub fn check(
-    type_url: &str,
-    bytes: &[u8],
-    options: &CheckOptions,
-) -> Result<CheckReport, CheckError> {
+pub fn check(type_url: &str, bytes: &[u8], options: &CheckOptions) -> Result<CheckReport, CheckError> {
     let _lease = Lease::new();
     let name = type_name(type_url);
-    let schema =
-        descriptors::message(name).ok_or_else(|| CheckError::UnknownMessage(name.to_owned()))?;
-    let mut checker = Checker {
-        options,
-        report: CheckReport::default(),
-        violations: Vec::new(),
-        deprecated: BTreeMap::new(),
-    };
-    let fail = |Stop {
-                    message,
-                    path,
-                    reason,
-                }| CheckError::Malformed {
-        message,
-        path,
-        reason,
-    };
+    let schema = descriptors::message(name).ok_or_else(|| CheckError::UnknownMessage(name.to_owned()))?;
+    let mut checker =
+        Checker { options, report: CheckReport::default(), violations: Vec::new(), deprecated: BTreeMap::new() };
+    let fail = |Stop { message, path, reason }| CheckError::Malformed { message, path, reason };
     match Depth::default().message() {
-        Ok(depth) => checker
-            .message(schema, bytes, &Path::ROOT, depth)
-            .map_err(fail)?,
+        Ok(depth) => checker.message(schema, bytes, &Path::ROOT, depth).map_err(fail)?,
         Err(reason) => return Err(fail(Stop::new(schema, &Path::ROOT, reason))),
     }
-    let Checker {
-        mut report,
-        violations,
-        deprecated,
-        ..
-    } = checker;
+    let Checker { mut report, violations, deprecated, .. } = checker;
     if !violations.is_empty() {
         return Err(CheckError::Constraints(violations));
     }
@@ -152,10 +125,7 @@ pub fn check(
 impl Default for CheckOptions {
     /// Envoy's for resources of a control plane: unknown fields are tolerated and counted.
     fn default() -> Self {
-        Self {
-            unknown_fields: UnknownFields::Warn,
-            validate: true,
-        }
+        Self { unknown_fields: UnknownFields::Warn, validate: true }
     }
 }
 
@@ -196,36 +166,21 @@ impl Checker<'_> {
         let occurrences = self.scan(schema, bytes, path)?;
         match schema.well_known {
             WellKnown::Any => return self.any(bytes, path, depth),
-            WellKnown::Wrapper
-            | WellKnown::Duration
-            | WellKnown::Timestamp
-            | WellKnown::FieldMask => return Ok(()),
-            WellKnown::No
-            | WellKnown::TypedStruct
-            | WellKnown::Struct
-            | WellKnown::Value
-            | WellKnown::ListValue => {}
+            WellKnown::Wrapper | WellKnown::Duration | WellKnown::Timestamp | WellKnown::FieldMask => return Ok(()),
+            WellKnown::No | WellKnown::TypedStruct | WellKnown::Struct | WellKnown::Value | WellKnown::ListValue => {}
         }
         let mut rest: &[Occurrence<'_>] = &occurrences;
         if schema.has_rules && self.options.validate {
             // Absent fields have rules too.
             for (index, field) in schema.fields.iter().enumerate() {
-                let (met, after) = rest.split_at(
-                    rest.iter()
-                        .take_while(|met| usize::from(met.field) == index)
-                        .count(),
-                );
+                let (met, after) = rest.split_at(rest.iter().take_while(|met| usize::from(met.field) == index).count());
                 rest = after;
                 self.field(schema, field, met, path, depth)?;
             }
             self.oneofs(schema, &occurrences, path);
         } else {
             while let Some(first) = rest.first() {
-                let (met, after) = rest.split_at(
-                    rest.iter()
-                        .take_while(|met| met.field == first.field)
-                        .count(),
-                );
+                let (met, after) = rest.split_at(rest.iter().take_while(|met| met.field == first.field).count());
                 rest = after;
                 if let Some(field) = schema.fields.get(usize::from(first.field)) {
                     self.field(schema, field, met, path, depth)?;
@@ -249,23 +204,17 @@ impl Checker<'_> {
         let mut reader = Reader::new(bytes);
         let mut sorted = true;
         // The member of each oneof that was set last.
-        let mut members: SmallVec<[Option<u16>; 4]> =
-            smallvec::smallvec![None; schema.oneofs.len()];
+        let mut members: SmallVec<[Option<u16>; 4]> = smallvec::smallvec![None; schema.oneofs.len()];
         let mut overridden = false;
-        while let Some((number, raw)) = reader
-            .field()
-            .map_err(|malformed| Stop::malformed(schema, path, malformed))?
-        {
+        while let Some((number, raw)) = reader.field().map_err(|malformed| Stop::malformed(schema, path, malformed))? {
             let index = schema.index_of_number(number);
-            let found = index
-                .and_then(|index| Some((u16::try_from(index).ok()?, schema.fields.get(index)?)));
+            let found = index.and_then(|index| Some((u16::try_from(index).ok()?, schema.fields.get(index)?)));
             let Some((index, field)) = found else {
                 self.unknown_field(schema, &path.join(Segment::Number(number)));
                 continue;
             };
-            let packed = field.presence == Presence::Repeated
-                && field.kind.wire_type() != 2
-                && matches!(raw, Raw::Bytes(_));
+            let packed =
+                field.presence == Presence::Repeated && field.kind.wire_type() != 2 && matches!(raw, Raw::Bytes(_));
             if !field.kind.accepts(raw) && !packed {
                 return Err(Stop::new(
                     schema,
@@ -276,16 +225,9 @@ impl Checker<'_> {
             if let (Kind::String, Raw::Bytes(bytes)) = (field.kind, raw)
                 && std::str::from_utf8(bytes).is_err()
             {
-                return Err(Stop::new(
-                    schema,
-                    &path.join(Segment::Field(schema, field)),
-                    "the string is not UTF-8",
-                ));
+                return Err(Stop::new(schema, &path.join(Segment::Field(schema, field)), "the string is not UTF-8"));
             }
-            if let Some(member) = field
-                .oneof
-                .and_then(|oneof| members.get_mut(usize::from(oneof)))
-            {
+            if let Some(member) = field.oneof.and_then(|oneof| members.get_mut(usize::from(oneof))) {
                 overridden |= member.is_some_and(|member| member != index);
                 *member = Some(index);
             }
@@ -294,12 +236,8 @@ impl Checker<'_> {
         }
         if overridden {
             occurrences.retain(|met| {
-                let oneof = schema
-                    .fields
-                    .get(usize::from(met.field))
-                    .and_then(|field| field.oneof);
-                let last =
-                    oneof.and_then(|oneof| members.get(usize::from(oneof)).copied().flatten());
+                let oneof = schema.fields.get(usize::from(met.field)).and_then(|field| field.oneof);
+                let last = oneof.and_then(|oneof| members.get(usize::from(oneof)).copied().flatten());
                 last.is_none_or(|last| last == met.field)
             });
         }
@@ -310,23 +248,11 @@ impl Checker<'_> {
     }
 
     /// Required oneofs that have no member.
-    fn oneofs(
-        &mut self,
-        schema: &'static MessageSchema,
-        occurrences: &[Occurrence<'_>],
-        path: &Path<'_>,
-    ) {
-        for (index, oneof) in schema
-            .oneofs
-            .iter()
-            .enumerate()
-            .filter(|(_, oneof)| oneof.required)
-        {
+    fn oneofs(&mut self, schema: &'static MessageSchema, occurrences: &[Occurrence<'_>], path: &Path<'_>) {
+        for (index, oneof) in schema.oneofs.iter().enumerate().filter(|(_, oneof)| oneof.required) {
             let is_member = |met: &Occurrence<'_>| {
                 let field = schema.fields.get(usize::from(met.field));
-                field
-                    .and_then(|field| field.oneof)
-                    .is_some_and(|oneof| usize::from(oneof) == index)
+                field.and_then(|field| field.oneof).is_some_and(|oneof| usize::from(oneof) == index)
             };
             if !occurrences.iter().any(is_member) {
                 let reason = format!("field: \"{}\", reason: is required", oneof.name);
@@ -356,11 +282,7 @@ impl Checker<'_> {
                 let raw = match met {
                     // Occurrences of one message add up; of anything else the last one counts.
                     [_, _, ..] if field.kind == Kind::Message => {
-                        merged = met
-                            .iter()
-                            .flat_map(|met| message_bytes(met.raw))
-                            .copied()
-                            .collect::<Vec<u8>>();
+                        merged = met.iter().flat_map(|met| message_bytes(met.raw)).copied().collect::<Vec<u8>>();
                         Some(Raw::Bytes(&merged))
                     }
                     _ => met.last().map(|met| met.raw),
@@ -392,9 +314,7 @@ impl Checker<'_> {
         depth: Depth,
     ) -> Result<(), Stop> {
         if let (Some(message), Raw::Bytes(bytes)) = (field.message(), raw) {
-            let depth = depth
-                .message()
-                .map_err(|reason| Stop::new(schema, path, reason))?;
+            let depth = depth.message().map_err(|reason| Stop::new(schema, path, reason))?;
             if skip {
                 // Its rules are not to be applied; everything else is.
                 let violations = std::mem::take(&mut self.violations);
@@ -422,9 +342,7 @@ impl Checker<'_> {
             return Ok(());
         };
         let path = path.join(Segment::Packed);
-        let depth = depth
-            .any()
-            .map_err(|reason| Stop::new(schema, &path, reason))?;
+        let depth = depth.any().map_err(|reason| Stop::new(schema, &path, reason))?;
         self.message(schema, packed.value, &path, depth)
     }
 
@@ -436,8 +354,7 @@ impl Checker<'_> {
         path: &Path<'_>,
         depth: Depth,
     ) -> Result<(), Stop> {
-        let packed =
-            Packed::parse(bytes).map_err(|malformed| Stop::malformed(schema, path, malformed))?;
+        let packed = Packed::parse(bytes).map_err(|malformed| Stop::malformed(schema, path, malformed))?;
         let Some(inner) = packed.schema() else {
             if !packed.type_url.is_empty() {
                 self.unknown_type(path, packed.type_url);
@@ -445,9 +362,7 @@ impl Checker<'_> {
             return Ok(());
         };
         let path = path.join(Segment::Packed);
-        let depth = depth
-            .any()
-            .map_err(|reason| Stop::new(schema, &path, reason))?;
+        let depth = depth.any().map_err(|reason| Stop::new(schema, &path, reason))?;
         match typed_struct::encode(inner, packed.value, &path, depth) {
             Ok((bytes, unknown)) => {
                 for field in unknown {
@@ -462,21 +377,14 @@ impl Checker<'_> {
         }
     }
 
-    fn annotations(
-        &mut self,
-        schema: &'static MessageSchema,
-        field: &'static FieldSchema,
-        path: &Path<'_>,
-    ) {
+    fn annotations(&mut self, schema: &'static MessageSchema, field: &'static FieldSchema, path: &Path<'_>) {
         if field.deprecated {
-            self.deprecated
-                .entry((&schema.name, &field.name))
-                .or_insert_with(|| Deprecated {
-                    name: format!("{}.{}", schema.name, field.name),
-                    file: descriptors::file_of(&schema.name).unwrap_or_default(),
-                    path: path.to_string(),
-                    disallowed: field.disallowed,
-                });
+            self.deprecated.entry((&schema.name, &field.name)).or_insert_with(|| Deprecated {
+                name: format!("{}.{}", schema.name, field.name),
+                file: descriptors::file_of(&schema.name).unwrap_or_default(),
+                path: path.to_string(),
+                disallowed: field.disallowed,
+            });
         }
         if field.work_in_progress {
             self.work_in_progress(&schema.name, Some(&field.name));
@@ -487,18 +395,13 @@ impl Checker<'_> {
         let Some(enumeration) = field.enumeration() else {
             return;
         };
-        if let Some(value) = enumeration
-            .by_number(number)
-            .filter(|value| value.deprecated)
-        {
-            self.deprecated
-                .entry((&enumeration.name, &value.name))
-                .or_insert_with(|| Deprecated {
-                    name: format!("{}.{}", enumeration.name, value.name),
-                    file: descriptors::file_of(&enumeration.name).unwrap_or_default(),
-                    path: path.to_string(),
-                    disallowed: value.disallowed,
-                });
+        if let Some(value) = enumeration.by_number(number).filter(|value| value.deprecated) {
+            self.deprecated.entry((&enumeration.name, &value.name)).or_insert_with(|| Deprecated {
+                name: format!("{}.{}", enumeration.name, value.name),
+                file: descriptors::file_of(&enumeration.name).unwrap_or_default(),
+                path: path.to_string(),
+                disallowed: value.disallowed,
+            });
         }
     }
 
@@ -514,10 +417,7 @@ impl Checker<'_> {
             return;
         }
         if self.report.unknown_fields.len() < MAX_LISTED {
-            self.list_unknown(UnknownField {
-                path: path.to_string(),
-                message: schema.name.to_string(),
-            });
+            self.list_unknown(UnknownField { path: path.to_string(), message: schema.name.to_string() });
         } else {
             self.report.unknown_field_count += 1;
         }
@@ -534,10 +434,7 @@ impl Checker<'_> {
     }
 
     fn unknown_type(&mut self, path: &Path<'_>, type_url: &str) {
-        self.report.unknown_types.push(UnknownType {
-            path: path.to_string(),
-            type_url: type_url.to_owned(),
-        });
+        self.report.unknown_types.push(UnknownType { path: path.to_string(), type_url: type_url.to_owned() });
     }
 
     fn violation(&mut self, path: &Path<'_>, reason: String) {
@@ -549,30 +446,18 @@ impl Checker<'_> {
 
     fn violation_at(&mut self, path: String, reason: String, chain: String) {
         if self.violations.len() < MAX_LISTED {
-            self.violations.push(Violation {
-                path,
-                reason,
-                chain,
-            });
+            self.violations.push(Violation { path, reason, chain });
         }
     }
 }
 
 impl Stop {
     fn new(schema: &'static MessageSchema, path: &Path<'_>, reason: &str) -> Self {
-        Self {
-            message: &schema.name,
-            path: path.to_string(),
-            reason: reason.to_owned(),
-        }
+        Self { message: &schema.name, path: path.to_string(), reason: reason.to_owned() }
     }
 
     fn malformed(schema: &'static MessageSchema, path: &Path<'_>, malformed: Malformed) -> Self {
-        Self {
-            message: &schema.name,
-            path: path.to_string(),
-            reason: malformed.to_string(),
-        }
+        Self { message: &schema.name, path: path.to_string(), reason: malformed.to_string() }
     }
 }
 
@@ -590,15 +475,7 @@ fn separator(path: &str) -> &'static str {
 /// Envoy's sentence for the first, with the path of each.
 fn violations(violations: &[Violation]) -> String {
     let mut output = String::new();
-    for (
-        index,
-        Violation {
-            path,
-            reason: _,
-            chain,
-        },
-    ) in violations.iter().enumerate()
-    {
+    for (index, Violation { path, reason: _, chain }) in violations.iter().enumerate() {
         let separator = if index == 0 { "" } else { "; " };
         output.push_str(&format!("{separator}({chain})"));
         if !path.is_empty() {
@@ -609,10 +486,8 @@ fn violations(violations: &[Violation]) -> String {
 }
 
 fn unknown(fields: &[UnknownField]) -> String {
-    let list: Vec<_> = fields
-        .iter()
-        .map(|UnknownField { path, message }| Listed { path, message }.to_string())
-        .collect();
+    let list: Vec<_> =
+        fields.iter().map(|UnknownField { path, message }| Listed { path, message }.to_string()).collect();
     list.join("; ")
 }
 
@@ -625,10 +500,7 @@ impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, message } = self;
         let field = path.rsplit('.').next().unwrap_or(path);
-        write!(
-            f,
-            "Protobuf message (type {message} with unknown field set {{{field}}}) has unknown fields at {path}"
-        )
+        write!(f, "Protobuf message (type {message} with unknown field set {{{field}}}) has unknown fields at {path}")
     }
 }
 

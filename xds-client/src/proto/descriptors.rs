@@ -20,9 +20,7 @@ static COMPRESSED: &[u8] = include_bytes!("descriptors.bin.z");
 /// The message type of a full name.
 pub(crate) fn message(name: &str) -> Option<&'static MessageSchema> {
     static SCHEMAS: Schemas<MessageSchema> = Schemas::new();
-    SCHEMAS.find(name, |file, descriptor| {
-        MessageSchema::parse(name, descriptor, file.proto3, file.work_in_progress)
-    })
+    SCHEMAS.find(name, |file, descriptor| MessageSchema::parse(name, descriptor, file.proto3, file.work_in_progress))
 }
 
 /// The enumeration of a full name.
@@ -34,10 +32,7 @@ pub(crate) fn enumeration(name: &str) -> Option<&'static EnumSchema> {
 /// The proto file that defines a type, such as `envoy/config/cluster/v3/cluster.proto`.
 pub(crate) fn file_of(name: &str) -> Option<&'static str> {
     let index = index();
-    index
-        .find(name)
-        .and_then(|entry| index.files.get(usize::from(entry.file)))
-        .map(|file| &*file.name)
+    index.find(name).and_then(|entry| index.files.get(usize::from(entry.file))).map(|file| &*file.name)
 }
 
 /// Keeps the inflated descriptors alive, so that a document with many new types inflates them once.
@@ -66,10 +61,7 @@ struct Inflated {
 }
 
 fn inflated() -> std::sync::MutexGuard<'static, Inflated> {
-    static INFLATED: Mutex<Inflated> = Mutex::new(Inflated {
-        leases: 0,
-        bytes: None,
-    });
+    static INFLATED: Mutex<Inflated> = Mutex::new(Inflated { leases: 0, bytes: None });
     INFLATED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -80,10 +72,7 @@ fn bytes() -> Arc<[u8]> {
     }
     let mut bytes = Vec::new();
     // The data is part of the program; were it damaged, no type would be known, which every caller reports.
-    if DeflateDecoder::new(COMPRESSED)
-        .read_to_end(&mut bytes)
-        .is_err()
-    {
+    if DeflateDecoder::new(COMPRESSED).read_to_end(&mut bytes).is_err() {
         bytes.clear();
     }
     let bytes: Arc<[u8]> = bytes.into();
@@ -101,16 +90,10 @@ struct Schemas<T: 'static> {
 
 impl<T> Schemas<T> {
     const fn new() -> Self {
-        Self {
-            known: LazyLock::new(RwLock::default),
-        }
+        Self { known: LazyLock::new(RwLock::default) }
     }
 
-    fn find(
-        &self,
-        name: &str,
-        parse: impl FnOnce(&File, &[u8]) -> Result<T, Malformed>,
-    ) -> Option<&'static T> {
+    fn find(&self, name: &str, parse: impl FnOnce(&File, &[u8]) -> Result<T, Malformed>) -> Option<&'static T> {
         if let Some(schema) = read(&self.known, name) {
             return Some(schema);
         }
@@ -122,20 +105,12 @@ impl<T> Schemas<T> {
         let schema = parse(file, descriptor).ok()?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have been first; then its schema is the one.
-        Some(
-            *known
-                .entry(name.into())
-                .or_insert_with(|| Box::leak(Box::new(schema))),
-        )
+        Some(*known.entry(name.into()).or_insert_with(|| Box::leak(Box::new(schema))))
     }
 }
 
 fn read<T>(known: &RwLock<HashMap<Box<str>, &'static T>>, name: &str) -> Option<&'static T> {
-    known
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get(name)
-        .copied()
+    known.read().unwrap_or_else(PoisonError::into_inner).get(name).copied()
 }
 
 /// Where in the inflated bytes each type's descriptor is.
@@ -163,10 +138,7 @@ struct Entry {
 fn index() -> &'static Index {
     static INDEX: OnceLock<Index> = OnceLock::new();
     INDEX.get_or_init(|| {
-        let mut index = Index {
-            files: Vec::new(),
-            entries: Vec::new(),
-        };
+        let mut index = Index { files: Vec::new(), entries: Vec::new() };
         let bytes = bytes();
         if index.add_files(&bytes).is_err() {
             index.entries.clear();
@@ -180,10 +152,7 @@ fn index() -> &'static Index {
 impl Index {
     fn find(&self, name: &str) -> Option<&Entry> {
         let hash = hash(name);
-        let entry = self
-            .entries
-            .binary_search_by_key(&hash, |entry| entry.hash)
-            .ok();
+        let entry = self.entries.binary_search_by_key(&hash, |entry| entry.hash).ok();
         let entry = entry.and_then(|at| self.entries.get(at))?;
         // A name made up to collide would have to lie in the package of the type it imitates, too.
         let package = &self.files.get(usize::from(entry.file))?.package;
@@ -199,38 +168,24 @@ impl Index {
 
     fn add_file(&mut self, set: &[u8], descriptor: &[u8]) -> Result<(), Malformed> {
         let number = self.files.len() as u16;
-        let (mut name, mut package, mut proto3, mut work_in_progress) =
-            (String::new(), String::new(), false, false);
+        let (mut name, mut package, mut proto3, mut work_in_progress) = (String::new(), String::new(), false, false);
         each(descriptor, |tag, raw| {
             match (tag, raw) {
                 (1, Raw::Bytes(bytes)) => name = text(bytes),
                 (2, Raw::Bytes(bytes)) => package = text(bytes),
                 (4, Raw::Bytes(bytes)) => self.add_message(set, bytes, &package, number)?,
                 (5, Raw::Bytes(bytes)) => self.add(set, bytes, &package, number)?,
-                (8, Raw::Bytes(bytes)) => {
-                    work_in_progress = schema::file_is_work_in_progress(bytes)?
-                }
+                (8, Raw::Bytes(bytes)) => work_in_progress = schema::file_is_work_in_progress(bytes)?,
                 (12, Raw::Bytes(bytes)) => proto3 = bytes == b"proto3",
                 _ => {}
             }
             Ok(())
         })?;
-        self.files.push(File {
-            name: name.into(),
-            package: package.into(),
-            proto3,
-            work_in_progress,
-        });
+        self.files.push(File { name: name.into(), package: package.into(), proto3, work_in_progress });
         Ok(())
     }
 
-    fn add_message(
-        &mut self,
-        set: &[u8],
-        descriptor: &[u8],
-        scope: &str,
-        file: u16,
-    ) -> Result<(), Malformed> {
+    fn add_message(&mut self, set: &[u8], descriptor: &[u8], scope: &str, file: u16) -> Result<(), Malformed> {
         self.add(set, descriptor, scope, file)?;
         let scope = full_name(scope, descriptor)?;
         each(descriptor, |tag, raw| match (tag, raw) {
@@ -240,22 +195,11 @@ impl Index {
         })
     }
 
-    fn add(
-        &mut self,
-        set: &[u8],
-        descriptor: &[u8],
-        scope: &str,
-        file: u16,
-    ) -> Result<(), Malformed> {
+    fn add(&mut self, set: &[u8], descriptor: &[u8], scope: &str, file: u16) -> Result<(), Malformed> {
         let hash = hash(&full_name(scope, descriptor)?);
         let start = descriptor.as_ptr().addr() - set.as_ptr().addr();
         let end = start + descriptor.len();
-        self.entries.push(Entry {
-            hash,
-            start: start as u32,
-            end: end as u32,
-            file,
-        });
+        self.entries.push(Entry { hash, start: start as u32, end: end as u32, file });
         Ok(())
     }
 }

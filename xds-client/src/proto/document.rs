@@ -76,22 +76,14 @@ pub struct Location {
 ///
 /// Checks syntax, types and names. The protos' validation rules are applied by [`check`](super::check()), on the bytes,
 /// which works for documents and for resources from a control plane alike.
-pub fn load(
-    bytes: &[u8],
-    format: Format,
-    type_name: &str,
-    options: &LoadOptions<'_>,
-) -> Result<Document, Diagnostics> {
+pub fn load(bytes: &[u8], format: Format, type_name: &str, options: &LoadOptions<'_>) -> Result<Document, Diagnostics> {
     let _lease = Lease::new();
     let syntax = |error: SyntaxError| single(options.source, error.position, error.message);
     let root = match format {
         Format::Yaml => yaml::parse(utf8(bytes, options)?).map_err(syntax)?,
         Format::Json => json::parse(utf8(bytes, options)?).map_err(syntax)?,
         Format::Binary => {
-            let sources = vec![Source {
-                name: options.source.into(),
-                root: None,
-            }];
+            let sources = vec![Source { name: options.source.into(), root: None }];
             return Ok(Document {
                 bytes: bytes.to_vec(),
                 sources,
@@ -108,22 +100,12 @@ pub fn load(
         }
     };
     let name = super::any::type_name(type_name);
-    let schema = descriptors::message(name).ok_or_else(|| {
-        single(
-            options.source,
-            None,
-            format!("no descriptor of the message type {name}"),
-        )
-    })?;
+    let schema = descriptors::message(name)
+        .ok_or_else(|| single(options.source, None, format!("no descriptor of the message type {name}")))?;
     let mut encoder = Encoder::new(options.source, options.unknown_fields);
     let mut encoded = Vec::new();
     encoder.root(schema, &root, &Path::ROOT, Depth::default(), &mut encoded);
-    let Encoder {
-        errors,
-        unknown,
-        unknown_types,
-        ..
-    } = encoder;
+    let Encoder { errors, unknown, unknown_types, .. } = encoder;
     if !errors.is_empty() {
         return Err(Diagnostics(errors));
     }
@@ -135,10 +117,7 @@ pub fn load(
     };
     Ok(Document {
         bytes: encoded,
-        sources: vec![Source {
-            name: options.source.into(),
-            root: Some(root),
-        }],
+        sources: vec![Source { name: options.source.into(), root: Some(root) }],
         unknown_fields: unknown.into_iter().map(warning).collect(),
         unknown_types,
     })
@@ -147,10 +126,7 @@ pub fn load(
 impl Format {
     /// By a file's name, as Envoy does: `.pb`, `.pb_text`, `.yaml` and `.yml`; JSON otherwise.
     pub fn of_path(path: &std::path::Path) -> Self {
-        let extension = path
-            .extension()
-            .and_then(|extension| extension.to_str())
-            .unwrap_or_default();
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
             "yaml" | "yml" => Self::Yaml,
             "pb" => Self::Binary,
@@ -170,11 +146,7 @@ impl Document {
     pub fn decode<M: Message + Default>(&self) -> Result<M, Diagnostics> {
         M::decode(self.bytes.as_slice()).map_err(|error| {
             let source = self.sources.first().map_or("", |source| &source.name);
-            single(
-                source,
-                None,
-                format!("Unable to parse as a protobuf message: {error}"),
-            )
+            single(source, None, format!("Unable to parse as a protobuf message: {error}"))
         })
     }
 
@@ -201,11 +173,8 @@ impl Document {
     /// Where the field at `path` stands, or the nearest message around it. For errors found later, in the decoded
     /// message.
     pub fn locate(&self, path: &str) -> Option<Location> {
-        let mut nodes: Vec<(&Source, &Node)> = self
-            .sources
-            .iter()
-            .filter_map(|source| source.root.as_deref().map(|root| (source, root)))
-            .collect();
+        let mut nodes: Vec<(&Source, &Node)> =
+            self.sources.iter().filter_map(|source| source.root.as_deref().map(|root| (source, root))).collect();
         let mut found = nodes.last().map(|(source, node)| location(source, node));
         for step in steps(path) {
             nodes = descend(&nodes, &step);
@@ -219,10 +188,7 @@ impl Document {
 }
 
 fn location(source: &Source, node: &Node) -> Location {
-    Location {
-        source: Arc::clone(&source.name),
-        position: node.position,
-    }
+    Location { source: Arc::clone(&source.name), position: node.position }
 }
 
 /// Takes one step of a path in every source at once; lists of several sources are one list.
@@ -232,18 +198,12 @@ fn descend<'d>(nodes: &[(&'d Source, &'d Node)], step: &Step) -> Vec<(&'d Source
     for (source, node) in nodes {
         match (step, &node.value) {
             (Step::Name(name), Value::Mapping(pairs)) => {
-                let found = pairs.iter().find(|(key, _)| {
-                    *key.name == *name || super::scalar::snake_case(&key.name) == *name
-                });
+                let found =
+                    pairs.iter().find(|(key, _)| *key.name == *name || super::scalar::snake_case(&key.name) == *name);
                 below.extend(found.map(|(_, node)| (*source, &**node)));
             }
             (Step::Index(index), Value::Sequence(items)) => {
-                below.extend(
-                    index
-                        .checked_sub(passed)
-                        .and_then(|at| items.get(at))
-                        .map(|node| (*source, &**node)),
-                );
+                below.extend(index.checked_sub(passed).and_then(|at| items.get(at)).map(|node| (*source, &**node)));
                 passed += items.len();
             }
             // A list of one, written without brackets.
@@ -267,15 +227,10 @@ fn steps(path: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut rest = path;
     while !rest.is_empty() {
-        if let Some((key, after)) = rest
-            .strip_prefix("[\"")
-            .and_then(|rest| rest.split_once("\"]"))
-        {
+        if let Some((key, after)) = rest.strip_prefix("[\"").and_then(|rest| rest.split_once("\"]")) {
             steps.push(Step::Name(key.to_owned()));
             rest = after;
-        } else if let Some((index, after)) =
-            rest.strip_prefix('[').and_then(|rest| rest.split_once(']'))
-        {
+        } else if let Some((index, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             let Ok(index) = index.parse() else { break };
             steps.push(Step::Index(index));
             rest = after;
@@ -301,12 +256,7 @@ fn utf8<'b>(bytes: &'b [u8], options: &LoadOptions<'_>) -> Result<&'b str, Diagn
 }
 
 fn single(source: &str, position: Option<Position>, message: String) -> Diagnostics {
-    Diagnostics(vec![Diagnostic {
-        source: source.to_owned(),
-        position,
-        path: String::new(),
-        message,
-    }])
+    Diagnostics(vec![Diagnostic { source: source.to_owned(), position, path: String::new(), message }])
 }
 
 #[cfg(test)]

@@ -9,13 +9,7 @@ use super::node::{Key, MAX_DEPTH, Node, SyntaxError, Value};
 /// Parses one JSON text.
 pub(crate) fn parse(text: &str) -> Result<Arc<Node>, SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut parser = Parser {
-        text,
-        at: 0,
-        line: 1,
-        column: 1,
-        counted: 0,
-    };
+    let mut parser = Parser { text, at: 0, line: 1, column: 1, counted: 0 };
     parser.space();
     let node = parser.value(0)?;
     parser.space();
@@ -62,10 +56,7 @@ impl<'t> Parser<'t> {
             let name: Box<str> = self.string()?.into();
             if !names.insert(name.clone()) {
                 let message = format!("duplicate key '{}'", name.escape_debug());
-                return Err(SyntaxError {
-                    position: Some(position),
-                    message,
-                });
+                return Err(SyntaxError { position: Some(position), message });
             }
             self.space();
             if !self.eat(":") {
@@ -135,11 +126,7 @@ impl<'t> Parser<'t> {
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
         }
-        if self.at == start {
-            Err(self.error("a digit is expected here"))
-        } else {
-            Ok(())
-        }
+        if self.at == start { Err(self.error("a digit is expected here")) } else { Ok(()) }
     }
 
     fn string(&mut self) -> Result<String, SyntaxError> {
@@ -147,10 +134,7 @@ impl<'t> Parser<'t> {
         let mut output = String::new();
         loop {
             let rest = self.text.get(self.at..).unwrap_or_default();
-            let Some(length) = rest
-                .bytes()
-                .position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))
-            else {
+            let Some(length) = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)) else {
                 return Err(self.error("a string does not end"));
             };
             output.push_str(rest.get(..length).unwrap_or_default());
@@ -188,9 +172,7 @@ impl<'t> Parser<'t> {
         let first = self.code_unit()?;
         let code = match first {
             0xd800..=0xdbff => match self.code_unit() {
-                Ok(second @ 0xdc00..=0xdfff) => {
-                    0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)
-                }
+                Ok(second @ 0xdc00..=0xdfff) => 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00),
                 _ => return Err(self.error("half a surrogate pair")),
             },
             code => code,
@@ -200,10 +182,7 @@ impl<'t> Parser<'t> {
 
     /// Reads `\uXXXX`.
     fn code_unit(&mut self) -> Result<u32, SyntaxError> {
-        let digits = self
-            .eat("\\u")
-            .then(|| self.text.get(self.at..self.at + 4))
-            .flatten();
+        let digits = self.eat("\\u").then(|| self.text.get(self.at..self.at + 4)).flatten();
         let digits = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let code = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
         let code = code.ok_or_else(|| self.error("four hexadecimal digits are expected here"))?;
@@ -230,10 +209,7 @@ impl<'t> Parser<'t> {
     }
 
     fn eat(&mut self, expected: &str) -> bool {
-        let found = self
-            .text
-            .get(self.at..)
-            .is_some_and(|rest| rest.starts_with(expected));
+        let found = self.text.get(self.at..).is_some_and(|rest| rest.starts_with(expected));
         if found {
             self.at += expected.len();
         }
@@ -241,25 +217,14 @@ impl<'t> Parser<'t> {
     }
 
     fn position(&mut self) -> Position {
-        let characters = self
-            .text
-            .get(self.counted..self.at)
-            .map_or(0, |passed| passed.chars().count());
-        self.column = self
-            .column
-            .saturating_add(u32::try_from(characters).unwrap_or(u32::MAX));
+        let characters = self.text.get(self.counted..self.at).map_or(0, |passed| passed.chars().count());
+        self.column = self.column.saturating_add(u32::try_from(characters).unwrap_or(u32::MAX));
         self.counted = self.at;
-        Position {
-            line: self.line,
-            column: self.column,
-        }
+        Position { line: self.line, column: self.column }
     }
 
     fn error(&mut self, message: impl Into<String>) -> SyntaxError {
-        SyntaxError {
-            position: Some(self.position()),
-            message: format!("not JSON: {}", message.into()),
-        }
+        SyntaxError { position: Some(self.position()), message: format!("not JSON: {}", message.into()) }
     }
 }
 

@@ -68,13 +68,7 @@ impl<'s> Encoder<'s> {
         }
     }
 
-    fn message(
-        &mut self,
-        schema: &'static MessageSchema,
-        node: &Node,
-        at: At<'_>,
-        out: &mut Vec<u8>,
-    ) {
+    fn message(&mut self, schema: &'static MessageSchema, node: &Node, at: At<'_>, out: &mut Vec<u8>) {
         match schema.well_known {
             WellKnown::No | WellKnown::TypedStruct => self.fields(schema, node, None, at, out),
             _ => self.well_known(schema, node, at, out),
@@ -93,33 +87,20 @@ impl<'s> Encoder<'s> {
         let Value::Mapping(pairs) = &node.value else {
             return self.mismatch(node, at.path, "an object");
         };
-        let mut members: Vec<(&'static FieldSchema, &Key, &Arc<Node>)> =
-            Vec::with_capacity(pairs.len());
+        let mut members: Vec<(&'static FieldSchema, &Key, &Arc<Node>)> = Vec::with_capacity(pairs.len());
         let mut oneofs: Vec<u16> = Vec::new();
         for (key, value) in pairs.iter().filter(|(key, _)| Some(&*key.name) != skip) {
-            let Some(field) = schema
-                .index_of_name(&key.name)
-                .and_then(|index| schema.fields.get(index))
-            else {
+            let Some(field) = schema.index_of_name(&key.name).and_then(|index| schema.fields.get(index)) else {
                 self.unknown_field(schema, key, at.path);
                 continue;
             };
             if matches!(value.value, Value::Null) && !takes_null(field) {
                 continue;
             }
-            let again = members
-                .iter()
-                .any(|(other, ..)| other.number == field.number);
+            let again = members.iter().any(|(other, ..)| other.number == field.number);
             if again || field.oneof.is_some_and(|oneof| oneofs.contains(&oneof)) {
-                let message = format!(
-                    "'{}' has already been set (either directly or as part of a oneof)",
-                    field.name
-                );
-                self.error(
-                    key.position,
-                    &at.path.join(Segment::Field(schema, field)),
-                    message,
-                );
+                let message = format!("'{}' has already been set (either directly or as part of a oneof)", field.name);
+                self.error(key.position, &at.path.join(Segment::Field(schema, field)), message);
                 continue;
             }
             oneofs.extend(field.oneof);
@@ -129,15 +110,7 @@ impl<'s> Encoder<'s> {
         for (field, _, value) in members {
             let outer = self.sensitive;
             self.sensitive |= field.sensitive;
-            self.field(
-                field,
-                value,
-                At {
-                    path: &at.path.join(Segment::Field(schema, field)),
-                    depth: at.depth,
-                },
-                out,
-            );
+            self.field(field, value, At { path: &at.path.join(Segment::Field(schema, field)), depth: at.depth }, out);
             self.sensitive = outer;
         }
     }
@@ -161,10 +134,7 @@ impl<'s> Encoder<'s> {
                     self.single(
                         field,
                         item,
-                        At {
-                            path: &at.path.join(Segment::Index(index)),
-                            depth: at.depth,
-                        },
+                        At { path: &at.path.join(Segment::Index(index)), depth: at.depth },
                         true,
                         out,
                     );
@@ -172,44 +142,20 @@ impl<'s> Encoder<'s> {
             }
             // A list of one may be written without brackets.
             (Presence::Repeated, _) => {
-                self.single(
-                    field,
-                    node,
-                    At {
-                        path: &at.path.join(Segment::Index(0)),
-                        depth: at.depth,
-                    },
-                    true,
-                    out,
-                );
+                self.single(field, node, At { path: &at.path.join(Segment::Index(0)), depth: at.depth }, true, out);
             }
             (presence, _) => self.single(field, node, at, presence == Presence::Explicit, out),
         }
     }
 
     /// One value with its key; a default value is left out unless it is `kept`.
-    fn single(
-        &mut self,
-        field: &'static FieldSchema,
-        node: &Node,
-        at: At<'_>,
-        kept: bool,
-        out: &mut Vec<u8>,
-    ) {
+    fn single(&mut self, field: &'static FieldSchema, node: &Node, at: At<'_>, kept: bool, out: &mut Vec<u8>) {
         if let Some(message) = field.message() {
             return match at.depth.message() {
                 Ok(depth) => write::nested(field.number, out, |out| {
                     // Nulls in lists stand for empty messages.
                     if !matches!(node.value, Value::Null) || takes_null(field) {
-                        self.message(
-                            message,
-                            node,
-                            At {
-                                path: at.path,
-                                depth,
-                            },
-                            out,
-                        );
+                        self.message(message, node, At { path: at.path, depth }, out);
                     }
                 }),
                 Err(message) => self.error(node.position, at.path, message),
@@ -220,9 +166,7 @@ impl<'s> Encoder<'s> {
         let value = out.len();
         let written = self.scalar(field, node, at.path, out);
         // Zero, false or a length of zero.
-        let is_default = out
-            .get(value..)
-            .is_none_or(|value| value.iter().all(|byte| *byte == 0));
+        let is_default = out.get(value..).is_none_or(|value| value.iter().all(|byte| *byte == 0));
         if !written || (!kept && is_default) {
             out.truncate(before);
         }
@@ -239,9 +183,7 @@ impl<'s> Encoder<'s> {
         let Value::Mapping(pairs) = &node.value else {
             return self.mismatch(node, at.path, "an object");
         };
-        let (Some(key_field), Some(value_field)) =
-            (entry.field_by_number(1), entry.field_by_number(2))
-        else {
+        let (Some(key_field), Some(value_field)) = (entry.field_by_number(1), entry.field_by_number(2)) else {
             return;
         };
         let Ok(depth) = at.depth.message() else {
@@ -258,13 +200,7 @@ impl<'s> Encoder<'s> {
     }
 
     /// A scalar's value without its key; `false` when there is nothing to write.
-    fn scalar(
-        &mut self,
-        field: &'static FieldSchema,
-        node: &Node,
-        path: &Path<'_>,
-        out: &mut Vec<u8>,
-    ) -> bool {
+    fn scalar(&mut self, field: &'static FieldSchema, node: &Node, path: &Path<'_>, out: &mut Vec<u8>) -> bool {
         match self.try_scalar(field, node, out) {
             Ok(()) => true,
             Err(Fault::UnknownEnumValue(message)) => {
@@ -282,16 +218,9 @@ impl<'s> Encoder<'s> {
         }
     }
 
-    fn try_scalar(
-        &mut self,
-        field: &'static FieldSchema,
-        node: &Node,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Fault> {
+    fn try_scalar(&mut self, field: &'static FieldSchema, node: &Node, out: &mut Vec<u8>) -> Result<(), Fault> {
         let integer = || match &node.value {
-            Value::Number(text) | Value::String(text) => {
-                scalar::integer(text).map_err(Fault::Value)
-            }
+            Value::Number(text) | Value::String(text) => scalar::integer(text).map_err(Fault::Value),
             Value::Null => Ok(0),
             _ => Err(Fault::Mismatch("a number")),
         };
@@ -315,11 +244,7 @@ impl<'s> Encoder<'s> {
             Kind::Uint32 => write::varint(fit::<u32>(integer()?)?.into(), out),
             Kind::Sint32 | Kind::Sint64 => {
                 let value = integer()?;
-                let value = if field.kind == Kind::Sint32 {
-                    fit::<i32>(value)?.into()
-                } else {
-                    fit::<i64>(value)?
-                };
+                let value = if field.kind == Kind::Sint32 { fit::<i32>(value)?.into() } else { fit::<i64>(value)? };
                 write::varint(((value << 1) ^ (value >> 63)) as u64, out);
             }
             Kind::Fixed64 => out.extend_from_slice(&fit::<u64>(integer()?)?.to_le_bytes()),
@@ -354,12 +279,7 @@ impl<'s> Encoder<'s> {
         if let Some(close) = similar(schema, &key.name) {
             message.push_str(&format!(" (did you mean '{close}'?)"));
         }
-        self.unknown(
-            key.position,
-            &path.join(Segment::Unknown(&key.name)),
-            &schema.name,
-            message,
-        );
+        self.unknown(key.position, &path.join(Segment::Unknown(&key.name)), &schema.name, message);
     }
 
     /// Something the descriptors do not have: an error or not, as the policy says.
@@ -373,13 +293,7 @@ impl<'s> Encoder<'s> {
                 );
             }
             UnknownFields::Warn => {
-                self.unknown.push((
-                    UnknownField {
-                        path: path.to_string(),
-                        message: type_name.to_owned(),
-                    },
-                    position,
-                ));
+                self.unknown.push((UnknownField { path: path.to_string(), message: type_name.to_owned() }, position));
             }
             UnknownFields::Ignore => {}
         }
@@ -389,10 +303,7 @@ impl<'s> Encoder<'s> {
         self.error(
             node.position,
             path,
-            format!(
-                "Unable to parse JSON as proto: expected {expected}, found {}",
-                node.kind()
-            ),
+            format!("Unable to parse JSON as proto: expected {expected}, found {}", node.kind()),
         );
     }
 
@@ -403,11 +314,7 @@ impl<'s> Encoder<'s> {
             }
             _ => String::new(),
         };
-        self.error(
-            node.position,
-            path,
-            format!("Unable to parse JSON as proto: {reason}{quoted}"),
-        );
+        self.error(node.position, path, format!("Unable to parse JSON as proto: {reason}{quoted}"));
     }
 
     fn error(&mut self, position: Position, path: &Path<'_>, message: impl Into<String>) {
@@ -431,9 +338,7 @@ enum Fault {
 
 /// `null` is a value of `google.protobuf.Value` and no value of everything else.
 fn takes_null(field: &'static FieldSchema) -> bool {
-    field
-        .message()
-        .is_some_and(|message| message.well_known == WellKnown::Value)
+    field.message().is_some_and(|message| message.well_known == WellKnown::Value)
 }
 
 fn fit<T: TryFrom<i128>>(value: i128) -> Result<T, Fault> {
@@ -446,25 +351,17 @@ fn enumeration(field: &'static FieldSchema, node: &Node) -> Result<i32, Fault> {
         Value::Null => return Ok(0),
         _ => return Err(Fault::Mismatch("an enum's name or number")),
     };
-    if let Some(value) = field
-        .enumeration()
-        .and_then(|enumeration| enumeration.by_name(text))
-    {
+    if let Some(value) = field.enumeration().and_then(|enumeration| enumeration.by_name(text)) {
         return Ok(value.number);
     }
     match scalar::integer(text) {
         Ok(number) => fit(number),
-        Err(_) => Err(Fault::UnknownEnumValue(format!(
-            "unknown enum value: '{}'",
-            text.escape_debug()
-        ))),
+        Err(_) => Err(Fault::UnknownEnumValue(format!("unknown enum value: '{}'", text.escape_debug()))),
     }
 }
 
 fn field_type(field: &'static FieldSchema) -> &'static str {
-    field
-        .enumeration()
-        .map_or("", |enumeration| &enumeration.name)
+    field.enumeration().map_or("", |enumeration| &enumeration.name)
 }
 
 fn text_value(bytes: &[u8], out: &mut Vec<u8>) {
@@ -475,14 +372,8 @@ fn text_value(bytes: &[u8], out: &mut Vec<u8>) {
 /// The field whose name is one or two slips of the keyboard away.
 fn similar<'m>(schema: &'m MessageSchema, name: &str) -> Option<&'m str> {
     let allowed = if name.len() < 5 { 1 } else { 2 };
-    let distances = schema
-        .fields
-        .iter()
-        .map(|field| (distance(&field.name, name), &*field.name));
-    distances
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, name)| name)
+    let distances = schema.fields.iter().map(|field| (distance(&field.name, name), &*field.name));
+    distances.filter(|(distance, _)| *distance <= allowed).min().map(|(_, name)| name)
 }
 
 /// Levenshtein's distance, for names of fields.

@@ -45,32 +45,18 @@ pub enum JsonError {
 pub fn to_json(type_url: &str, bytes: &[u8], options: &JsonOptions) -> Result<Value, JsonError> {
     let _lease = Lease::new();
     let name = type_name(type_url);
-    let schema =
-        descriptors::message(name).ok_or_else(|| JsonError::UnknownMessage(name.to_owned()))?;
-    let at = At {
-        depth: Depth::default(),
-        sensitive: false,
-    };
-    let at = at.message().map_err(|reason| JsonError::Malformed {
-        message: &schema.name,
-        reason: reason.0,
-    })?;
+    let schema = descriptors::message(name).ok_or_else(|| JsonError::UnknownMessage(name.to_owned()))?;
+    let at = At { depth: Depth::default(), sensitive: false };
+    let at = at.message().map_err(|reason| JsonError::Malformed { message: &schema.name, reason: reason.0 })?;
     Printer { options }
         .message(schema, bytes, at)
-        .map_err(|reason| JsonError::Malformed {
-            message: &schema.name,
-            reason: reason.0,
-        })
+        .map_err(|reason| JsonError::Malformed { message: &schema.name, reason: reason.0 })
 }
 
 impl Default for JsonOptions {
     /// Envoy's for `/config_dump`.
     fn default() -> Self {
-        Self {
-            snake_case: true,
-            redact: true,
-            always_print_fields: false,
-        }
+        Self { snake_case: true, redact: true, always_print_fields: false }
     }
 }
 
@@ -93,24 +79,14 @@ struct Unprintable(String);
 const REDACTED: &str = "[redacted]";
 
 impl Printer<'_> {
-    fn message(
-        &self,
-        schema: &'static MessageSchema,
-        bytes: &[u8],
-        at: At,
-    ) -> Result<Value, Unprintable> {
+    fn message(&self, schema: &'static MessageSchema, bytes: &[u8], at: At) -> Result<Value, Unprintable> {
         match schema.well_known {
             WellKnown::No => Ok(Value::Object(self.fields(schema, bytes, at)?)),
             _ => self.well_known(schema, bytes, at),
         }
     }
 
-    fn fields(
-        &self,
-        schema: &'static MessageSchema,
-        bytes: &[u8],
-        at: At,
-    ) -> Result<Map<String, Value>, Unprintable> {
+    fn fields(&self, schema: &'static MessageSchema, bytes: &[u8], at: At) -> Result<Map<String, Value>, Unprintable> {
         let mut met: Vec<(u32, usize, Raw<'_>)> = Vec::new();
         let mut reader = Reader::new(bytes);
         while let Some((number, raw)) = reader.field()? {
@@ -122,17 +98,11 @@ impl Printer<'_> {
         met.sort_by_key(|(number, ..)| *number);
         let mut object = Map::new();
         for group in met.chunk_by(|a, b| a.0 == b.0) {
-            let Some(field) = group
-                .first()
-                .and_then(|(_, index, _)| schema.fields.get(*index))
-            else {
+            let Some(field) = group.first().and_then(|(_, index, _)| schema.fields.get(*index)) else {
                 continue;
             };
             let raws: Vec<Raw<'_>> = group.iter().map(|(.., raw)| *raw).collect();
-            let at = At {
-                sensitive: at.sensitive || (self.options.redact && field.sensitive),
-                ..at
-            };
+            let at = At { sensitive: at.sensitive || (self.options.redact && field.sensitive), ..at };
             if let Some(value) = self.field(field, &raws, at)? {
                 object.insert(self.name(field), value);
             }
@@ -144,20 +114,11 @@ impl Printer<'_> {
     }
 
     fn name(&self, field: &FieldSchema) -> String {
-        if self.options.snake_case {
-            field.name.to_string()
-        } else {
-            field.json_name.to_string()
-        }
+        if self.options.snake_case { field.name.to_string() } else { field.json_name.to_string() }
     }
 
     /// What a field's occurrences come to; `None` when that is nothing.
-    fn field(
-        &self,
-        field: &'static FieldSchema,
-        raws: &[Raw<'_>],
-        at: At,
-    ) -> Result<Option<Value>, Unprintable> {
+    fn field(&self, field: &'static FieldSchema, raws: &[Raw<'_>], at: At) -> Result<Option<Value>, Unprintable> {
         if let Some(entry) = field.map_entry() {
             return self.map(entry, raws, at).map(Some);
         }
@@ -170,15 +131,8 @@ impl Printer<'_> {
                 [Raw::Bytes(bytes)] => self.message(message, bytes, at).map(Some),
                 // Occurrences of one message add up.
                 _ => {
-                    let parts = raws.iter().flat_map(|raw| {
-                        if let Raw::Bytes(bytes) = raw {
-                            bytes
-                        } else {
-                            &[][..]
-                        }
-                    });
-                    self.message(message, &parts.copied().collect::<Vec<u8>>(), at)
-                        .map(Some)
+                    let parts = raws.iter().flat_map(|raw| if let Raw::Bytes(bytes) = raw { bytes } else { &[][..] });
+                    self.message(message, &parts.copied().collect::<Vec<u8>>(), at).map(Some)
                 }
             };
         }
@@ -191,18 +145,11 @@ impl Printer<'_> {
         self.scalar(field, *raw, at)
     }
 
-    fn list(
-        &self,
-        field: &'static FieldSchema,
-        raws: &[Raw<'_>],
-        at: At,
-    ) -> Result<Option<Value>, Unprintable> {
+    fn list(&self, field: &'static FieldSchema, raws: &[Raw<'_>], at: At) -> Result<Option<Value>, Unprintable> {
         let mut items = Vec::new();
         for raw in raws {
             match (field.message(), raw) {
-                (Some(message), Raw::Bytes(bytes)) => {
-                    items.push(self.message(message, bytes, at.message()?)?)
-                }
+                (Some(message), Raw::Bytes(bytes)) => items.push(self.message(message, bytes, at.message()?)?),
                 (None, Raw::Bytes(packed)) if field.kind.wire_type() != 2 => {
                     let mut reader = Reader::new(packed);
                     while !reader.is_empty() {
@@ -215,25 +162,15 @@ impl Printer<'_> {
         Ok((!items.is_empty()).then_some(Value::Array(items)))
     }
 
-    fn map(
-        &self,
-        entry: &'static MessageSchema,
-        raws: &[Raw<'_>],
-        at: At,
-    ) -> Result<Value, Unprintable> {
-        let (Some(key_field), Some(value_field)) =
-            (entry.field_by_number(1), entry.field_by_number(2))
-        else {
-            return Err(Unprintable(
-                "a map's entry has no key or no value".to_owned(),
-            ));
+    fn map(&self, entry: &'static MessageSchema, raws: &[Raw<'_>], at: At) -> Result<Value, Unprintable> {
+        let (Some(key_field), Some(value_field)) = (entry.field_by_number(1), entry.field_by_number(2)) else {
+            return Err(Unprintable("a map's entry has no key or no value".to_owned()));
         };
         let at = at.message()?;
         let mut object = Map::new();
         for raw in raws {
             let Raw::Bytes(bytes) = raw else { continue };
-            let (mut key, mut value) =
-                (key_field.kind.default_raw(), value_field.kind.default_raw());
+            let (mut key, mut value) = (key_field.kind.default_raw(), value_field.kind.default_raw());
             let mut reader = Reader::new(bytes);
             while let Some((number, raw)) = reader.field()? {
                 match number {
@@ -243,9 +180,7 @@ impl Printer<'_> {
                 }
             }
             let value = match (value_field.message(), value) {
-                (Some(message), Raw::Bytes(bytes)) => {
-                    Some(self.message(message, bytes, at.message()?)?)
-                }
+                (Some(message), Raw::Bytes(bytes)) => Some(self.message(message, bytes, at.message()?)?),
                 _ => self.scalar(value_field, value, at)?,
             };
             object.insert(key_text(key_field.kind, key), value.unwrap_or(Value::Null));
@@ -254,18 +189,9 @@ impl Printer<'_> {
     }
 
     /// A value that is no message; a secret number is nothing.
-    fn scalar(
-        &self,
-        field: &'static FieldSchema,
-        raw: Raw<'_>,
-        at: At,
-    ) -> Result<Option<Value>, Unprintable> {
+    fn scalar(&self, field: &'static FieldSchema, raw: Raw<'_>, at: At) -> Result<Option<Value>, Unprintable> {
         if let (Kind::String | Kind::Bytes, Raw::Bytes(bytes)) = (field.kind, raw) {
-            let bytes = if at.sensitive {
-                REDACTED.as_bytes()
-            } else {
-                bytes
-            };
+            let bytes = if at.sensitive { REDACTED.as_bytes() } else { bytes };
             return Ok(Some(Value::String(match field.kind {
                 Kind::Bytes => scalar::base64(bytes),
                 _ => String::from_utf8_lossy(bytes).into_owned(),
@@ -274,12 +200,10 @@ impl Printer<'_> {
         if at.sensitive {
             return Ok(None);
         }
-        let scalar = field.kind.scalar(raw).ok_or_else(|| {
-            Unprintable(format!(
-                "the wire type of {} is not the field's",
-                field.name
-            ))
-        })?;
+        let scalar = field
+            .kind
+            .scalar(raw)
+            .ok_or_else(|| Unprintable(format!("the wire type of {} is not the field's", field.name)))?;
         Ok(Some(match scalar {
             Scalar::Signed(value) if field.kind.is_64_bit() => Value::String(value.to_string()),
             Scalar::Unsigned(value) if field.kind.is_64_bit() => Value::String(value.to_string()),
@@ -288,13 +212,9 @@ impl Printer<'_> {
             Scalar::Bool(value) => value.into(),
             Scalar::Double(value) => double(value),
             // The shortest decimal that reads back as the same float, not the digits of its double.
-            Scalar::Float(value) => {
-                double(value.to_string().parse().unwrap_or_else(|_| value.into()))
-            }
+            Scalar::Float(value) => double(value.to_string().parse().unwrap_or_else(|_| value.into())),
             Scalar::Enum(number) => match field.enumeration() {
-                Some(enumeration) if &*enumeration.name == "google.protobuf.NullValue" => {
-                    Value::Null
-                }
+                Some(enumeration) if &*enumeration.name == "google.protobuf.NullValue" => Value::Null,
                 Some(enumeration) => match enumeration.by_number(number) {
                     Some(value) => Value::String(value.name.to_string()),
                     None => number.into(),
@@ -310,14 +230,9 @@ impl Printer<'_> {
                 (Presence::Explicit, ..) => continue,
                 (_, Some(_), _) => Value::Object(Map::new()),
                 (Presence::Repeated, None, _) => Value::Array(Vec::new()),
-                (Presence::Implicit, None, Kind::String | Kind::Bytes) => {
-                    Value::String(String::new())
-                }
+                (Presence::Implicit, None, Kind::String | Kind::Bytes) => Value::String(String::new()),
                 (Presence::Implicit, None, kind) => {
-                    let at = At {
-                        depth: Depth::default(),
-                        sensitive: false,
-                    };
+                    let at = At { depth: Depth::default(), sensitive: false };
                     match self.scalar(field, kind.default_raw(), at) {
                         Ok(Some(value)) => value,
                         _ => continue,
@@ -331,17 +246,11 @@ impl Printer<'_> {
 
 impl At {
     fn message(self) -> Result<Self, Unprintable> {
-        Ok(Self {
-            depth: self.depth.message()?,
-            ..self
-        })
+        Ok(Self { depth: self.depth.message()?, ..self })
     }
 
     fn any(self) -> Result<Self, Unprintable> {
-        Ok(Self {
-            depth: self.depth.any()?,
-            ..self
-        })
+        Ok(Self { depth: self.depth.any()?, ..self })
     }
 }
 
@@ -370,8 +279,7 @@ fn forget_overridden(schema: &MessageSchema, met: &mut Vec<(u32, usize, Raw<'_>)
         }
     }
     met.retain(|(number, index, _)| {
-        let winner =
-            oneof(*index).and_then(|oneof| last.get(usize::from(oneof)).copied().flatten());
+        let winner = oneof(*index).and_then(|oneof| last.get(usize::from(oneof)).copied().flatten());
         winner.is_none_or(|winner| winner == *number)
     });
 }

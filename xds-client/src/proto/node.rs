@@ -51,12 +51,7 @@ impl Node {
             Value::Mapping(pairs) => measure(pairs.iter().map(|(_, node)| node)),
             _ => (1, 0),
         };
-        Self {
-            position,
-            value,
-            weight,
-            height,
-        }
+        Self { position, value, weight, height }
     }
 
     /// How an error calls this kind of value.
@@ -74,9 +69,6 @@ impl Node {
 
 fn measure<'n>(children: impl Iterator<Item = &'n Arc<Node>>) -> (u64, usize) {
     children.fold((1, 1), |(weight, height), node| {
-        (
-            weight.saturating_add(node.weight),
-            height.max(node.height.saturating_add(1)),
-        )
+        (weight.saturating_add(node.weight), height.max(node.height.saturating_add(1)))
     })
 }

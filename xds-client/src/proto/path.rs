@@ -34,9 +34,7 @@ impl<'p> Path<'p> {
     pub(crate) const ROOT: Path<'static> = Path { last: None };
 
     pub(crate) fn join(&'p self, segment: Segment<'p>) -> Self {
-        Self {
-            last: Some((self, segment)),
-        }
+        Self { last: Some((self, segment)) }
     }
 
     /// The path as validation errors of Envoy spell it: `ClusterValidationError.HealthChecks[0]: embedded message
@@ -44,10 +42,7 @@ impl<'p> Path<'p> {
     pub(crate) fn constraint_chain(&self, fault: &str) -> String {
         let mut output = String::new();
         let steps = self.steps();
-        let begin = steps
-            .iter()
-            .rposition(|step| matches!(step, Segment::Packed))
-            .map_or(0, |at| at + 1);
+        let begin = steps.iter().rposition(|step| matches!(step, Segment::Packed)).map_or(0, |at| at + 1);
         for step in steps.into_iter().skip(begin) {
             match step {
                 Segment::Field(message, field) => {

@@ -86,27 +86,17 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(if self.rest.len() < 10 {
-            Malformed::Truncated
-        } else {
-            Malformed::Varint
-        })
+        Err(if self.rest.len() < 10 { Malformed::Truncated } else { Malformed::Varint })
     }
 
     pub(crate) fn fixed64(&mut self) -> Result<u64, Malformed> {
-        let (bytes, rest) = self
-            .rest
-            .split_first_chunk::<8>()
-            .ok_or(Malformed::Truncated)?;
+        let (bytes, rest) = self.rest.split_first_chunk::<8>().ok_or(Malformed::Truncated)?;
         self.rest = rest;
         Ok(u64::from_le_bytes(*bytes))
     }
 
     pub(crate) fn fixed32(&mut self) -> Result<u32, Malformed> {
-        let (bytes, rest) = self
-            .rest
-            .split_first_chunk::<4>()
-            .ok_or(Malformed::Truncated)?;
+        let (bytes, rest) = self.rest.split_first_chunk::<4>().ok_or(Malformed::Truncated)?;
         self.rest = rest;
         Ok(u32::from_le_bytes(*bytes))
     }
@@ -125,10 +115,7 @@ impl<'a> Reader<'a> {
             1 => Raw::Fixed64(self.fixed64()?),
             2 => {
                 let length = usize::try_from(self.varint()?).map_err(|_| Malformed::Truncated)?;
-                let (bytes, rest) = self
-                    .rest
-                    .split_at_checked(length)
-                    .ok_or(Malformed::Truncated)?;
+                let (bytes, rest) = self.rest.split_at_checked(length).ok_or(Malformed::Truncated)?;
                 self.rest = rest;
                 Raw::Bytes(bytes)
             }
@@ -180,11 +167,7 @@ pub(crate) mod write {
     }
 
     /// Appends a length-delimited field whose content `fill` appends.
-    pub(crate) fn nested<R>(
-        number: u32,
-        out: &mut Vec<u8>,
-        fill: impl FnOnce(&mut Vec<u8>) -> R,
-    ) -> R {
+    pub(crate) fn nested<R>(number: u32, out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         key(number, 2, out);
         let start = out.len();
         let result = fill(out);
@@ -211,18 +194,9 @@ mod tests {
     #[test]
     fn fields_of_every_wire_type() {
         assert_eq!(all(&[0x08, 0x96, 0x01]), Ok(vec![(1, Raw::Varint(150))]));
-        assert_eq!(
-            all(&[0x12, 1, b'a', 0x1d, 1, 0, 0, 0]),
-            Ok(vec![(2, Raw::Bytes(b"a")), (3, Raw::Fixed32(1))])
-        );
-        assert_eq!(
-            all(&[0x21, 1, 0, 0, 0, 0, 0, 0, 0]),
-            Ok(vec![(4, Raw::Fixed64(1))])
-        );
-        assert_eq!(
-            all(&[0x0b, 0x13, 0x08, 1, 0x14, 0x0c, 0x08, 2]),
-            Ok(vec![(1, Raw::Group), (1, Raw::Varint(2))])
-        );
+        assert_eq!(all(&[0x12, 1, b'a', 0x1d, 1, 0, 0, 0]), Ok(vec![(2, Raw::Bytes(b"a")), (3, Raw::Fixed32(1))]));
+        assert_eq!(all(&[0x21, 1, 0, 0, 0, 0, 0, 0, 0]), Ok(vec![(4, Raw::Fixed64(1))]));
+        assert_eq!(all(&[0x0b, 0x13, 0x08, 1, 0x14, 0x0c, 0x08, 2]), Ok(vec![(1, Raw::Group), (1, Raw::Varint(2))]));
     }
 
     #[test]
@@ -230,22 +204,12 @@ mod tests {
         for (bytes, error) in [
             (&[0x08][..], Malformed::Truncated),
             (&[0x12, 5, b'a'], Malformed::Truncated),
-            (
-                &[
-                    0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01,
-                ],
-                Malformed::Truncated,
-            ),
+            (&[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01], Malformed::Truncated),
             (&[0x00], Malformed::FieldNumber),
             (&[0x0e, 0], Malformed::WireType),
             (&[0x0c], Malformed::Group),
             (&[0x0b, 0x14], Malformed::Group),
-            (
-                &[
-                    0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02,
-                ],
-                Malformed::Varint,
-            ),
+            (&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02], Malformed::Varint),
             (&[0xff, 0xff, 0xff, 0xff, 0x7f, 0], Malformed::FieldNumber),
         ] {
             assert_eq!(all(bytes), Err(error), "{bytes:?}");

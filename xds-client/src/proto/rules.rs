@@ -188,14 +188,11 @@ impl<T: PartialOrd + Display + Copy> RangeRules<T> {
         };
         match (self.gt.or(self.gte), self.lt.or(self.lte)) {
             (Some(low), Some(high)) => {
-                let (open, close) = (
-                    if self.gt.is_some() { '(' } else { '[' },
-                    if self.lt.is_some() { ')' } else { ']' },
-                );
+                let (open, close) =
+                    (if self.gt.is_some() { '(' } else { '[' }, if self.lt.is_some() { ')' } else { ']' });
                 if low > high {
-                    return (!above(value) && !below(value)).then(|| {
-                        format!("value must be outside range {open}{high}, {low}{close}")
-                    });
+                    return (!above(value) && !below(value))
+                        .then(|| format!("value must be outside range {open}{high}, {low}{close}"));
                 }
                 (!above(value) || !below(value))
                     .then(|| format!("value must be inside range {open}{low}, {high}{close}"))
@@ -219,52 +216,26 @@ impl StringRules {
         if self.ignore_empty && value.is_empty() {
             return None;
         }
-        if let Some(constant) = self
-            .constant
-            .as_deref()
-            .filter(|constant| *constant != value)
-        {
+        if let Some(constant) = self.constant.as_deref().filter(|constant| *constant != value) {
             return Some(format!("value must equal {constant}"));
         }
         let length = || value.chars().count() as u64;
-        if let Some(fault) = self
-            .length
-            .check("value length must be", "characters", length)
-        {
+        if let Some(fault) = self.length.check("value length must be", "characters", length) {
             return Some(fault);
         }
-        if let Some(fault) = self
-            .size
-            .check("value length must be", "bytes", || value.len() as u64)
-        {
+        if let Some(fault) = self.size.check("value length must be", "bytes", || value.len() as u64) {
             return Some(fault);
         }
-        if let Some(prefix) = self
-            .prefix
-            .as_deref()
-            .filter(|prefix| !value.starts_with(prefix))
-        {
+        if let Some(prefix) = self.prefix.as_deref().filter(|prefix| !value.starts_with(prefix)) {
             return Some(format!("value does not have prefix \"{prefix}\""));
         }
-        if let Some(suffix) = self
-            .suffix
-            .as_deref()
-            .filter(|suffix| !value.ends_with(suffix))
-        {
+        if let Some(suffix) = self.suffix.as_deref().filter(|suffix| !value.ends_with(suffix)) {
             return Some(format!("value does not have suffix \"{suffix}\""));
         }
-        if let Some(part) = self
-            .contains
-            .as_deref()
-            .filter(|part| !value.contains(part))
-        {
+        if let Some(part) = self.contains.as_deref().filter(|part| !value.contains(part)) {
             return Some(format!("value does not contain substring \"{part}\""));
         }
-        if let Some(part) = self
-            .not_contains
-            .as_deref()
-            .filter(|part| value.contains(part))
-        {
+        if let Some(part) = self.not_contains.as_deref().filter(|part| value.contains(part)) {
             return Some(format!("value contains substring \"{part}\""));
         }
         if let Some(fault) = listed_text(value, &self.within, &self.not_within) {
@@ -273,10 +244,7 @@ impl StringRules {
         if let Some(format) = self.format.filter(|format| !format.matches(value)) {
             return Some(format.fault().to_owned());
         }
-        let pattern = self
-            .pattern
-            .as_ref()
-            .filter(|pattern| !pattern.is_match(value))?;
+        let pattern = self.pattern.as_ref().filter(|pattern| !pattern.is_match(value))?;
         Some(format!("value does not match regex pattern \"{pattern}\""))
     }
 }
@@ -287,38 +255,19 @@ impl BytesRules {
         if self.ignore_empty && value.is_empty() {
             return None;
         }
-        if self
-            .constant
-            .as_deref()
-            .is_some_and(|constant| constant != value)
-        {
+        if self.constant.as_deref().is_some_and(|constant| constant != value) {
             return Some("value must equal a constant".to_owned());
         }
-        if let Some(fault) = self
-            .size
-            .check("value length must be", "bytes", || value.len() as u64)
-        {
+        if let Some(fault) = self.size.check("value length must be", "bytes", || value.len() as u64) {
             return Some(fault);
         }
-        if self
-            .prefix
-            .as_deref()
-            .is_some_and(|prefix| !value.starts_with(prefix))
-        {
+        if self.prefix.as_deref().is_some_and(|prefix| !value.starts_with(prefix)) {
             return Some("value does not have the required prefix".to_owned());
         }
-        if self
-            .suffix
-            .as_deref()
-            .is_some_and(|suffix| !value.ends_with(suffix))
-        {
+        if self.suffix.as_deref().is_some_and(|suffix| !value.ends_with(suffix)) {
             return Some("value does not have the required suffix".to_owned());
         }
-        if self
-            .contains
-            .as_deref()
-            .is_some_and(|part| !contains(value, part))
-        {
+        if self.contains.as_deref().is_some_and(|part| !contains(value, part)) {
             return Some("value does not contain the required bytes".to_owned());
         }
         if !self.within.is_empty() && !self.within.iter().any(|one| one == value) {
@@ -330,10 +279,7 @@ impl BytesRules {
         if let Some(format) = self.address.filter(|format| !format.matches_bytes(value)) {
             return Some(format.fault().to_owned());
         }
-        let pattern = self
-            .pattern
-            .as_ref()
-            .filter(|pattern| !pattern.is_match(value))?;
+        let pattern = self.pattern.as_ref().filter(|pattern| !pattern.is_match(value))?;
         Some(format!("value does not match regex pattern \"{pattern}\""))
     }
 }
@@ -388,8 +334,7 @@ impl Bounds {
             return None;
         }
         let measured = measure();
-        let fits = self.min.is_none_or(|min| measured >= min)
-            && self.max.is_none_or(|max| measured <= max);
+        let fits = self.min.is_none_or(|min| measured >= min) && self.max.is_none_or(|max| measured <= max);
         if fits {
             return None;
         }
@@ -411,12 +356,8 @@ impl Bounds {
             }
             (Some(min), Some(max)) => (count < min || count > max)
                 .then(|| format!("value must contain between {min} and {max} {plural}, inclusive")),
-            (Some(min), None) => {
-                (count < min).then(|| format!("value must contain at least {min} {unit}"))
-            }
-            (None, Some(max)) => {
-                (count > max).then(|| format!("value must contain no more than {max} {unit}"))
-            }
+            (Some(min), None) => (count < min).then(|| format!("value must contain at least {min} {unit}")),
+            (None, Some(max)) => (count > max).then(|| format!("value must contain no more than {max} {unit}")),
             (None, None) => None,
         }
     }
@@ -465,9 +406,7 @@ fn listed<T: PartialEq + Display>(value: &T, within: &[T], not_within: &[T]) -> 
     if !within.is_empty() && !within.contains(value) {
         return Some(format!("value must be in list [{}]", join(within)));
     }
-    not_within
-        .contains(value)
-        .then(|| format!("value must not be in list [{}]", join(not_within)))
+    not_within.contains(value).then(|| format!("value must not be in list [{}]", join(not_within)))
 }
 
 fn listed_text(value: &str, within: &[String], not_within: &[String]) -> Option<String> {

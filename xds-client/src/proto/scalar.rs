@@ -14,11 +14,7 @@ const TIMESTAMPS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_
 /// Reads an integer that may be written as a fraction or with an exponent as long as it is whole.
 pub(crate) fn integer(text: &str) -> Result<i128, &'static str> {
     if let Ok(value) = text.parse::<i128>() {
-        return if text.starts_with('+') {
-            Err("not a number")
-        } else {
-            Ok(value)
-        };
+        return if text.starts_with('+') { Err("not a number") } else { Ok(value) };
     }
     let value = double(text)?;
     if value.is_nan() || value.is_infinite() || value.abs() >= 1e20 {
@@ -39,33 +35,17 @@ pub(crate) fn double(text: &str) -> Result<f64, &'static str> {
         _ => {}
     }
     // Rust also reads words such as `inf`; JSON does not.
-    let numeric = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'-' | b'+'));
-    let value = text
-        .parse::<f64>()
-        .ok()
-        .filter(|_| numeric && !text.starts_with('+'))
-        .ok_or("not a number")?;
-    if value.is_infinite() {
-        Err("number out of range")
-    } else {
-        Ok(value)
-    }
+    let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'-' | b'+'));
+    let value = text.parse::<f64>().ok().filter(|_| numeric && !text.starts_with('+')).ok_or("not a number")?;
+    if value.is_infinite() { Err("number out of range") } else { Ok(value) }
 }
 
 /// Reads base64: standard or URL-safe alphabet, padded or not.
 pub(crate) fn bytes(text: &str) -> Result<Vec<u8>, &'static str> {
     const CONFIG: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let alphabet = if text.contains(['-', '_']) {
-        alphabet::URL_SAFE
-    } else {
-        alphabet::STANDARD
-    };
-    GeneralPurpose::new(&alphabet, CONFIG)
-        .decode(text)
-        .map_err(|_| "corrupt base64")
+    let alphabet = if text.contains(['-', '_']) { alphabet::URL_SAFE } else { alphabet::STANDARD };
+    GeneralPurpose::new(&alphabet, CONFIG).decode(text).map_err(|_| "corrupt base64")
 }
 
 /// Writes base64.
@@ -75,9 +55,7 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
 
 /// Reads a duration such as `1.5s`.
 pub(crate) fn duration(text: &str) -> Result<Span, &'static str> {
-    let (negative, rest) = text
-        .strip_prefix('-')
-        .map_or((false, text), |rest| (true, rest));
+    let (negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (whole, fraction) = split_number(rest).ok_or("duration must start with an integer")?;
     let seconds = whole.parse::<i64>().map_err(|_| "duration out of range")?;
     let (nanos, unit) = nanos(fraction)?;
@@ -88,10 +66,7 @@ pub(crate) fn duration(text: &str) -> Result<Span, &'static str> {
         return Err("duration out of range");
     }
     let sign = if negative { -1 } else { 1 };
-    Ok(Span {
-        seconds: i64::from(sign) * seconds,
-        nanos: sign * nanos,
-    })
+    Ok(Span { seconds: i64::from(sign) * seconds, nanos: sign * nanos })
 }
 
 /// Whether a duration's parts are within protobuf's bounds and agree in sign.
@@ -103,32 +78,19 @@ pub(crate) fn is_duration(span: Span) -> bool {
 
 /// Writes a duration with no, three, six or nine digits after the point.
 pub(crate) fn format_duration(span: Span) -> String {
-    let sign = if span.seconds < 0 || span.nanos < 0 {
-        "-"
-    } else {
-        ""
-    };
-    format!(
-        "{sign}{}{}s",
-        span.seconds.unsigned_abs(),
-        format_nanos(span.nanos.unsigned_abs())
-    )
+    let sign = if span.seconds < 0 || span.nanos < 0 { "-" } else { "" };
+    format!("{sign}{}{}s", span.seconds.unsigned_abs(), format_nanos(span.nanos.unsigned_abs()))
 }
 
 /// Reads a timestamp of RFC 3339.
 pub(crate) fn timestamp(text: &str) -> Result<Span, &'static str> {
     const BAD: &str = "not a timestamp of RFC 3339";
     let field = |from: usize, to: usize| -> Result<i64, &'static str> {
-        let digits = text
-            .get(from..to)
-            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let digits = text.get(from..to).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
         digits.and_then(|digits| digits.parse().ok()).ok_or(BAD)
     };
     let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if separators
-        .iter()
-        .any(|(at, byte)| text.as_bytes().get(*at).map(u8::to_ascii_uppercase) != Some(*byte))
-    {
+    if separators.iter().any(|(at, byte)| text.as_bytes().get(*at).map(u8::to_ascii_uppercase) != Some(*byte)) {
         return Err(BAD);
     }
     let (year, month, day) = (field(0, 4)?, field(5, 7)?, field(8, 10)?);
@@ -157,13 +119,8 @@ pub(crate) fn timestamp(text: &str) -> Result<Span, &'static str> {
         }
         _ => return Err(BAD),
     };
-    let seconds =
-        days_since_epoch(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
-    if TIMESTAMPS.contains(&seconds) {
-        Ok(Span { seconds, nanos })
-    } else {
-        Err("timestamp out of range")
-    }
+    let seconds = days_since_epoch(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
+    if TIMESTAMPS.contains(&seconds) { Ok(Span { seconds, nanos }) } else { Err("timestamp out of range") }
 }
 
 /// Writes a timestamp; `None` when it is outside the years 1 to 9999.
@@ -171,16 +128,11 @@ pub(crate) fn format_timestamp(span: Span) -> Option<String> {
     if !TIMESTAMPS.contains(&span.seconds) || !(0..1_000_000_000).contains(&span.nanos) {
         return None;
     }
-    let (days, time) = (
-        span.seconds.div_euclid(86_400),
-        span.seconds.rem_euclid(86_400),
-    );
+    let (days, time) = (span.seconds.div_euclid(86_400), span.seconds.rem_euclid(86_400));
     let (year, month, day) = date(days);
     let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
     let fraction = format_nanos(span.nanos.unsigned_abs());
-    Some(format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z"
-    ))
+    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z"))
 }
 
 /// A field mask's path from JSON's lowerCamelCase to the protos' names.
@@ -215,10 +167,7 @@ pub(crate) fn camel_case(path: &str) -> String {
 
 /// The digits at the start, and the rest.
 fn split_number(text: &str) -> Option<(&str, &str)> {
-    let end = text
-        .bytes()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     (end > 0).then(|| text.split_at(end))
 }
 
@@ -230,10 +179,7 @@ fn nanos(text: &str) -> Result<(i32, &str), &'static str> {
     let (digits, rest) = split_number(fraction)
         .filter(|(digits, _)| digits.len() <= 9)
         .ok_or("at most nine digits may follow the point")?;
-    format!("{digits:0<9}")
-        .parse()
-        .map(|nanos| (nanos, rest))
-        .map_err(|_| "not a fraction")
+    format!("{digits:0<9}").parse().map(|nanos| (nanos, rest)).map_err(|_| "not a fraction")
 }
 
 fn format_nanos(nanos: u32) -> String {
@@ -262,11 +208,7 @@ fn date(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let shifted = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     (year + era * 400 + i64::from(month <= 2), month, day)
 }
 

@@ -141,10 +141,7 @@ impl MessageSchema {
     }
 
     pub(crate) fn index_of_number(&self, number: u32) -> Option<usize> {
-        let at = self
-            .by_number
-            .binary_search_by_key(&number, |(number, _)| *number)
-            .ok()?;
+        let at = self.by_number.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         self.by_number.get(at).map(|(_, index)| usize::from(*index))
     }
 
@@ -153,16 +150,11 @@ impl MessageSchema {
         self.fields
             .iter()
             .position(|field| *field.name == *name)
-            .or_else(|| {
-                self.fields
-                    .iter()
-                    .position(|field| *field.json_name == *name)
-            })
+            .or_else(|| self.fields.iter().position(|field| *field.json_name == *name))
     }
 
     pub(crate) fn field_by_number(&self, number: u32) -> Option<&FieldSchema> {
-        self.index_of_number(number)
-            .and_then(|index| self.fields.get(index))
+        self.index_of_number(number).and_then(|index| self.fields.get(index))
     }
 
     /// Builds the schema of `name` from the bytes of its descriptor.
@@ -189,13 +181,9 @@ impl MessageSchema {
                 field.rules = None;
             }
         }
-        let mut by_number: Vec<(u32, u16)> = (0_u16..)
-            .zip(&fields)
-            .map(|(at, field)| (field.number, at))
-            .collect();
+        let mut by_number: Vec<(u32, u16)> = (0_u16..).zip(&fields).map(|(at, field)| (field.number, at)).collect();
         by_number.sort_unstable();
-        let has_rules = fields.iter().any(|field| field.rules.is_some())
-            || oneofs.iter().any(|oneof| oneof.required);
+        let has_rules = fields.iter().any(|field| field.rules.is_some()) || oneofs.iter().any(|oneof| oneof.required);
         Ok(Self {
             name: name.into(),
             fields: fields.into(),
@@ -215,9 +203,7 @@ impl FieldSchema {
         if self.kind != Kind::Message {
             return None;
         }
-        *self
-            .message
-            .get_or_init(|| descriptors::message(&self.type_name))
+        *self.message.get_or_init(|| descriptors::message(&self.type_name))
     }
 
     /// The type of an enum field; `None` for other kinds.
@@ -225,9 +211,7 @@ impl FieldSchema {
         if self.kind != Kind::Enum {
             return None;
         }
-        *self
-            .enumeration
-            .get_or_init(|| descriptors::enumeration(&self.type_name))
+        *self.enumeration.get_or_init(|| descriptors::enumeration(&self.type_name))
     }
 
     /// The entry type of a map field.
@@ -249,9 +233,7 @@ impl FieldSchema {
                 (3, Raw::Varint(value)) => number = value as u32,
                 (4, Raw::Varint(label)) => (required, repeated) = (label == 2, label == 3),
                 (5, Raw::Varint(value)) => kind = Kind::of(value).ok_or(Malformed::WireType)?,
-                (6, Raw::Bytes(bytes)) => {
-                    type_name = text(bytes).trim_start_matches('.').to_owned()
-                }
+                (6, Raw::Bytes(bytes)) => type_name = text(bytes).trim_start_matches('.').to_owned(),
                 (8, Raw::Bytes(bytes)) => options = FieldOptions::parse(bytes)?,
                 (9, Raw::Varint(index)) => oneof = u16::try_from(index).ok(),
                 (10, Raw::Bytes(bytes)) => json_name = Some(text(bytes)),
@@ -262,9 +244,7 @@ impl FieldSchema {
         })?;
         let presence = match () {
             () if repeated => Presence::Repeated,
-            () if kind == Kind::Message || optional || required || oneof.is_some() || !proto3 => {
-                Presence::Explicit
-            }
+            () if kind == Kind::Message || optional || required || oneof.is_some() || !proto3 => Presence::Explicit,
             () => Presence::Implicit,
         };
         let packable = repeated && !matches!(kind, Kind::String | Kind::Bytes | Kind::Message);
@@ -299,10 +279,7 @@ impl OneofSchema {
             }
             Ok(())
         })?;
-        Ok(Self {
-            name: name.into(),
-            required,
-        })
+        Ok(Self { name: name.into(), required })
     }
 }
 
@@ -316,10 +293,7 @@ impl EnumSchema {
             }
             Ok(())
         })?;
-        Ok(Self {
-            name: name.into(),
-            values: values.into(),
-        })
+        Ok(Self { name: name.into(), values: values.into() })
     }
 
     pub(crate) fn by_number(&self, number: i32) -> Option<&EnumValueSchema> {
@@ -329,18 +303,13 @@ impl EnumSchema {
     /// By name, in any case, as Envoy's reader accepts it.
     pub(crate) fn by_name(&self, name: &str) -> Option<&EnumValueSchema> {
         let exact = self.values.iter().find(|value| *value.name == *name);
-        exact.or_else(|| {
-            self.values
-                .iter()
-                .find(|value| value.name.eq_ignore_ascii_case(&name.replace('-', "_")))
-        })
+        exact.or_else(|| self.values.iter().find(|value| value.name.eq_ignore_ascii_case(&name.replace('-', "_"))))
     }
 }
 
 impl EnumValueSchema {
     fn parse(descriptor: &[u8]) -> Result<Self, Malformed> {
-        let (mut name, mut number, mut deprecated, mut disallowed) =
-            (String::new(), 0, false, false);
+        let (mut name, mut number, mut deprecated, mut disallowed) = (String::new(), 0, false, false);
         each(descriptor, |tag, raw| {
             match (tag, raw) {
                 (1, Raw::Bytes(bytes)) => name = text(bytes),
@@ -353,12 +322,7 @@ impl EnumValueSchema {
             }
             Ok(())
         })?;
-        Ok(Self {
-            name: name.into(),
-            number,
-            deprecated,
-            disallowed,
-        })
+        Ok(Self { name: name.into(), number, deprecated, disallowed })
     }
 }
 
@@ -399,10 +363,7 @@ impl Kind {
 
     /// JSON writes these as strings.
     pub(crate) fn is_64_bit(self) -> bool {
-        matches!(
-            self,
-            Self::Int64 | Self::Uint64 | Self::Fixed64 | Self::Sfixed64 | Self::Sint64
-        )
+        matches!(self, Self::Int64 | Self::Uint64 | Self::Fixed64 | Self::Sfixed64 | Self::Sint64)
     }
 
     /// Whether a value on the wire may be of this kind; packed values apart.
@@ -421,16 +382,12 @@ impl Kind {
         Some(match (self, raw) {
             (Self::Double, Raw::Fixed64(bits)) => Scalar::Double(f64::from_bits(bits)),
             (Self::Float, Raw::Fixed32(bits)) => Scalar::Float(f32::from_bits(bits)),
-            (Self::Int64, Raw::Varint(value)) | (Self::Sfixed64, Raw::Fixed64(value)) => {
-                Scalar::Signed(value as i64)
-            }
+            (Self::Int64, Raw::Varint(value)) | (Self::Sfixed64, Raw::Fixed64(value)) => Scalar::Signed(value as i64),
             (Self::Int32, Raw::Varint(value)) => Scalar::Signed((value as i32).into()),
             (Self::Sfixed32, Raw::Fixed32(value)) => Scalar::Signed((value as i32).into()),
             (Self::Sint32, Raw::Varint(value)) => Scalar::Signed(zigzag(u64::from(value as u32))),
             (Self::Sint64, Raw::Varint(value)) => Scalar::Signed(zigzag(value)),
-            (Self::Uint64, Raw::Varint(value)) | (Self::Fixed64, Raw::Fixed64(value)) => {
-                Scalar::Unsigned(value)
-            }
+            (Self::Uint64, Raw::Varint(value)) | (Self::Fixed64, Raw::Fixed64(value)) => Scalar::Unsigned(value),
             (Self::Uint32, Raw::Varint(value)) => Scalar::Unsigned((value as u32).into()),
             (Self::Fixed32, Raw::Fixed32(value)) => Scalar::Unsigned(value.into()),
             (Self::Bool, Raw::Varint(value)) => Scalar::Bool(value != 0),
@@ -529,10 +486,7 @@ struct FieldOptions {
 
 impl FieldOptions {
     fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut options = Self {
-            work_in_progress: status(bytes, XDS_STATUS)?,
-            ..Self::default()
-        };
+        let mut options = Self { work_in_progress: status(bytes, XDS_STATUS)?, ..Self::default() };
         let mut rules = Vec::new();
         each(bytes, |tag, raw| {
             match (tag, raw) {

@@ -30,9 +30,7 @@ pub fn unwrap_typed_struct(type_url: &str, value: &[u8]) -> Result<(String, Vec<
     let Some(inner) = packed.schema() else {
         return Ok((packed.type_url.to_owned(), Vec::new()));
     };
-    let depth = Depth::default()
-        .any()
-        .map_err(|reason| plain(reason.to_owned()))?;
+    let depth = Depth::default().any().map_err(|reason| plain(reason.to_owned()))?;
     let (bytes, _unknown) = encode(inner, packed.value, &Path::ROOT, depth)?;
     Ok((packed.type_url.to_owned(), bytes))
 }
@@ -50,14 +48,7 @@ pub(crate) fn encode(
     encoder.root(schema, &node, path, depth, &mut bytes);
     match encoder.errors.into_iter().next() {
         Some(error) => Err(error),
-        None => Ok((
-            bytes,
-            encoder
-                .unknown
-                .into_iter()
-                .map(|(field, _)| field)
-                .collect(),
-        )),
+        None => Ok((bytes, encoder.unknown.into_iter().map(|(field, _)| field).collect())),
     }
 }
 
@@ -78,13 +69,7 @@ fn structure(bytes: &[u8], level: usize) -> Result<Arc<Node>, Malformed> {
                 Ok(())
             })?;
             pairs.retain(|(key, _)| *key.name != *name);
-            pairs.push((
-                Key {
-                    position: Position::default(),
-                    name: name.into(),
-                },
-                node,
-            ));
+            pairs.push((Key { position: Position::default(), name: name.into() }, node));
         }
         Ok(())
     })?;
@@ -128,10 +113,5 @@ fn leaf(value: Value) -> Arc<Node> {
 }
 
 fn plain(message: String) -> Diagnostic {
-    Diagnostic {
-        source: String::new(),
-        position: None,
-        path: String::new(),
-        message,
-    }
+    Diagnostic { source: String::new(), position: None, path: String::new(), message }
 }

@@ -53,10 +53,7 @@ impl Refused {
 
 /// `moved` says by how many columns each line was moved to the right.
 fn build(text: &str, moved: &[u32]) -> Result<Arc<Node>, Refused> {
-    let mut builder = Builder {
-        moved,
-        ..Builder::default()
-    };
+    let mut builder = Builder { moved, ..Builder::default() };
     let mut parser = Parser::new_from_str(text);
     while let Some(next) = parser.next_event() {
         let (event, span) = next.map_err(|error| scan_error(&error, moved))?;
@@ -68,15 +65,9 @@ fn build(text: &str, moved: &[u32]) -> Result<Arc<Node>, Refused> {
         }
         Some(root) => SyntaxError {
             position: Some(root.position),
-            message: format!(
-                "Unable to convert YAML as JSON: the document is {}, not an object",
-                root.kind()
-            ),
+            message: format!("Unable to convert YAML as JSON: the document is {}, not an object", root.kind()),
         },
-        None => SyntaxError {
-            position: None,
-            message: "Unable to convert YAML as JSON: the document is empty".into(),
-        },
+        None => SyntaxError { position: None, message: "Unable to convert YAML as JSON: the document is empty".into() },
     };
     Err(Refused::Other(error))
 }
@@ -100,11 +91,7 @@ struct Open {
 
 enum Content {
     Sequence(Vec<Arc<Node>>),
-    Mapping {
-        pairs: Vec<(Key, Arc<Node>)>,
-        names: HashSet<Box<str>>,
-        key: Option<PendingKey>,
-    },
+    Mapping { pairs: Vec<(Key, Arc<Node>)>, names: HashSet<Box<str>>, key: Option<PendingKey> },
 }
 
 struct PendingKey {
@@ -123,19 +110,11 @@ impl Builder<'_> {
                 }
                 Ok(())
             }
-            Event::Scalar(text, style, anchor, tag) => {
-                self.scalar(text, style, anchor, tag, position)
-            }
+            Event::Scalar(text, style, anchor, tag) => self.scalar(text, style, anchor, tag, position),
             Event::Alias(anchor) => self.alias(anchor, position),
-            Event::SequenceStart(anchor, tag) => {
-                self.open(position, anchor, tag, Content::Sequence(Vec::new()))
-            }
+            Event::SequenceStart(anchor, tag) => self.open(position, anchor, tag, Content::Sequence(Vec::new())),
             Event::MappingStart(anchor, tag) => {
-                let content = Content::Mapping {
-                    pairs: Vec::new(),
-                    names: HashSet::new(),
-                    key: None,
-                };
+                let content = Content::Mapping { pairs: Vec::new(), names: HashSet::new(), key: None };
                 self.open(position, anchor, tag, content)
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
@@ -151,16 +130,7 @@ impl Builder<'_> {
         tag: Option<Cow<'_, Tag>>,
         position: Position,
     ) -> Result<(), SyntaxError> {
-        if let Some(Open {
-            content:
-                Content::Mapping {
-                    names,
-                    key: key @ None,
-                    ..
-                },
-            ..
-        }) = self.open.last_mut()
-        {
+        if let Some(Open { content: Content::Mapping { names, key: key @ None, .. }, .. }) = self.open.last_mut() {
             let ignored = tag.as_ref().is_some_and(|tag| is_ignore(tag));
             if !ignored {
                 refuse(tag, position)?;
@@ -168,24 +138,13 @@ impl Builder<'_> {
                     return fail(position, format!("duplicate key '{}'", text.escape_debug()));
                 }
             }
-            *key = Some(PendingKey {
-                key: Key {
-                    position,
-                    name: text.into(),
-                },
-                ignored,
-            });
+            *key = Some(PendingKey { key: Key { position, name: text.into() }, ignored });
             return Ok(());
         }
         // The tag `!` alone means: a string, as if quoted.
-        let quoted =
-            style != ScalarStyle::Plain || tag.as_ref().is_some_and(|tag| is_non_specific(tag));
+        let quoted = style != ScalarStyle::Plain || tag.as_ref().is_some_and(|tag| is_non_specific(tag));
         refuse(tag, position)?;
-        let value = if quoted {
-            Value::String(text.into())
-        } else {
-            plain(&text)
-        };
+        let value = if quoted { Value::String(text.into()) } else { plain(&text) };
         self.add(anchor, Arc::new(Node::new(position, value)))
     }
 
@@ -195,24 +154,12 @@ impl Builder<'_> {
         };
         self.aliased = self.aliased.saturating_add(node.weight);
         if self.aliased > MAX_ALIASED_NODES {
-            return fail(
-                position,
-                format!("aliases stand for more than {MAX_ALIASED_NODES} nodes"),
-            );
+            return fail(position, format!("aliases stand for more than {MAX_ALIASED_NODES} nodes"));
         }
         if self.open.len() + node.height > MAX_DEPTH {
             return too_deep(position);
         }
-        if let Some(Open {
-            content:
-                Content::Mapping {
-                    names,
-                    key: key @ None,
-                    ..
-                },
-            ..
-        }) = self.open.last_mut()
-        {
+        if let Some(Open { content: Content::Mapping { names, key: key @ None, .. }, .. }) = self.open.last_mut() {
             let name: Box<str> = match &node.value {
                 Value::String(text) | Value::Number(text) => text.clone(),
                 _ => return fail(position, "a mapping's key must be a scalar"),
@@ -220,10 +167,7 @@ impl Builder<'_> {
             if !names.insert(name.clone()) {
                 return fail(position, format!("duplicate key '{}'", name.escape_debug()));
             }
-            *key = Some(PendingKey {
-                key: Key { position, name },
-                ignored: false,
-            });
+            *key = Some(PendingKey { key: Key { position, name }, ignored: false });
             return Ok(());
         }
         self.add(0, node)
@@ -237,31 +181,18 @@ impl Builder<'_> {
         content: Content,
     ) -> Result<(), SyntaxError> {
         refuse(tag, position)?;
-        if let Some(Open {
-            content: Content::Mapping { key: None, .. },
-            ..
-        }) = self.open.last()
-        {
+        if let Some(Open { content: Content::Mapping { key: None, .. }, .. }) = self.open.last() {
             return fail(position, "a mapping's key must be a scalar");
         }
         if self.open.len() >= MAX_DEPTH {
             return too_deep(position);
         }
-        self.open.push(Open {
-            position,
-            anchor,
-            content,
-        });
+        self.open.push(Open { position, anchor, content });
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), SyntaxError> {
-        let Some(Open {
-            position,
-            anchor,
-            content,
-        }) = self.open.pop()
-        else {
+        let Some(Open { position, anchor, content }) = self.open.pop() else {
             return Ok(());
         };
         let value = match content {
@@ -279,11 +210,7 @@ impl Builder<'_> {
             None => self.root = Some(node),
             Some(Content::Sequence(items)) => items.push(node),
             Some(Content::Mapping { pairs, key, .. }) => {
-                if let Some(PendingKey {
-                    key,
-                    ignored: false,
-                }) = key.take()
-                {
+                if let Some(PendingKey { key, ignored: false }) = key.take() {
                     pairs.push((key, node));
                 }
             }
@@ -317,8 +244,8 @@ fn boolean(text: &str) -> Option<bool> {
         _ => return None,
     };
     let rest = text.get(1..)?;
-    let uniform = rest.bytes().all(|byte| byte.is_ascii_lowercase())
-        || text.bytes().all(|byte| byte.is_ascii_uppercase());
+    let uniform =
+        rest.bytes().all(|byte| byte.is_ascii_lowercase()) || text.bytes().all(|byte| byte.is_ascii_uppercase());
     uniform.then_some(value)
 }
 
@@ -355,10 +282,7 @@ fn refuse(tag: Option<Cow<'_, Tag>>, position: Position) -> Result<(), SyntaxErr
             let tag = tag.to_string();
             fail(
                 position,
-                format!(
-                    "the tag '{}' is not supported (quote a scalar to make it a string)",
-                    tag.escape_debug()
-                ),
+                format!("the tag '{}' is not supported (quote a scalar to make it a string)", tag.escape_debug()),
             )
         }
         _ => Ok(()),
@@ -370,31 +294,19 @@ fn too_deep(position: Position) -> Result<(), SyntaxError> {
 }
 
 fn fail(position: Position, message: impl Into<String>) -> Result<(), SyntaxError> {
-    Err(SyntaxError {
-        position: Some(position),
-        message: message.into(),
-    })
+    Err(SyntaxError { position: Some(position), message: message.into() })
 }
 
 /// Where a marker is in the document as written.
 fn position(marker: &Marker, moved: &[u32]) -> Position {
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-    let moved = moved
-        .get(marker.line().saturating_sub(1))
-        .copied()
-        .unwrap_or(0);
-    Position {
-        line: number(marker.line()),
-        column: number(marker.col()).saturating_sub(moved).saturating_add(1),
-    }
+    let moved = moved.get(marker.line().saturating_sub(1)).copied().unwrap_or(0);
+    Position { line: number(marker.line()), column: number(marker.col()).saturating_sub(moved).saturating_add(1) }
 }
 
 fn scan_error(error: &ScanError, moved: &[u32]) -> Refused {
     let position = Some(position(error.marker(), moved));
-    let refused = SyntaxError {
-        position,
-        message: format!("not YAML: {}", error.info()),
-    };
+    let refused = SyntaxError { position, message: format!("not YAML: {}", error.info()) };
     // The parser has no kinds of errors, only words.
     if error.info().starts_with("invalid indentation") {
         Refused::Indentation(refused)

@@ -8,33 +8,18 @@ use std::process::Command;
 pub(crate) fn envoy_types() -> Result<PathBuf, Box<dyn Error>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--locked",
-            "--manifest-path",
-        ])
+        .args(["metadata", "--format-version", "1", "--locked", "--manifest-path"])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
         .output()?;
     if !output.status.success() {
-        return Err(format!(
-            "cargo metadata failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        )
-        .into());
+        return Err(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let packages = metadata["packages"]
-        .as_array()
-        .ok_or("cargo metadata lists no packages")?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
     let manifest = packages
         .iter()
         .find(|package| package["name"] == "envoy-types")
         .and_then(|package| package["manifest_path"].as_str())
         .ok_or("envoy-types is not a dependency of this workspace")?;
-    Ok(PathBuf::from(manifest)
-        .parent()
-        .ok_or("envoy-types has no directory")?
-        .to_owned())
+    Ok(PathBuf::from(manifest).parent().ok_or("envoy-types has no directory")?.to_owned())
 }

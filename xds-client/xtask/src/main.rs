@@ -70,38 +70,22 @@ fn run(check: bool) -> Result<(), Box<dyn Error>> {
         DeflateDecoder::new(std::fs::read(&output)?.as_slice()).read_to_end(&mut current)?;
         // The inflated bytes are compared: another version of the compressor is not a difference.
         if current != set {
-            return Err(format!(
-                "{} is out of date: run `cargo run -p xtask`",
-                output.display()
-            )
-            .into());
+            return Err(format!("{} is out of date: run `cargo run -p xtask`", output.display()).into());
         }
-        println!(
-            "{} is up to date ({} bytes of descriptors)",
-            output.display(),
-            set.len()
-        );
+        println!("{} is up to date ({} bytes of descriptors)", output.display(), set.len());
         return Ok(());
     }
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(&set)?;
     let compressed = encoder.finish()?;
     std::fs::write(&output, &compressed)?;
-    println!(
-        "{}: {} bytes, {} inflated",
-        output.display(),
-        compressed.len(),
-        set.len()
-    );
+    println!("{}: {} bytes, {} inflated", output.display(), compressed.len(), set.len());
     Ok(())
 }
 
 /// Compiles every wanted proto below `crate_dir` and returns the stripped set, dependencies before dependents.
 fn descriptor_set(crate_dir: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
-    let mut roots: Vec<PathBuf> = ROOTS
-        .iter()
-        .map(|root| crate_dir.join("proto").join(root))
-        .collect();
+    let mut roots: Vec<PathBuf> = ROOTS.iter().map(|root| crate_dir.join("proto").join(root)).collect();
     roots.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("proto"));
     let mut names = BTreeSet::new();
     for root in &roots {
@@ -110,16 +94,12 @@ fn descriptor_set(crate_dir: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut shared = compiler(&roots);
     let mut files = strip::Files::default();
     let mut apart = Vec::new();
-    for name in names
-        .iter()
-        .filter(|name| WANTED.iter().any(|prefix| name.starts_with(prefix)))
-    {
+    for name in names.iter().filter(|name| WANTED.iter().any(|prefix| name.starts_with(prefix))) {
         // Some protos use names relative to their package that become ambiguous beside unrelated packages. Those are
         // compiled with nothing but their own imports, as `protoc` would see them.
         if shared.open_file(name).is_err() {
             let mut own = compiler(&roots);
-            own.open_file(name)
-                .map_err(|error| format!("{name}: {error}"))?;
+            own.open_file(name).map_err(|error| format!("{name}: {error}"))?;
             apart.push(own.encode_file_descriptor_set());
         }
     }
@@ -141,16 +121,8 @@ fn collect(root: &Path, dir: &Path, names: &mut BTreeSet<String>) -> Result<(), 
         let path = entry?.path();
         if path.is_dir() {
             collect(root, &path, names)?;
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "proto")
-        {
-            names.insert(
-                path.strip_prefix(root)?
-                    .to_str()
-                    .ok_or("a proto's path is not UTF-8")?
-                    .to_owned(),
-            );
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            names.insert(path.strip_prefix(root)?.to_str().ok_or("a proto's path is not UTF-8")?.to_owned());
         }
     }
     Ok(())

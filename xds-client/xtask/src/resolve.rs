@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 
 use protox::Error;
-use protox::file::{
-    ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver,
-};
+use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver};
 
 /// A name relative to a package that the compiler resolves to another package even among the file's own imports, because
 /// it looks at what they import in turn, and `protoc` does not.
@@ -35,10 +33,7 @@ impl Resolver {
             inner.add(IncludeFileResolver::new(root.clone()));
         }
         inner.add(GoogleFileResolver::new());
-        Self {
-            roots: roots.to_vec(),
-            inner,
-        }
+        Self { roots: roots.to_vec(), inner }
     }
 }
 
@@ -47,10 +42,7 @@ impl FileResolver for Resolver {
         let Some(relative) = RELATIVE_NAMES.iter().find(|relative| relative.file == name) else {
             return self.inner.open_file(name);
         };
-        let source = self
-            .roots
-            .iter()
-            .find_map(|root| std::fs::read_to_string(root.join(name)).ok());
+        let source = self.roots.iter().find_map(|root| std::fs::read_to_string(root.join(name)).ok());
         let source = source.ok_or_else(|| Error::file_not_found(name))?;
         File::from_source(name, &source.replace(relative.written, relative.meant))
     }

@@ -6,9 +6,7 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 
-use prost::encoding::{
-    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
-};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
 
 /// What happens to one field of a descriptor message.
 enum Rule {
@@ -72,11 +70,7 @@ fn file(tag: u32) -> Rule {
 
 fn file_options(tag: u32) -> Rule {
     // deprecated and the annotations (work in progress, version status); not the options for code generators.
-    if tag == 23 || tag >= 1000 {
-        Rule::Keep
-    } else {
-        Rule::Drop
-    }
+    if tag == 23 || tag >= 1000 { Rule::Keep } else { Rule::Drop }
 }
 
 fn message(tag: u32) -> Rule {
@@ -94,11 +88,7 @@ fn enumeration(tag: u32) -> Rule {
 }
 
 fn field(tag: u32) -> Rule {
-    if tag == 10 {
-        Rule::DropDefaultJsonName
-    } else {
-        Rule::Keep
-    }
+    if tag == 10 { Rule::DropDefaultJsonName } else { Rule::Keep }
 }
 
 fn strip(bytes: &[u8], rules: impl Fn(u32) -> Rule) -> Result<Vec<u8>, Box<dyn Error>> {
@@ -137,9 +127,7 @@ fn strip(bytes: &[u8], rules: impl Fn(u32) -> Rule) -> Result<Vec<u8>, Box<dyn E
 
 fn delimited<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Box<dyn Error>> {
     let length = usize::try_from(decode_varint(rest)?)?;
-    let (body, after) = rest
-        .split_at_checked(length)
-        .ok_or("a field is cut short")?;
+    let (body, after) = rest.split_at_checked(length).ok_or("a field is cut short")?;
     *rest = after;
     Ok(body)
 }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use envoy_types::pb::envoy::config::bootstrap::v3 as proto;
 use filters::config::Session;
 use xds_client::proto::{
-    CheckError, CheckOptions, CheckReport, Diagnostics, Document, Format, LoadOptions, Location, UnknownFields, check, load as read,
+    CheckError, CheckOptions, CheckReport, Diagnostics, Document, Format, LoadOptions, Location, UnknownFields, check,
+    load as read,
 };
 
 use super::{Bootstrap, type_name};
@@ -80,8 +81,8 @@ pub fn load(options: &Options, session: &Session) -> Result<Loaded, LoadError> {
     let mut document: Option<Document> = None;
     if !options.config_path.is_empty() {
         let path = Path::new(&options.config_path);
-        let bytes = std::fs::read(path)
-            .map_err(|error| LoadError::Unreadable { path: options.config_path.clone(), error })?;
+        let bytes =
+            std::fs::read(path).map_err(|error| LoadError::Unreadable { path: options.config_path.clone(), error })?;
         let load_options = LoadOptions { source: &options.config_path, unknown_fields };
         document = Some(read(&bytes, Format::of_path(path), &type_name(), &load_options)?);
     }
@@ -101,7 +102,11 @@ pub fn load(options: &Options, session: &Session) -> Result<Loaded, LoadError> {
         .map_err(|error| LoadError::Config { location: document.locate(&error.path), error })?;
     let mut unknown: Vec<String> = document.unknown_fields().iter().map(ToString::to_string).collect();
     if unknown.is_empty() {
-        unknown = report.unknown_fields.iter().map(|field| format!("{}: unknown field of {}", field.path, field.message)).collect();
+        unknown = report
+            .unknown_fields
+            .iter()
+            .map(|field| format!("{}: unknown field of {}", field.path, field.message))
+            .collect();
     }
     Ok(Loaded { bytes: Bytes::copy_from_slice(document.bytes()), bootstrap, report, unknown_fields: unknown })
 }

@@ -21,9 +21,7 @@ pub(super) fn complete(mut node: Node, options: &Options) -> Node {
         node.locality.get_or_insert_default().zone.clone_from(&options.service_zone);
     }
     "envoy".clone_into(&mut node.user_agent_name);
-    let text = |key: &str, text: &str| {
-        (key.to_owned(), Value { kind: Some(Kind::StringValue(text.to_owned())) })
-    };
+    let text = |key: &str, text: &str| (key.to_owned(), Value { kind: Some(Kind::StringValue(text.to_owned())) });
     let build = if cfg!(debug_assertions) { "DEBUG" } else { "RELEASE" };
     let metadata = [
         text("build.type", build),

@@ -34,7 +34,8 @@ ledger! {
 } }
 
 pub(super) fn parse(at: At<'_>, proto: proto::OverloadManager) -> Result<OverloadConfig, ConfigError> {
-    let proto::OverloadManager { refresh_interval, resource_monitors, actions, loadshed_points, buffer_factory_config } = proto;
+    let proto::OverloadManager { refresh_interval, resource_monitors, actions, loadshed_points, buffer_factory_config } =
+        proto;
     at.unsupported(&unsupported::loadshed_points, &loadshed_points)?;
     at.unsupported(&unsupported::buffer_factory_config, &buffer_factory_config)?;
     let mut config = OverloadConfig::default();
@@ -89,16 +90,21 @@ fn monitor(
             }
             let DownstreamConnectionsConfig { max_active_downstream_connections } = decode(at, &any)?;
             let max = u64::try_from(max_active_downstream_connections).ok().filter(|max| *max > 0);
-            config.max_downstream_connections = Some(
-                max.ok_or_else(|| at.field("max_active_downstream_connections").error("value must be greater than 0"))?,
-            );
+            config.max_downstream_connections =
+                Some(max.ok_or_else(|| {
+                    at.field("max_active_downstream_connections").error("value must be greater than 0")
+                })?);
         }
         _ => at.refuse_or_warn(&unsupported::resource_monitors)?,
     }
     Ok(())
 }
 
-fn parse_action(at: At<'_>, proto: proto::OverloadAction, monitors: &[String]) -> Result<Option<ActionConfig>, ConfigError> {
+fn parse_action(
+    at: At<'_>,
+    proto: proto::OverloadAction,
+    monitors: &[String],
+) -> Result<Option<ActionConfig>, ConfigError> {
     let proto::OverloadAction { name, triggers, typed_config } = proto;
     if triggers.is_empty() {
         return Err(at.field("triggers").error("value must contain at least 1 item(s)"));
@@ -108,7 +114,9 @@ fn parse_action(at: At<'_>, proto: proto::OverloadAction, monitors: &[String]) -
     for (index, proto::Trigger { name: monitor, trigger_oneof }) in triggers.into_iter().enumerate() {
         let at = list.index(index);
         if !monitors.contains(&monitor) {
-            return Err(at.field("name").error(format_args!("Unknown trigger resource {monitor} for overload action {name}")));
+            return Err(at
+                .field("name")
+                .error(format_args!("Unknown trigger resource {monitor} for overload action {name}")));
         }
         if parsed.iter().any(|(known, _)| *known == monitor) {
             return Err(at.field("name").error(format_args!("Duplicate trigger resource for overload action {name}")));

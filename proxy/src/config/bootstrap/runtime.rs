@@ -20,6 +20,7 @@ pub struct LayerConfig {
 }
 
 /// Where a layer's values come from.
+#[expect(clippy::large_enum_variant, reason = "there are a handful of them, once")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum LayerSource {
     /// The bootstrap.
@@ -65,9 +66,9 @@ pub(super) fn parse(at: At<'_>, proto: LayeredRuntime) -> Result<Vec<LayerConfig
             }
             LayerSpecifier::AdminLayer(AdminLayer {}) => {
                 if parsed.iter().any(|layer| layer.source == LayerSource::Admin) {
-                    return Err(at.error(
-                        "Too many admin layers specified in LayeredRuntime, at most one may be specified",
-                    ));
+                    return Err(
+                        at.error("Too many admin layers specified in LayeredRuntime, at most one may be specified")
+                    );
                 }
                 LayerSource::Admin
             }

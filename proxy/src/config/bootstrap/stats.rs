@@ -8,7 +8,9 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{ListStringMatcher, StringMatch
 use filters::config::{At, ConfigError};
 use filters::ledger;
 use filters::matcher::{RegexLimits, StringMatcher};
-use stats::{HistogramBuckets, NameMatcher, StatsMatcher, StoreOptions, TagOptions, TagProducer, TagSpecifier, TagValue};
+use stats::{
+    HistogramBuckets, NameMatcher, StatsMatcher, StoreOptions, TagOptions, TagProducer, TagSpecifier, TagValue,
+};
 
 ledger! {
     /// What is not implemented.
@@ -73,8 +75,12 @@ fn matcher(at: At<'_>, proto: MatcherProto, limits: RegexLimits) -> Result<Stats
     Ok(match at.required("stats_matcher", stats_matcher)? {
         stats_matcher::StatsMatcher::RejectAll(true) => StatsMatcher::RejectAll,
         stats_matcher::StatsMatcher::RejectAll(false) => StatsMatcher::AcceptAll,
-        stats_matcher::StatsMatcher::InclusionList(patterns) => StatsMatcher::Inclusion(list("inclusion_list", patterns)?),
-        stats_matcher::StatsMatcher::ExclusionList(patterns) => StatsMatcher::Exclusion(list("exclusion_list", patterns)?),
+        stats_matcher::StatsMatcher::InclusionList(patterns) => {
+            StatsMatcher::Inclusion(list("inclusion_list", patterns)?)
+        }
+        stats_matcher::StatsMatcher::ExclusionList(patterns) => {
+            StatsMatcher::Exclusion(list("exclusion_list", patterns)?)
+        }
     })
 }
 

@@ -222,11 +222,20 @@ fn bad_bootstraps_are_refused_with_their_place() {
         (listener, "node 'id' and 'cluster' are required"),
         ("{bogus: 1}", "bogus"),
         ("stats_flush_interval: 600s", "stats_flush_interval"),
-        ("{stats_flush_interval: 5s, stats_flush_on_admin: true}", "Only one of stats_flush_interval or stats_flush_on_admin"),
+        (
+            "{stats_flush_interval: 5s, stats_flush_on_admin: true}",
+            "Only one of stats_flush_interval or stats_flush_on_admin",
+        ),
         ("header_prefix: x-foo", "envoy.config.bootstrap.v3.Bootstrap.header_prefix is not supported by Legate"),
         ("layered_runtime: {layers: [{name: a, static_layer: {x: [1]}}]}", "Invalid runtime entry value for x"),
-        ("layered_runtime: {layers: [{name: a, admin_layer: {}}, {name: a, admin_layer: {}}]}", "Duplicate layer name: a"),
-        ("layered_runtime: {layers: [{name: a, admin_layer: {}}, {name: b, admin_layer: {}}]}", "Too many admin layers"),
+        (
+            "layered_runtime: {layers: [{name: a, admin_layer: {}}, {name: a, admin_layer: {}}]}",
+            "Duplicate layer name: a",
+        ),
+        (
+            "layered_runtime: {layers: [{name: a, admin_layer: {}}, {name: b, admin_layer: {}}]}",
+            "Too many admin layers",
+        ),
         ("stats_config: {stats_tags: [{tag_name: nobody}]}", "No regex specified for tag specifier"),
         ("admin: {address: {socket_address: {address: localhost, port_value: 1}}}", "malformed IP address: localhost"),
     ] {

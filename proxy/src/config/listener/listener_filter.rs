@@ -8,8 +8,8 @@ use envoy_types::pb::envoy::extensions::filters::listener as extensions;
 use filters::config::{At, ConfigError, Entry, Verdict};
 use filters::ledger;
 
-use crate::downstream::listener_filters::FilterCounter;
 use crate::config::filter_chain::{type_name, unpack};
+use crate::downstream::listener_filters::FilterCounter;
 
 /// The most of a client hello `tls_inspector` looks at when it does not say.
 const DEFAULT_MAX_CLIENT_HELLO: usize = 16 * 1024;

@@ -284,7 +284,7 @@ impl Parser<'_> {
             response: self.response(response_headers_to_add, response_headers_to_remove, at)?,
             filters: filter_level(typed_per_filter_config, at)?,
         };
-        let levels = || std::iter::once(&level).chain(inherited.levels);
+        let levels = inherited.levels;
         Ok(WeightedEntry {
             cluster,
             weight,
@@ -293,8 +293,16 @@ impl Parser<'_> {
                 Some(WeightHostRewrite::HostRewriteLiteral(host)) if !host.is_empty() => Some(host.into()),
                 _ => None,
             },
-            request_headers: MutationChain::new(levels().map(|level| &level.request), self.most_specific_wins),
-            response_headers: MutationChain::new(levels().map(|level| &level.response), self.most_specific_wins),
+            request_headers: MutationChain::new(
+                Some(&level.request),
+                levels.map(|level| &level.request),
+                self.most_specific_wins,
+            ),
+            response_headers: MutationChain::new(
+                Some(&level.response),
+                levels.map(|level| &level.response),
+                self.most_specific_wins,
+            ),
             filter_configs: FilterConfigs::new([&level.filters]),
         })
     }

@@ -13,6 +13,7 @@ fn chain(index: usize) -> Arc<FilterChain> {
         metadata: None,
         identity: 0,
         drain: crate::downstream::drain::Drain::default(),
+        service: std::sync::OnceLock::new(),
     })
 }
 

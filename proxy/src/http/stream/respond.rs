@@ -9,8 +9,8 @@ use filters::http::{ResponseHead, Version};
 
 use super::{Downstream, Stream};
 use crate::http::hygiene::mutate_response;
-use crate::overload::Action;
 use crate::http::reply::{self, LocalReply};
+use crate::overload::Action;
 
 impl<D: Downstream> Stream<'_, D> {
     /// Answers from here, to the end. Does nothing when a response has begun: the stream is aborted instead.
@@ -22,8 +22,7 @@ impl<D: Downstream> Stream<'_, D> {
         }
         let config = &self.manager.config;
         let runtime = self.manager.worker.runtime();
-        let built =
-            reply::build(reply, self.request.as_ref(), &mut self.info, config.local_reply.as_ref(), &*runtime);
+        let built = reply::build(reply, self.request.as_ref(), &mut self.info, config.local_reply.as_ref(), &*runtime);
         let mut head = built.head;
         if let Some((_, route)) = self.routed.as_ref().and_then(super::Routed::resolve) {
             route.finalize_response(&mut head, self.request.as_ref(), None, &self.info);
@@ -56,7 +55,9 @@ impl<D: Downstream> Stream<'_, D> {
             }
         }
         let drains = || {
-            manager.worker.draining() || manager.worker.overloaded(Action::DisableHttpKeepalive) || self.connection.should_close()
+            manager.worker.draining()
+                || manager.worker.overloaded(Action::DisableHttpKeepalive)
+                || self.connection.should_close()
         };
         if !self.connection.draining.get() && drains() {
             manager.stats.downstream_cx_drain_close().inc();

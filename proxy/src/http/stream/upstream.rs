@@ -13,8 +13,8 @@ use filters::http::{Headers, Known, RequestHead, ResponseHead, Version};
 use super::deadline::Expired;
 use super::exchange::{Event, Progress};
 use super::{Downstream, End, Step, Stream, upgrade_protocol};
-use crate::http::codec::Interrupt;
 use crate::config::cluster::UpstreamProtocol;
+use crate::http::codec::Interrupt;
 use crate::http::reply::LocalReply;
 use crate::http::upgrade;
 use crate::route::{ClusterName, ForwardAction, Route, RouteAction};
@@ -144,7 +144,8 @@ impl<D: Downstream> Stream<'_, D> {
     /// `upstream.maintenance_mode.<cluster>`: the operator sends a share of requests away.
     async fn maintenance(&mut self, cluster: &Rc<Cluster>) -> Step<()> {
         let runtime = self.manager.worker.runtime();
-        if !runtime.fraction(cluster.context().maintenance_key()).is_some_and(|fraction| fraction.contains(self.random)) {
+        if !runtime.fraction(cluster.context().maintenance_key()).is_some_and(|fraction| fraction.contains(self.random))
+        {
             return Ok(());
         }
         cluster.context().stats.upstream_rq_maintenance_mode().inc();
@@ -294,7 +295,11 @@ impl<D: Downstream> Stream<'_, D> {
         sent: Instant,
     ) {
         let shard = host.shard(self.manager.worker.index());
-        if head.status >= 500 { shard.rq_error.inc() } else { shard.rq_success.inc() }
+        if head.status >= 500 {
+            shard.rq_error.inc()
+        } else {
+            shard.rq_success.inc()
+        }
         self.charge(head.status);
         let granted = self.tunnel && (head.status == 101 || (200..300).contains(&head.status));
         if self.tunnel {
@@ -339,12 +344,7 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     /// The attempt came to nothing: a reply in its place, or, once a response has begun, an end.
-    async fn upstream_failed(
-        &mut self,
-        cluster: &Rc<Cluster>,
-        host: &Arc<Host>,
-        failure: UpstreamFailure,
-    ) -> Step<()> {
+    async fn upstream_failed(&mut self, cluster: &Rc<Cluster>, host: &Arc<Host>, failure: UpstreamFailure) -> Step<()> {
         let started = self.response.is_some();
         let stats = &cluster.context().stats;
         let shard = host.shard(self.manager.worker.index());

@@ -137,7 +137,8 @@ impl Http1Lease {
             return;
         }
         let sent = if data.is_empty() { Ok(()) } else { c.encoder.encode_data(data, &mut c.out) };
-        let sent = if end { sent.and_then(|()| c.encoder.finish(None, HeaderFormat::default(), &mut c.out)) } else { sent };
+        let sent =
+            if end { sent.and_then(|()| c.encoder.finish(None, HeaderFormat::default(), &mut c.out)) } else { sent };
         c.request_sent |= end;
         // A body that belies its length ends the connection; the upstream sees a cut request, not a wrong one.
         c.write_failed |= sent.is_err();

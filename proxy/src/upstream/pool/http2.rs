@@ -128,7 +128,11 @@ async fn drive(
 ) {
     let idle = {
         let Some(pool) = pool.upgrade() else { return };
-        (pool.context.config.http.common.idle_timeout, pool.context.worker.timers().alarm(), Rc::clone(pool.context.worker.timers()))
+        (
+            pool.context.config.http.common.idle_timeout,
+            pool.context.worker.timers().alarm(),
+            Rc::clone(pool.context.worker.timers()),
+        )
     };
     let (timeout, alarm, timers) = idle;
     let mut idle_since = timers.now();

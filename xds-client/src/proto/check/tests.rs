@@ -10,40 +10,20 @@ const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const ANY: &str = "type.googleapis.com/google.protobuf.Any";
 
 fn cluster() -> Cluster {
-    Cluster {
-        name: "c".into(),
-        connect_timeout: Some(Duration {
-            seconds: 1,
-            nanos: 0,
-        }),
-        ..Cluster::default()
-    }
+    Cluster { name: "c".into(), connect_timeout: Some(Duration { seconds: 1, nanos: 0 }), ..Cluster::default() }
 }
 
 fn any(type_url: &str, value: Vec<u8>) -> Any {
-    Any {
-        type_url: type_url.into(),
-        value,
-    }
+    Any { type_url: type_url.into(), value }
 }
 
 #[test]
 fn resources_are_checked_inside_a_response() {
-    let bad = Cluster {
-        name: String::new(),
-        ..cluster()
-    };
-    let resources = vec![
-        any(CLUSTER, cluster().encode_to_vec()),
-        any(CLUSTER, bad.encode_to_vec()),
-    ];
-    let response = DiscoveryResponse {
-        resources,
-        ..DiscoveryResponse::default()
-    };
+    let bad = Cluster { name: String::new(), ..cluster() };
+    let resources = vec![any(CLUSTER, cluster().encode_to_vec()), any(CLUSTER, bad.encode_to_vec())];
+    let response = DiscoveryResponse { resources, ..DiscoveryResponse::default() };
     let name = "envoy.service.discovery.v3.DiscoveryResponse";
-    let error =
-        check(name, &response.encode_to_vec(), &CheckOptions::default()).expect_err("no name");
+    let error = check(name, &response.encode_to_vec(), &CheckOptions::default()).expect_err("no name");
     assert_eq!(
         error,
         CheckError::Constraints(vec![Violation {
@@ -52,10 +32,7 @@ fn resources_are_checked_inside_a_response() {
             chain: "ClusterValidationError.Name: value length must be at least 1 characters".into(),
         }])
     );
-    let options = CheckOptions {
-        validate: false,
-        ..CheckOptions::default()
-    };
+    let options = CheckOptions { validate: false, ..CheckOptions::default() };
     assert!(check(name, &response.encode_to_vec(), &options).is_ok());
 }
 
@@ -68,37 +45,18 @@ fn unknown_fields_are_found_at_any_depth() {
     outer.push(1);
     let report = check(ANY, &outer, &CheckOptions::default()).expect("tolerated");
     assert_eq!(report.unknown_field_count, 2);
-    let paths: Vec<_> = report
-        .unknown_fields
-        .iter()
-        .map(|field| (field.path.as_str(), field.message.as_str()))
-        .collect();
-    assert_eq!(
-        paths,
-        [
-            ("99", "google.protobuf.Any"),
-            ("12345", "envoy.config.cluster.v3.Cluster")
-        ]
-    );
+    let paths: Vec<_> =
+        report.unknown_fields.iter().map(|field| (field.path.as_str(), field.message.as_str())).collect();
+    assert_eq!(paths, [("99", "google.protobuf.Any"), ("12345", "envoy.config.cluster.v3.Cluster")]);
 
-    let options = CheckOptions {
-        unknown_fields: UnknownFields::Reject,
-        ..CheckOptions::default()
-    };
-    let error = check(ANY, &outer, &options)
-        .expect_err("rejected")
-        .to_string();
-    assert!(error.contains("(type envoy.config.cluster.v3.Cluster with unknown field set {12345}) has unknown fields"), "{error}");
-    let options = CheckOptions {
-        unknown_fields: UnknownFields::Ignore,
-        ..options
-    };
-    assert_eq!(
-        check(ANY, &outer, &options)
-            .expect("ignored")
-            .unknown_field_count,
-        0
+    let options = CheckOptions { unknown_fields: UnknownFields::Reject, ..CheckOptions::default() };
+    let error = check(ANY, &outer, &options).expect_err("rejected").to_string();
+    assert!(
+        error.contains("(type envoy.config.cluster.v3.Cluster with unknown field set {12345}) has unknown fields"),
+        "{error}"
     );
+    let options = CheckOptions { unknown_fields: UnknownFields::Ignore, ..options };
+    assert_eq!(check(ANY, &outer, &options).expect("ignored").unknown_field_count, 0);
 }
 
 #[test]
@@ -128,13 +86,8 @@ fn nesting_ends_in_an_error() {
     for _ in 0..5000 {
         nested = any(ANY, nested.encode_to_vec());
     }
-    let error = check(ANY, &nested.encode_to_vec(), &CheckOptions::default())
-        .expect_err("too deep")
-        .to_string();
-    assert!(
-        error.contains("google.protobuf.Any is nested too deep"),
-        "{error}"
-    );
+    let error = check(ANY, &nested.encode_to_vec(), &CheckOptions::default()).expect_err("too deep").to_string();
+    assert!(error.contains("google.protobuf.Any is nested too deep"), "{error}");
 
     // Values in lists in values
     let mut value = vec![0x08, 0];
@@ -144,9 +97,7 @@ fn nesting_ends_in_an_error() {
         value.clear();
         write::bytes(6, &list, &mut value);
     }
-    let error = check("google.protobuf.Value", &value, &CheckOptions::default())
-        .expect_err("too deep")
-        .to_string();
+    let error = check("google.protobuf.Value", &value, &CheckOptions::default()).expect_err("too deep").to_string();
     assert!(error.contains("messages are nested too deep"), "{error}");
     assert!(super::super::to_json("google.protobuf.Value", &value, &Default::default()).is_err());
 }
@@ -182,20 +133,12 @@ fn the_deepest_message_fits_the_stack() {
             bytes = wrap(&bytes);
         }
         let run = move || {
-            let options = CheckOptions {
-                validate: false,
-                ..CheckOptions::default()
-            };
+            let options = CheckOptions { validate: false, ..CheckOptions::default() };
             let checked = check(MATCHER, &bytes, &options).is_ok();
             let _ = super::super::to_json(MATCHER, &bytes, &Default::default());
             checked
         };
-        std::thread::Builder::new()
-            .stack_size(2 << 20)
-            .spawn(run)
-            .expect("a thread")
-            .join()
-            .expect("no overflow")
+        std::thread::Builder::new().stack_size(2 << 20).spawn(run).expect("a thread").join().expect("no overflow")
     };
     assert!(outcome(20));
     assert!(outcome(30));
@@ -208,22 +151,13 @@ fn parts_of_a_message_are_judged_together() {
     let admin = |socket_address: &[u8]| {
         let mut bytes = Vec::new();
         write::nested(12, &mut bytes, |out| {
-            write::nested(3, out, |out| {
-                write::nested(1, out, |out| out.extend_from_slice(socket_address))
-            });
+            write::nested(3, out, |out| write::nested(1, out, |out| out.extend_from_slice(socket_address)));
         });
         bytes
     };
     let (address, port) = (admin(&[0x12, 1, b'a']), admin(&[0x18, 1]));
-    let faults = |bytes: &[u8]| match check(
-        "envoy.config.bootstrap.v3.Bootstrap",
-        bytes,
-        &CheckOptions::default(),
-    ) {
-        Err(CheckError::Constraints(violations)) => violations
-            .into_iter()
-            .map(|violation| violation.path)
-            .collect(),
+    let faults = |bytes: &[u8]| match check("envoy.config.bootstrap.v3.Bootstrap", bytes, &CheckOptions::default()) {
+        Err(CheckError::Constraints(violations)) => violations.into_iter().map(|violation| violation.path).collect(),
         Ok(_) => Vec::new(),
         Err(other) => panic!("{other}"),
     };
@@ -250,12 +184,7 @@ fn deprecated_features_are_named() {
         name,
         &Default::default(),
     );
-    let report = check(
-        name,
-        listening.expect("valid").bytes(),
-        &CheckOptions::default(),
-    )
-    .expect("valid");
+    let report = check(name, listening.expect("valid").bytes(), &CheckOptions::default()).expect("valid");
     assert_eq!(
         report.deprecated,
         [Deprecated {
@@ -270,73 +199,49 @@ fn deprecated_features_are_named() {
 #[test]
 fn typed_structs_are_checked_as_what_they_stand_for() {
     let text = |value: &str| {
-        format!(
-            "{{'@type': t/xds.type.v3.TypedStruct, type_url: t/envoy.config.cluster.v3.Cluster, value: {value}}}"
-        )
+        format!("{{'@type': t/xds.type.v3.TypedStruct, type_url: t/envoy.config.cluster.v3.Cluster, value: {value}}}")
     };
     let load = |value: &str| {
-        super::super::load(
-            text(value).as_bytes(),
-            super::super::Format::Yaml,
-            ANY,
-            &Default::default(),
-        )
-        .expect("valid")
+        super::super::load(text(value).as_bytes(), super::super::Format::Yaml, ANY, &Default::default()).expect("valid")
     };
     let options = CheckOptions::default();
-    assert!(
-        check(
-            ANY,
-            load("{name: a, connect_timeout: 5s}").bytes(),
-            &options
-        )
-        .is_ok()
-    );
+    assert!(check(ANY, load("{name: a, connect_timeout: 5s}").bytes(), &options).is_ok());
     let report = check(ANY, load("{name: a, foo: 1}").bytes(), &options).expect("tolerated");
     assert_eq!(report.unknown_fields[0].path, "foo");
     for (value, fault) in [
-        (
-            "{connect_timeout: 5s}",
-            "ClusterValidationError.Name: value length must be at least 1",
-        ),
+        ("{connect_timeout: 5s}", "ClusterValidationError.Name: value length must be at least 1"),
         ("{name: 5}", "expected a string, found a number"),
-        (
-            "{name: a, connect_timeout: x}",
-            "duration must start with an integer",
-        ),
+        ("{name: a, connect_timeout: x}", "duration must start with an integer"),
     ] {
-        let error = check(ANY, load(value).bytes(), &options)
-            .expect_err(value)
-            .to_string();
+        let error = check(ANY, load(value).bytes(), &options).expect_err(value).to_string();
         assert!(error.contains(fault), "{error}");
     }
     let any = Any::decode(load("{name: a}").bytes()).expect("an any");
     let (url, bytes) = super::super::unwrap_typed_struct(&any.type_url, &any.value).expect("known");
-    assert_eq!(
-        (url.as_str(), bytes),
-        ("t/envoy.config.cluster.v3.Cluster", vec![0x0a, 1, b'a'])
-    );
+    assert_eq!((url.as_str(), bytes), ("t/envoy.config.cluster.v3.Cluster", vec![0x0a, 1, b'a']));
 }
 
 #[test]
 fn numbers_lists_and_maps_have_rules() {
-    let enumeration = Cluster {
-        lb_policy: 77,
-        cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(-1)),
-        ..cluster()
-    };
-    match check(
-        CLUSTER,
-        &enumeration.encode_to_vec(),
-        &CheckOptions::default(),
-    ) {
+    let enumeration =
+        Cluster { lb_policy: 77, cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(-1)), ..cluster() };
+    match check(CLUSTER, &enumeration.encode_to_vec(), &CheckOptions::default()) {
         Err(CheckError::Constraints(violations)) => {
-            let paths: Vec<_> = violations
-                .iter()
-                .map(|violation| violation.path.as_str())
-                .collect();
+            let paths: Vec<_> = violations.iter().map(|violation| violation.path.as_str()).collect();
             assert_eq!(paths, ["type", "lb_policy"]);
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_required_member_of_a_oneof_may_be_absent() {
+    use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
+    use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+    let verdict = |matcher: StringMatcher| {
+        check("envoy.type.matcher.v3.StringMatcher", &matcher.encode_to_vec(), &CheckOptions::default()).map(|_| ())
+    };
+    let prefix = StringMatcher { match_pattern: Some(MatchPattern::Prefix("a".into())), ignore_case: false };
+    assert_eq!(verdict(prefix), Ok(()), "`safe_regex` is required only where it is the chosen member");
+    assert!(matches!(verdict(StringMatcher::default()), Err(CheckError::Constraints(_))), "one of them must be set");
 }

@@ -12,21 +12,17 @@ use crate::proto::schema::{FieldSchema, Kind, MessageSchema, Presence, Scalar, W
 
 impl Checker<'_> {
     /// A field that is not repeated; `raw` is `None` when it is absent.
-    pub(super) fn rules_of_single(
-        &mut self,
-        field: &'static FieldSchema,
-        raw: Option<Raw<'_>>,
-        path: &Path<'_>,
-    ) {
+    pub(super) fn rules_of_single(&mut self, field: &'static FieldSchema, raw: Option<Raw<'_>>, path: &Path<'_>) {
         let Some(rules) = field.rules.as_deref().filter(|_| self.options.validate) else {
             return;
         };
         match (raw, field.presence) {
             (Some(raw), _) => self.rules_of_value(field, rules, raw, path),
-            (None, Presence::Implicit) => {
-                self.rules_of_value(field, rules, field.kind.default_raw(), path)
+            (None, Presence::Implicit) => self.rules_of_value(field, rules, field.kind.default_raw(), path),
+            // A member of a oneof may be absent: another one may be set.
+            (None, _) if rules.required && field.oneof.is_none() => {
+                self.violation(path, "value is required".to_owned());
             }
-            (None, _) if rules.required => self.violation(path, "value is required".to_owned()),
             (None, _) => {}
         }
     }
@@ -100,31 +96,21 @@ impl Checker<'_> {
             Some(RuleKind::Map(rules)) => Some(&**rules),
             _ => None,
         };
-        if let Some(reason) = rules
-            .filter(|rules| !met.is_empty() || !rules.ignore_empty)
-            .and_then(|rules| rules.check(met.len()))
+        if let Some(reason) =
+            rules.filter(|rules| !met.is_empty() || !rules.ignore_empty).and_then(|rules| rules.check(met.len()))
         {
             self.violation(path, reason);
         }
-        let (Some(key_field), Some(value_field)) =
-            (entry.field_by_number(1), entry.field_by_number(2))
-        else {
+        let (Some(key_field), Some(value_field)) = (entry.field_by_number(1), entry.field_by_number(2)) else {
             return Ok(());
         };
-        let depth = depth
-            .message()
-            .map_err(|reason| Stop::new(schema, path, reason))?;
+        let depth = depth.message().map_err(|reason| Stop::new(schema, path, reason))?;
         for met in met {
             let Raw::Bytes(bytes) = met.raw else { continue };
             let occurrences = self.scan(entry, bytes, path)?;
-            let (mut key, mut value) =
-                (key_field.kind.default_raw(), value_field.kind.default_raw());
+            let (mut key, mut value) = (key_field.kind.default_raw(), value_field.kind.default_raw());
             for occurrence in &occurrences {
-                match entry
-                    .fields
-                    .get(usize::from(occurrence.field))
-                    .map(|field| field.number)
-                {
+                match entry.fields.get(usize::from(occurrence.field)).map(|field| field.number) {
                     Some(1) => key = occurrence.raw,
                     Some(2) => value = occurrence.raw,
                     _ => {}
@@ -139,26 +125,13 @@ impl Checker<'_> {
             if let Some(values) = values {
                 self.rules_of_value(value_field, values, value, &path);
             }
-            self.value(
-                entry,
-                value_field,
-                value,
-                values.is_some_and(|values| values.skip),
-                &path,
-                depth,
-            )?;
+            self.value(entry, value_field, value, values.is_some_and(|values| values.skip), &path, depth)?;
         }
         Ok(())
     }
 
     /// A value that is there.
-    fn rules_of_value(
-        &mut self,
-        field: &'static FieldSchema,
-        rules: &Rules,
-        raw: Raw<'_>,
-        path: &Path<'_>,
-    ) {
+    fn rules_of_value(&mut self, field: &'static FieldSchema, rules: &Rules, raw: Raw<'_>, path: &Path<'_>) {
         let fault = match (field.message(), raw) {
             (Some(message), Raw::Bytes(bytes)) => message_fault(message, rules, bytes),
             _ => scalar_fault(field, rules, raw),
@@ -176,16 +149,10 @@ fn scalar_fault(field: &'static FieldSchema, rules: &Rules, raw: Raw<'_>) -> Opt
             (*constant != value).then(|| format!("value must equal {constant}"))
         }
         (RuleKind::Enum(rules), Some(Scalar::Enum(number)), _) => {
-            let defined = || {
-                field
-                    .enumeration()
-                    .is_some_and(|enumeration| enumeration.by_number(number).is_some())
-            };
+            let defined = || field.enumeration().is_some_and(|enumeration| enumeration.by_number(number).is_some());
             rules.check(number, defined)
         }
-        (RuleKind::String(rules), _, Raw::Bytes(bytes)) => {
-            rules.check(std::str::from_utf8(bytes).ok()?)
-        }
+        (RuleKind::String(rules), _, Raw::Bytes(bytes)) => rules.check(std::str::from_utf8(bytes).ok()?),
         (RuleKind::Bytes(rules), _, Raw::Bytes(bytes)) => rules.check(bytes),
         _ => None,
     }
@@ -221,10 +188,7 @@ fn message_fault(message: &'static MessageSchema, rules: &Rules, bytes: &[u8]) -
 
 /// The parts of a `Duration` or a `Timestamp`.
 pub(crate) fn span(bytes: &[u8]) -> Option<Span> {
-    let mut span = Span {
-        seconds: 0,
-        nanos: 0,
-    };
+    let mut span = Span { seconds: 0, nanos: 0 };
     each(bytes, |number, raw| {
         match (number, raw) {
             (1, Raw::Varint(value)) => span.seconds = value as i64,

@@ -6,15 +6,7 @@ use crate::proto::{CheckError, CheckOptions, CheckReport, JsonOptions, check, to
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
 fn yaml(text: &str) -> Result<Document, Diagnostics> {
-    load(
-        text.as_bytes(),
-        Format::Yaml,
-        BOOTSTRAP,
-        &LoadOptions {
-            source: "b.yaml",
-            ..LoadOptions::default()
-        },
-    )
+    load(text.as_bytes(), Format::Yaml, BOOTSTRAP, &LoadOptions { source: "b.yaml", ..LoadOptions::default() })
 }
 
 fn errors(text: &str) -> String {
@@ -22,11 +14,7 @@ fn errors(text: &str) -> String {
 }
 
 fn checked(text: &str) -> Result<CheckReport, CheckError> {
-    check(
-        BOOTSTRAP,
-        yaml(text).expect(text).bytes(),
-        &CheckOptions::default(),
-    )
+    check(BOOTSTRAP, yaml(text).expect(text).bytes(), &CheckOptions::default())
 }
 
 fn json(document: &Document) -> serde_json::Value {
@@ -52,13 +40,7 @@ fn a_bootstrap_in_yaml_becomes_the_message() {
     let bootstrap: Bootstrap = document.decode().expect("own bytes");
     let cluster = &bootstrap.static_resources.expect("resources").clusters[0];
     assert_eq!(cluster.name, "c");
-    assert_eq!(
-        cluster
-            .connect_timeout
-            .as_ref()
-            .map(|timeout| timeout.nanos),
-        Some(250_000_000)
-    );
+    assert_eq!(cluster.connect_timeout.as_ref().map(|timeout| timeout.nanos), Some(250_000_000));
     assert_eq!(
         json(&document),
         serde_json::json!({
@@ -77,23 +59,11 @@ fn errors_name_field_and_place() {
             "node: {ide: 1}",
             "(did you mean 'id'?): Protobuf message (type envoy.config.core.v3.Node) has unknown fields",
         ),
-        (
-            "node:\n  id: [1]",
-            "b.yaml:2:7: node.id: Unable to parse JSON as proto: expected a string, found a list",
-        ),
-        (
-            "node: {id: 5}",
-            "node.id: Unable to parse JSON as proto: expected a string, found a number",
-        ),
+        ("node:\n  id: [1]", "b.yaml:2:7: node.id: Unable to parse JSON as proto: expected a string, found a list"),
+        ("node: {id: 5}", "node.id: Unable to parse JSON as proto: expected a string, found a number"),
         ("node: {id: a, id: b}", "b.yaml:1:15: duplicate key 'id'"),
-        (
-            "node: {id: a}\nnode: {id: b}",
-            "b.yaml:2:1: duplicate key 'node'",
-        ),
-        (
-            "node: {userAgentName: a, user_agent_name: b}",
-            "'user_agent_name' has already been set",
-        ),
+        ("node: {id: a}\nnode: {id: b}", "b.yaml:2:1: duplicate key 'node'"),
+        ("node: {userAgentName: a, user_agent_name: b}", "'user_agent_name' has already been set"),
         (
             "static_resources: {clusters: [{type: STATIC, cluster_type: {name: b}}]}",
             "'cluster_type' has already been set",
@@ -103,65 +73,40 @@ fn errors_name_field_and_place() {
             "static_resources.clusters[0].connect_timeout: Unable to parse JSON as proto: duration must start with an \
              integer: 'hello'",
         ),
-        (
-            "static_resources: {clusters: [{lb_policy: FOO}]}",
-            "clusters[0].lb_policy: unknown enum value: 'FOO'",
-        ),
+        ("static_resources: {clusters: [{lb_policy: FOO}]}", "clusters[0].lb_policy: unknown enum value: 'FOO'"),
         (
             "admin: {address: {socket_address: {port_value: 99999999999}}}",
             "port_value: Unable to parse JSON as proto: integer out of range: '99999999999'",
         ),
-        (
-            "admin: {address: {socket_address: {port_value: -1}}}",
-            "integer out of range",
-        ),
+        ("admin: {address: {socket_address: {port_value: -1}}}", "integer out of range"),
         (
             "admin: {address: {socket_address: {port_value: 1.5}}}",
             "expected integer, but JSON number had fractional part",
         ),
-        (
-            "stats_sinks: 5",
-            "stats_sinks[0]: Unable to parse JSON as proto: expected an object, found a number",
-        ),
+        ("stats_sinks: 5", "stats_sinks[0]: Unable to parse JSON as proto: expected an object, found a number"),
         ("[1]", "expected an object, found a list"),
         ("5", "Unable to convert YAML as JSON"),
         ("", "the document is empty"),
         ("a: b: c", "not YAML"),
         ("node: {id: !foo a}", "the tag '!foo' is not supported"),
-        (
-            "node: {id: a}\n---\nnode: {}",
-            "more than one YAML document",
-        ),
-        (
-            "node: &a {id: *a}",
-            "an alias refers to a node it is part of",
-        ),
+        ("node: {id: a}\n---\nnode: {}", "more than one YAML document"),
+        ("node: &a {id: *a}", "an alias refers to a node it is part of"),
         ("a: &x {id: 1}\nnode: {<<: *x}", "no such field: '<<'"),
     ] {
         let found = errors(text);
-        assert!(
-            found.contains(expected),
-            "{text}\nfound:    {found}\nexpected: {expected}"
-        );
+        assert!(found.contains(expected), "{text}\nfound:    {found}\nexpected: {expected}");
     }
 }
 
 #[test]
 fn every_error_of_a_document_is_reported() {
-    assert_eq!(
-        yaml("foo: 1\nnode: {bar: 2, id: []}")
-            .expect_err("three errors")
-            .0
-            .len(),
-        3
-    );
+    assert_eq!(yaml("foo: 1\nnode: {bar: 2, id: []}").expect_err("three errors").0.len(), 3);
 }
 
 #[test]
 fn errors_inside_any_have_the_whole_path() {
-    let text = listener(
-        "{'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, clustr: b}",
-    );
+    let text =
+        listener("{'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, clustr: b}");
     assert!(
         errors(&text).contains(
             "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.clustr: no such field: 'clustr' \
@@ -170,53 +115,27 @@ fn errors_inside_any_have_the_whole_path() {
         "{}",
         errors(&text)
     );
-    assert!(
-        errors(&listener("{stat_prefix: a}"))
-            .contains("typed_config: missing @type in google.protobuf.Any")
-    );
+    assert!(errors(&listener("{stat_prefix: a}")).contains("typed_config: missing @type in google.protobuf.Any"));
 }
 
 #[test]
 fn an_unknown_extension_is_no_parse_error() {
-    let document = yaml(&listener("{'@type': type.googleapis.com/foo.Bar, x: 1}"))
-        .expect("for others to refuse");
+    let document = yaml(&listener("{'@type': type.googleapis.com/foo.Bar, x: 1}")).expect("for others to refuse");
     let path = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config";
-    let expected = [UnknownType {
-        path: path.into(),
-        type_url: "type.googleapis.com/foo.Bar".into(),
-    }];
+    let expected = [UnknownType { path: path.into(), type_url: "type.googleapis.com/foo.Bar".into() }];
     assert_eq!(document.unknown_types(), expected);
-    let report =
-        check(BOOTSTRAP, document.bytes(), &CheckOptions::default()).expect("not an error");
+    let report = check(BOOTSTRAP, document.bytes(), &CheckOptions::default()).expect("not an error");
     assert_eq!(report.unknown_types, expected);
 }
 
 #[test]
 fn unknown_fields_can_be_tolerated() {
-    let options = LoadOptions {
-        source: "b",
-        unknown_fields: UnknownFields::Warn,
-    };
-    let document = load(
-        b"{node: {id: a, foo: 1}}",
-        Format::Yaml,
-        BOOTSTRAP,
-        &options,
-    )
-    .expect("tolerated");
+    let options = LoadOptions { source: "b", unknown_fields: UnknownFields::Warn };
+    let document = load(b"{node: {id: a, foo: 1}}", Format::Yaml, BOOTSTRAP, &options).expect("tolerated");
     assert_eq!(document.unknown_fields().len(), 1);
     assert_eq!(document.unknown_fields()[0].path, "node.foo");
-    let options = LoadOptions {
-        unknown_fields: UnknownFields::Ignore,
-        ..options
-    };
-    let document = load(
-        b"{node: {id: a, foo: 1}}",
-        Format::Yaml,
-        BOOTSTRAP,
-        &options,
-    )
-    .expect("tolerated");
+    let options = LoadOptions { unknown_fields: UnknownFields::Ignore, ..options };
+    let document = load(b"{node: {id: a, foo: 1}}", Format::Yaml, BOOTSTRAP, &options).expect("tolerated");
     assert_eq!(document.unknown_fields(), []);
 }
 
@@ -235,18 +154,12 @@ fn any_of_well_known_types() {
             r#"{"@type": "t/google.protobuf.UInt64Value", "value": 5}"#,
             r#"{"@type":"t/google.protobuf.UInt64Value","value":"5"}"#,
         ),
-        (
-            r#"{"@type": "t/google.protobuf.Empty"}"#,
-            r#"{"@type":"t/google.protobuf.Empty"}"#,
-        ),
+        (r#"{"@type": "t/google.protobuf.Empty"}"#, r#"{"@type":"t/google.protobuf.Empty"}"#),
         (
             r#"{"@type": "t/google.protobuf.Any", "value": {"@type": "t/google.protobuf.BoolValue", "value": true}}"#,
             r#"{"@type":"t/google.protobuf.Any","value":{"@type":"t/google.protobuf.BoolValue","value":true}}"#,
         ),
-        (
-            r#"{"@type": "t/un.known", "value": "AQI="}"#,
-            r#"{"@type":"t/un.known","value":"AQI="}"#,
-        ),
+        (r#"{"@type": "t/un.known", "value": "AQI="}"#, r#"{"@type":"t/un.known","value":"AQI="}"#),
         (r#"{}"#, r#"{}"#),
     ] {
         let document = yaml(&listener(written)).expect(written);
@@ -264,55 +177,30 @@ fn bombs_are_cut_off() {
         let list = vec![format!("*a{below}"); 10].join(", ");
         bomb.push_str(&format!("a{level}: &a{level} [{list}]\n"));
     }
-    assert!(
-        errors(&bomb).contains("aliases stand for more than"),
-        "{}",
-        errors(&bomb)
-    );
+    assert!(errors(&bomb).contains("aliases stand for more than"), "{}", errors(&bomb));
     for (open, close) in [("[", "]"), ("{a: ", "}")] {
         for depth in [200, 5000, 100_000] {
-            let text = format!(
-                "node: {{metadata: {}{}}}",
-                open.repeat(depth),
-                close.repeat(depth)
-            );
+            let text = format!("node: {{metadata: {}{}}}", open.repeat(depth), close.repeat(depth));
             assert!(yaml(&text).is_err(), "{open} {depth}");
         }
     }
-    let block: String = (0..300)
-        .map(|depth| format!("{}a:\n", " ".repeat(depth)))
-        .collect();
-    assert!(
-        errors(&block).contains("nested deeper than"),
-        "{}",
-        errors(&block)
-    );
+    let block: String = (0..300).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    assert!(errors(&block).contains("nested deeper than"), "{}", errors(&block));
     let any = "{'@type': t/google.protobuf.Any, value: ";
     let text = listener(&format!("{}{{}}{}", any.repeat(40), "}".repeat(40)));
-    assert!(
-        errors(&text).contains("google.protobuf.Any is nested too deep"),
-        "{}",
-        errors(&text)
-    );
+    assert!(errors(&text).contains("google.protobuf.Any is nested too deep"), "{}", errors(&text));
 }
 
 #[test]
 fn anchors_can_be_kept_under_an_ignored_key() {
-    let document =
-        yaml("!ignore anchors: &node {id: \"1\", cluster: c}\nnode: *node").expect("as Envoy");
-    assert_eq!(
-        json(&document),
-        serde_json::json!({"node": {"id": "1", "cluster": "c"}})
-    );
+    let document = yaml("!ignore anchors: &node {id: \"1\", cluster: c}\nnode: *node").expect("as Envoy");
+    assert_eq!(json(&document), serde_json::json!({"node": {"id": "1", "cluster": "c"}}));
 }
 
 #[test]
 fn an_overlay_merges() {
-    let mut document = yaml("node: {id: a, cluster: b}\nstatic_resources: {clusters: [{name: x}]}")
-        .expect("valid");
-    document.merge(
-        yaml("node: {id: z}\nstatic_resources: {clusters: [{name: second}]}").expect("valid"),
-    );
+    let mut document = yaml("node: {id: a, cluster: b}\nstatic_resources: {clusters: [{name: x}]}").expect("valid");
+    document.merge(yaml("node: {id: z}\nstatic_resources: {clusters: [{name: second}]}").expect("valid"));
     assert_eq!(
         json(&document),
         serde_json::json!({
@@ -321,52 +209,23 @@ fn an_overlay_merges() {
         })
     );
     let bootstrap: Bootstrap = document.decode().expect("own bytes");
-    assert_eq!(
-        bootstrap.static_resources.expect("resources").clusters[1].name,
-        "second"
-    );
+    assert_eq!(bootstrap.static_resources.expect("resources").clusters[1].name, "second");
 }
 
 #[test]
 fn fields_are_found_again() {
-    let mut document = yaml(
-        "node: {id: a}\nstatic_resources:\n  clusters:\n  - name: x\n  - connectTimeout: 1s\n",
-    )
-    .expect("valid");
-    let at = |document: &Document, path: &str| {
-        document
-            .locate(path)
-            .map(|at| (at.source.to_string(), at.position.line))
-    };
-    assert_eq!(
-        at(&document, "static_resources.clusters[1].connect_timeout"),
-        Some(("b.yaml".into(), 5))
-    );
-    assert_eq!(
-        at(&document, "static_resources.clusters[0].lb_policy"),
-        Some(("b.yaml".into(), 4))
-    );
-    let over = LoadOptions {
-        source: "--config-yaml",
-        ..LoadOptions::default()
-    };
+    let mut document =
+        yaml("node: {id: a}\nstatic_resources:\n  clusters:\n  - name: x\n  - connectTimeout: 1s\n").expect("valid");
+    let at =
+        |document: &Document, path: &str| document.locate(path).map(|at| (at.source.to_string(), at.position.line));
+    assert_eq!(at(&document, "static_resources.clusters[1].connect_timeout"), Some(("b.yaml".into(), 5)));
+    assert_eq!(at(&document, "static_resources.clusters[0].lb_policy"), Some(("b.yaml".into(), 4)));
+    let over = LoadOptions { source: "--config-yaml", ..LoadOptions::default() };
     document.merge(
-        load(
-            b"\n{static_resources: {clusters: [{name: second}]}}",
-            Format::Yaml,
-            BOOTSTRAP,
-            &over,
-        )
-        .expect("valid"),
+        load(b"\n{static_resources: {clusters: [{name: second}]}}", Format::Yaml, BOOTSTRAP, &over).expect("valid"),
     );
-    assert_eq!(
-        at(&document, "static_resources.clusters[2].name"),
-        Some(("--config-yaml".into(), 2))
-    );
-    assert_eq!(
-        at(&document, "static_resources.clusters[1].connect_timeout"),
-        Some(("b.yaml".into(), 5))
-    );
+    assert_eq!(at(&document, "static_resources.clusters[2].name"), Some(("--config-yaml".into(), 2)));
+    assert_eq!(at(&document, "static_resources.clusters[1].connect_timeout"), Some(("b.yaml".into(), 5)));
     assert_eq!(at(&document, "node.id"), Some(("b.yaml".into(), 1)));
 }
 
@@ -374,17 +233,10 @@ fn fields_are_found_again() {
 fn secrets_are_not_quoted() {
     let secret = "envoy.extensions.transport_sockets.tls.v3.Secret";
     let text = b"{name: a, tls_certificate: {password: {inline_bytes: 'hunter2!'}}}";
-    let error = load(text, Format::Yaml, secret, &LoadOptions::default())
-        .expect_err("not base64")
-        .to_string();
-    assert!(
-        error.contains("corrupt base64") && !error.contains("hunter2"),
-        "{error}"
-    );
+    let error = load(text, Format::Yaml, secret, &LoadOptions::default()).expect_err("not base64").to_string();
+    assert!(error.contains("corrupt base64") && !error.contains("hunter2"), "{error}");
     let text = b"{name: a, tls_certificate: {certificate_chain: {inline_bytes: 'hunter2!'}}}";
-    let error = load(text, Format::Yaml, secret, &LoadOptions::default())
-        .expect_err("not base64")
-        .to_string();
+    let error = load(text, Format::Yaml, secret, &LoadOptions::default()).expect_err("not base64").to_string();
     assert!(error.contains("hunter2"), "{error}");
 }
 
@@ -392,49 +244,28 @@ fn secrets_are_not_quoted() {
 fn the_same_in_json() {
     let json = br#"{"node": {"id": "\u00e9\ud83d\ude00"}, "static_resources": {"clusters": [{"name": "c", "connect_timeout": "1s"}]}}"#;
     let document = load(json, Format::Json, BOOTSTRAP, &LoadOptions::default()).expect("valid");
-    let same =
-        yaml("node: {id: é😀}\nstatic_resources: {clusters: [{name: c, connect_timeout: 1s}]}")
-            .expect("valid");
+    let same = yaml("node: {id: é😀}\nstatic_resources: {clusters: [{name: c, connect_timeout: 1s}]}").expect("valid");
     assert_eq!(document.bytes(), same.bytes());
     for (text, expected) in [
-        (
-            &br#"{"node": {"id": "a", "id": "b"}}"#[..],
-            "1:22: duplicate key 'id'",
-        ),
-        (
-            b"{\"node\": {\n\"id\": 5}}",
-            "2:7: node.id: Unable to parse JSON as proto: expected a string",
-        ),
+        (&br#"{"node": {"id": "a", "id": "b"}}"#[..], "1:22: duplicate key 'id'"),
+        (b"{\"node\": {\n\"id\": 5}}", "2:7: node.id: Unable to parse JSON as proto: expected a string"),
         (b"{\"a\": 1,}", "not JSON"),
         (b"{} x", "text after the end"),
         (b"{\"node\": ", "cut short"),
         (b"\xff", "not UTF-8"),
     ] {
-        let found = load(text, Format::Json, BOOTSTRAP, &LoadOptions::default())
-            .expect_err("invalid")
-            .to_string();
+        let found = load(text, Format::Json, BOOTSTRAP, &LoadOptions::default()).expect_err("invalid").to_string();
         assert!(found.contains(expected), "{found} / {expected}");
     }
 }
 
 #[test]
 fn text_format_is_refused_by_name() {
-    let found = load(b"node {}", Format::Text, BOOTSTRAP, &LoadOptions::default())
-        .expect_err("refused")
-        .to_string();
+    let found = load(b"node {}", Format::Text, BOOTSTRAP, &LoadOptions::default()).expect_err("refused").to_string();
     assert!(found.contains("text format is not supported"));
-    assert_eq!(
-        Format::of_path(std::path::Path::new("/etc/a.YAML")),
-        Format::Yaml
-    );
-    assert_eq!(
-        Format::of_path(std::path::Path::new("/etc/a.pb_text")),
-        Format::Text
-    );
-    assert_eq!(
-        Format::of_path(std::path::Path::new("/etc/a")),
-        Format::Json
-    );
+    assert_eq!(Format::of_path(std::path::Path::new("/etc/a.YAML")), Format::Yaml);
+    assert_eq!(Format::of_path(std::path::Path::new("/etc/a.pb_text")), Format::Text);
+    assert_eq!(Format::of_path(std::path::Path::new("/etc/a")), Format::Json);
 }
 
 /// Chains as the real Envoy 1.40 prints them for the same documents.

@@ -7,13 +7,7 @@ fn fault(text: &str) -> String {
 
 #[test]
 fn what_is_json() {
-    for text in [
-        "{}",
-        "[]",
-        " [1, -0.5e+3, 1E5, true, false, null, \"a\\u0041\\n\"] ",
-        "{\"a\": {\"b\": []}}",
-        "5",
-    ] {
+    for text in ["{}", "[]", " [1, -0.5e+3, 1E5, true, false, null, \"a\\u0041\\n\"] ", "{\"a\": {\"b\": []}}", "5"] {
         assert!(parse(text).is_ok(), "{text}");
     }
 }
@@ -40,9 +34,6 @@ fn what_is_not() {
         assert!(found.contains(expected), "{text}: {found}");
     }
     for deep in [101, 100_000] {
-        assert!(
-            fault(&"[".repeat(deep)).contains("nested deeper than 100"),
-            "{deep}"
-        );
+        assert!(fault(&"[".repeat(deep)).contains("nested deeper than 100"), "{deep}");
     }
 }

@@ -13,13 +13,7 @@ use crate::proto::scalar;
 use crate::proto::schema::{MessageSchema, WellKnown};
 
 impl Encoder<'_> {
-    pub(super) fn well_known(
-        &mut self,
-        schema: &'static MessageSchema,
-        node: &Node,
-        at: At<'_>,
-        out: &mut Vec<u8>,
-    ) {
+    pub(super) fn well_known(&mut self, schema: &'static MessageSchema, node: &Node, at: At<'_>, out: &mut Vec<u8>) {
         match schema.well_known {
             WellKnown::Any => self.any(node, at, out),
             WellKnown::Struct => self.structure(node, at, out),
@@ -30,10 +24,7 @@ impl Encoder<'_> {
             WellKnown::FieldMask => self.field_mask(node, at, out),
             WellKnown::Wrapper => {
                 // Null is the absence of a wrapper; in a list of wrappers it is an empty one.
-                if let Some(field) = schema
-                    .field_by_number(1)
-                    .filter(|_| !matches!(node.value, Value::Null))
-                {
+                if let Some(field) = schema.field_by_number(1).filter(|_| !matches!(node.value, Value::Null)) {
                     self.single(field, node, at, false, out);
                 }
             }
@@ -49,11 +40,7 @@ impl Encoder<'_> {
             return;
         }
         let Some((_, type_node)) = pairs.iter().find(|(key, _)| &*key.name == "@type") else {
-            return self.error(
-                node.position,
-                at.path,
-                "missing @type in google.protobuf.Any",
-            );
+            return self.error(node.position, at.path, "missing @type in google.protobuf.Any");
         };
         let Value::String(type_url) = &type_node.value else {
             return self.mismatch(type_node, at.path, "a type URL");
@@ -66,15 +53,9 @@ impl Encoder<'_> {
             return self.error(type_node.position, at.path, "@type is empty");
         }
         write::bytes(1, type_url.as_bytes(), out);
-        let packed = Packed {
-            type_url,
-            value: &[],
-        };
+        let packed = Packed { type_url, value: &[] };
         let Some(schema) = packed.schema() else {
-            self.unknown_types.push(UnknownType {
-                path: at.path.to_string(),
-                type_url: type_url.to_string(),
-            });
+            self.unknown_types.push(UnknownType { path: at.path.to_string(), type_url: type_url.to_string() });
             if let Some(value) = opaque(pairs) {
                 write::bytes(2, &value, out);
             }
@@ -112,14 +93,7 @@ impl Encoder<'_> {
             write::nested(1, out, |out| {
                 write::bytes(1, name.as_bytes(), out);
                 write::nested(2, out, |out| {
-                    self.value(
-                        value,
-                        At {
-                            path: &at.path.join(Segment::Key(name)),
-                            depth,
-                        },
-                        out,
-                    )
+                    self.value(value, At { path: &at.path.join(Segment::Key(name)), depth }, out)
                 });
             });
         }
@@ -134,20 +108,14 @@ impl Encoder<'_> {
             Err(message) => return self.error(node.position, at.path, message),
         };
         for (index, item) in items.iter().enumerate() {
-            let at = At {
-                path: &at.path.join(Segment::Index(index)),
-                depth,
-            };
+            let at = At { path: &at.path.join(Segment::Index(index)), depth };
             write::nested(1, out, |out| self.value(item, at, out));
         }
     }
 
     /// A `google.protobuf.Value`.
     fn value(&mut self, node: &Node, at: At<'_>, out: &mut Vec<u8>) {
-        let inner = at.depth.message().map(|depth| At {
-            path: at.path,
-            depth,
-        });
+        let inner = at.depth.message().map(|depth| At { path: at.path, depth });
         match (&node.value, inner) {
             (Value::Null, _) => {
                 write::key(1, 0, out);
@@ -165,24 +133,14 @@ impl Encoder<'_> {
                 write::key(4, 0, out);
                 out.push(u8::from(*value));
             }
-            (Value::Mapping(_), Ok(inner)) => {
-                write::nested(5, out, |out| self.structure(node, inner, out))
-            }
-            (Value::Sequence(_), Ok(inner)) => {
-                write::nested(6, out, |out| self.list(node, inner, out))
-            }
+            (Value::Mapping(_), Ok(inner)) => write::nested(5, out, |out| self.structure(node, inner, out)),
+            (Value::Sequence(_), Ok(inner)) => write::nested(6, out, |out| self.list(node, inner, out)),
             (_, Err(message)) => self.error(node.position, at.path, message),
         }
     }
 
     /// A `Duration` or a `Timestamp`: seconds and nanoseconds both.
-    fn span(
-        &mut self,
-        node: &Node,
-        at: At<'_>,
-        parse: fn(&str) -> Result<Span, &'static str>,
-        out: &mut Vec<u8>,
-    ) {
+    fn span(&mut self, node: &Node, at: At<'_>, parse: fn(&str) -> Result<Span, &'static str>, out: &mut Vec<u8>) {
         let text = match &node.value {
             Value::String(text) => text,
             Value::Null => return,
@@ -216,17 +174,10 @@ impl Encoder<'_> {
 
 /// The bytes of an `Any` of a type nobody knows, as [`crate::proto::to_json`] writes it.
 fn opaque(pairs: &[(Key, Arc<Node>)]) -> Option<Vec<u8>> {
-    let [(_, value)] = pairs
-        .iter()
-        .filter(|(key, _)| &*key.name != "@type")
-        .collect::<Vec<_>>()[..]
-    else {
+    let [(_, value)] = pairs.iter().filter(|(key, _)| &*key.name != "@type").collect::<Vec<_>>()[..] else {
         return None;
     };
-    match (
-        pairs.iter().any(|(key, _)| &*key.name == "value"),
-        &value.value,
-    ) {
+    match (pairs.iter().any(|(key, _)| &*key.name == "value"), &value.value) {
         (true, Value::String(text)) => scalar::bytes(text).ok(),
         _ => None,
     }

@@ -16,15 +16,7 @@ const TYPES: [&str; 7] = [
 ];
 
 fn bytes(type_name: &str, yaml: &str) -> Vec<u8> {
-    load(
-        yaml.as_bytes(),
-        Format::Yaml,
-        type_name,
-        &LoadOptions::default(),
-    )
-    .expect(yaml)
-    .bytes()
-    .to_vec()
+    load(yaml.as_bytes(), Format::Yaml, type_name, &LoadOptions::default()).expect(yaml).bytes().to_vec()
 }
 
 fn print(type_name: &str, yaml: &str, options: &JsonOptions) -> Value {
@@ -43,38 +35,20 @@ fn secrets_are_redacted() {
             "password": {"inline_bytes": "W3JlZGFjdGVkXQ=="},
         }})
     );
-    let open = JsonOptions {
-        redact: false,
-        ..JsonOptions::default()
-    };
-    assert_eq!(
-        print(SECRET, yaml, &open)["tls_certificate"]["private_key"]["inline_string"],
-        "k"
-    );
+    let open = JsonOptions { redact: false, ..JsonOptions::default() };
+    assert_eq!(print(SECRET, yaml, &open)["tls_certificate"]["private_key"]["inline_string"], "k");
 }
 
 #[test]
 fn secrets_are_redacted_in_packed_messages() {
-    let secret = format!(
-        "'@type': t/{SECRET}, name: a, tls_certificate: {{private_key: {{inline_string: k}}}}"
-    );
-    let json = print(
-        "google.protobuf.Any",
-        &format!("{{{secret}}}"),
-        &JsonOptions::default(),
-    );
-    assert_eq!(
-        json["tls_certificate"]["private_key"]["inline_string"],
-        "[redacted]"
-    );
+    let secret = format!("'@type': t/{SECRET}, name: a, tls_certificate: {{private_key: {{inline_string: k}}}}");
+    let json = print("google.protobuf.Any", &format!("{{{secret}}}"), &JsonOptions::default());
+    assert_eq!(json["tls_certificate"]["private_key"]["inline_string"], "[redacted]");
     let typed = format!(
         "{{'@type': t/xds.type.v3.TypedStruct, type_url: t/{SECRET}, value: {{tlsCertificate: {{private_key: {{inline_string: k}}}}}}}}"
     );
     let json = print("google.protobuf.Any", &typed, &JsonOptions::default());
-    assert_eq!(
-        json["value"],
-        json!({"tls_certificate": {"private_key": {"inline_string": "[redacted]"}}})
-    );
+    assert_eq!(json["value"], json!({"tls_certificate": {"private_key": {"inline_string": "[redacted]"}}}));
 }
 
 #[test]
@@ -85,33 +59,18 @@ fn names_numbers_and_defaults() {
         print(endpoint, yaml, &JsonOptions::default()),
         json!({"cluster_name": "c", "total_dropped_requests": "5", "load_report_interval": "1s"})
     );
-    let camel = JsonOptions {
-        snake_case: false,
-        ..JsonOptions::default()
-    };
+    let camel = JsonOptions { snake_case: false, ..JsonOptions::default() };
     assert_eq!(print(endpoint, yaml, &camel)["totalDroppedRequests"], "5");
-    let all = JsonOptions {
-        always_print_fields: true,
-        ..JsonOptions::default()
-    };
+    let all = JsonOptions { always_print_fields: true, ..JsonOptions::default() };
     assert_eq!(
         print(endpoint, "{cluster_name: c}", &all),
         json!({"cluster_name": "c", "cluster_service_name": "", "upstream_locality_stats": [],
                "total_dropped_requests": "0", "dropped_requests": []})
     );
     let percent = "envoy.type.v3.Percent";
-    assert_eq!(
-        print(percent, "{value: 50}", &JsonOptions::default()),
-        json!({"value": 50})
-    );
-    assert_eq!(
-        print(percent, "{value: 0.1}", &JsonOptions::default()),
-        json!({"value": 0.1})
-    );
-    assert_eq!(
-        print(percent, "{value: NaN}", &JsonOptions::default()),
-        json!({"value": "NaN"})
-    );
+    assert_eq!(print(percent, "{value: 50}", &JsonOptions::default()), json!({"value": 50}));
+    assert_eq!(print(percent, "{value: 0.1}", &JsonOptions::default()), json!({"value": 0.1}));
+    assert_eq!(print(percent, "{value: NaN}", &JsonOptions::default()), json!({"value": "NaN"}));
 }
 
 #[test]
@@ -123,43 +82,26 @@ fn an_any_that_cannot_be_read_is_shown_as_bytes() {
         to_json("google.protobuf.Any", &broken, &JsonOptions::default()),
         Ok(json!({"@type": "t/envoy.config.cluster.v3.Cluster", "value": "/w=="}))
     );
-    assert!(
-        to_json(
-            "envoy.config.cluster.v3.Cluster",
-            &[0xff],
-            &JsonOptions::default()
-        )
-        .is_err()
-    );
-    assert_eq!(
-        to_json("a.b", &[], &JsonOptions::default()),
-        Err(JsonError::UnknownMessage("a.b".into()))
-    );
+    assert!(to_json("envoy.config.cluster.v3.Cluster", &[0xff], &JsonOptions::default()).is_err());
+    assert_eq!(to_json("a.b", &[], &JsonOptions::default()), Err(JsonError::UnknownMessage("a.b".into())));
 }
 
 /// A JSON object for a message: any of its fields, filled with values of their kind.
 fn message(schema: &'static MessageSchema, depth: u32) -> BoxedStrategy<Value> {
     match schema.well_known {
-        WellKnown::Duration => (0_u32..9999, 0_u32..1000)
-            .prop_map(|(s, ms)| json!(format!("{s}.{ms:03}s")))
-            .boxed(),
+        WellKnown::Duration => (0_u32..9999, 0_u32..1000).prop_map(|(s, ms)| json!(format!("{s}.{ms:03}s"))).boxed(),
         WellKnown::Timestamp => Just(json!("2024-01-02T03:04:05.006Z")).boxed(),
         WellKnown::FieldMask => Just(json!("a.bC,d")).boxed(),
-        WellKnown::Wrapper => schema
-            .field_by_number(1)
-            .map_or(Just(Value::Null).boxed(), scalar_value),
+        WellKnown::Wrapper => schema.field_by_number(1).map_or(Just(Value::Null).boxed(), scalar_value),
         WellKnown::Struct => prop::collection::hash_map("[a-z]{1,3}", loose(), 0..3)
             .prop_map(|members| Value::Object(members.into_iter().collect()))
             .boxed(),
         WellKnown::Value => loose(),
-        WellKnown::ListValue => prop::collection::vec(loose(), 0..3)
-            .prop_map(Value::Array)
-            .boxed(),
+        WellKnown::ListValue => prop::collection::vec(loose(), 0..3).prop_map(Value::Array).boxed(),
         WellKnown::Any => {
             let cluster = descriptors::message("envoy.config.core.v3.Address").expect("known");
             if depth == 0 {
-                return Just(json!({"@type": "t/google.protobuf.BoolValue", "value": true}))
-                    .boxed();
+                return Just(json!({"@type": "t/google.protobuf.BoolValue", "value": true})).boxed();
             }
             message(cluster, depth - 1)
                 .prop_map(|mut json| {
@@ -171,11 +113,8 @@ fn message(schema: &'static MessageSchema, depth: u32) -> BoxedStrategy<Value> {
                 .boxed()
         }
         WellKnown::No | WellKnown::TypedStruct => {
-            let fields: Vec<_> = schema
-                .fields
-                .iter()
-                .filter(|field| depth > 0 || field.kind != Kind::Message)
-                .collect();
+            let fields: Vec<_> =
+                schema.fields.iter().filter(|field| depth > 0 || field.kind != Kind::Message).collect();
             if fields.is_empty() {
                 return Just(json!({})).boxed();
             }
@@ -214,19 +153,13 @@ fn field_value(field: &'static FieldSchema, depth: u32) -> BoxedStrategy<Value> 
         let (Some(key), Some(value)) = (entry.field_by_number(1), entry.field_by_number(2)) else {
             return Just(json!({})).boxed();
         };
-        let keys = if key.kind == Kind::String {
-            "[a-z]{0,3}"
-        } else {
-            "[1-9]"
-        };
+        let keys = if key.kind == Kind::String { "[a-z]{0,3}" } else { "[1-9]" };
         return prop::collection::hash_map(keys, single(value), 0..3)
             .prop_map(|members| Value::Object(members.into_iter().collect()))
             .boxed();
     }
     match field.presence {
-        Presence::Repeated => prop::collection::vec(single(field), 0..3)
-            .prop_map(Value::Array)
-            .boxed(),
+        Presence::Repeated => prop::collection::vec(single(field), 0..3).prop_map(Value::Array).boxed(),
         _ => single(field),
     }
 }
@@ -235,33 +168,19 @@ fn scalar_value(field: &'static FieldSchema) -> BoxedStrategy<Value> {
     match field.kind {
         Kind::Bool => any::<bool>().prop_map(Value::from).boxed(),
         Kind::String => "[a-zA-Zé ]{0,5}".prop_map(Value::from).boxed(),
-        Kind::Bytes => prop::collection::vec(any::<u8>(), 0..5)
-            .prop_map(|bytes| scalar::base64(&bytes).into())
-            .boxed(),
-        Kind::Double => any::<i32>()
-            .prop_map(|value| json!(f64::from(value) / 8.0))
-            .boxed(),
-        Kind::Float => any::<i16>()
-            .prop_map(|value| json!(f32::from(value) / 8.0))
-            .boxed(),
+        Kind::Bytes => prop::collection::vec(any::<u8>(), 0..5).prop_map(|bytes| scalar::base64(&bytes).into()).boxed(),
+        Kind::Double => any::<i32>().prop_map(|value| json!(f64::from(value) / 8.0)).boxed(),
+        Kind::Float => any::<i16>().prop_map(|value| json!(f32::from(value) / 8.0)).boxed(),
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => any::<i32>().prop_map(Value::from).boxed(),
         Kind::Uint32 | Kind::Fixed32 => any::<u32>().prop_map(Value::from).boxed(),
-        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => any::<i64>()
-            .prop_map(|value| value.to_string().into())
-            .boxed(),
-        Kind::Uint64 | Kind::Fixed64 => any::<u64>()
-            .prop_map(|value| value.to_string().into())
-            .boxed(),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => any::<i64>().prop_map(|value| value.to_string().into()).boxed(),
+        Kind::Uint64 | Kind::Fixed64 => any::<u64>().prop_map(|value| value.to_string().into()).boxed(),
         Kind::Enum => match field.enumeration() {
-            Some(enumeration) => prop::sample::select(
-                enumeration
-                    .values
-                    .iter()
-                    .map(|value| value.name.to_string())
-                    .collect::<Vec<_>>(),
-            )
-            .prop_map(Value::from)
-            .boxed(),
+            Some(enumeration) => {
+                prop::sample::select(enumeration.values.iter().map(|value| value.name.to_string()).collect::<Vec<_>>())
+                    .prop_map(Value::from)
+                    .boxed()
+            }
             None => Just(json!(0)).boxed(),
         },
         Kind::Message => Just(json!({})).boxed(),

@@ -24,30 +24,16 @@ impl Printer<'_> {
             WellKnown::Value => value(bytes, at)?,
             WellKnown::ListValue => list(bytes, at)?,
             WellKnown::Duration => {
-                let nothing = Span {
-                    seconds: 0,
-                    nanos: 0,
-                };
-                let span = if at.sensitive {
-                    nothing
-                } else {
-                    span(bytes).ok_or("not a duration")?
-                };
+                let nothing = Span { seconds: 0, nanos: 0 };
+                let span = if at.sensitive { nothing } else { span(bytes).ok_or("not a duration")? };
                 if !scalar::is_duration(span) {
                     return Err(Unprintable("a duration is out of range".to_owned()));
                 }
                 Value::String(scalar::format_duration(span))
             }
             WellKnown::Timestamp => {
-                let nothing = Span {
-                    seconds: 0,
-                    nanos: 0,
-                };
-                let span = if at.sensitive {
-                    nothing
-                } else {
-                    span(bytes).ok_or("not a timestamp")?
-                };
+                let nothing = Span { seconds: 0, nanos: 0 };
+                let span = if at.sensitive { nothing } else { span(bytes).ok_or("not a timestamp")? };
                 Value::String(scalar::format_timestamp(span).ok_or("a timestamp is out of range")?)
             }
             WellKnown::FieldMask => Value::String(field_mask(bytes)?),
@@ -63,30 +49,19 @@ impl Printer<'_> {
             return Ok(Value::Object(Map::new()));
         }
         let mut object = Map::new();
-        object.insert(
-            "@type".to_owned(),
-            Value::String(packed.type_url.to_owned()),
-        );
+        object.insert("@type".to_owned(), Value::String(packed.type_url.to_owned()));
         let inside = at.any()?;
-        let content = packed.schema().and_then(|schema| {
-            self.message(schema, packed.value, inside)
-                .ok()
-                .map(|json| (schema, json))
-        });
+        let content = packed
+            .schema()
+            .and_then(|schema| self.message(schema, packed.value, inside).ok().map(|json| (schema, json)));
         match content {
-            Some((schema, Value::Object(fields))) if !schema.well_known.is_wrapped_in_any() => {
-                object.extend(fields)
-            }
+            Some((schema, Value::Object(fields))) if !schema.well_known.is_wrapped_in_any() => object.extend(fields),
             Some((_, json)) => {
                 object.insert("value".to_owned(), json);
             }
             // Not to be read, so not to be searched for secrets either.
             None => {
-                let value = if at.sensitive {
-                    REDACTED.as_bytes()
-                } else {
-                    packed.value
-                };
+                let value = if at.sensitive { REDACTED.as_bytes() } else { packed.value };
                 object.insert("value".to_owned(), Value::String(scalar::base64(value)));
             }
         }
@@ -94,34 +69,20 @@ impl Printer<'_> {
     }
 
     /// What a `TypedStruct` holds has the secrets of the type it stands for.
-    fn typed_struct(
-        &self,
-        schema: &'static MessageSchema,
-        bytes: &[u8],
-        at: At,
-    ) -> Result<Value, Unprintable> {
+    fn typed_struct(&self, schema: &'static MessageSchema, bytes: &[u8], at: At) -> Result<Value, Unprintable> {
         let mut object = self.fields(schema, bytes, at)?;
         let packed = Packed::parse(bytes)?;
         if let (true, Some(inner)) = (self.options.redact, packed.schema()) {
             let path = crate::proto::path::Path::ROOT;
-            if let Ok((bytes, _)) =
-                typed_struct::encode(inner, packed.value, &path, at.any()?.depth)
-            {
+            if let Ok((bytes, _)) = typed_struct::encode(inner, packed.value, &path, at.any()?.depth) {
                 object.insert("value".to_owned(), self.message(inner, &bytes, at.any()?)?);
             }
         }
         Ok(Value::Object(object))
     }
 
-    fn wrapper(
-        &self,
-        schema: &'static MessageSchema,
-        bytes: &[u8],
-        at: At,
-    ) -> Result<Value, Unprintable> {
-        let field = schema
-            .field_by_number(1)
-            .ok_or("a wrapper without a value")?;
+    fn wrapper(&self, schema: &'static MessageSchema, bytes: &[u8], at: At) -> Result<Value, Unprintable> {
+        let field = schema.field_by_number(1).ok_or("a wrapper without a value")?;
         let mut raw = field.kind.default_raw();
         let mut reader = Reader::new(bytes);
         while let Some((number, value)) = reader.field()? {

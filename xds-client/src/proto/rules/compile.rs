@@ -7,8 +7,8 @@ use regex::{Regex, bytes};
 
 use super::formats::Format;
 use super::{
-    AnyRules, Bounds, BytesRules, EnumRules, MapRules, Number, NumberRules, RangeRules,
-    RepeatedRules, RuleKind, Rules, Span, StringRules,
+    AnyRules, Bounds, BytesRules, EnumRules, MapRules, Number, NumberRules, RangeRules, RepeatedRules, RuleKind, Rules,
+    Span, StringRules,
 };
 
 /// A rule this program does not know, or cannot compile.
@@ -34,11 +34,8 @@ impl Rules {
         use pb::field_rules::Type;
         let pb::FieldRules { message, r#type } = rules;
         let pb::MessageRules { skip, required } = message.unwrap_or_default();
-        let mut compiled = Self {
-            required: required.unwrap_or(false),
-            skip: skip.unwrap_or(false),
-            kind: RuleKind::None,
-        };
+        let mut compiled =
+            Self { required: required.unwrap_or(false), skip: skip.unwrap_or(false), kind: RuleKind::None };
         compiled.kind = match r#type {
             None => RuleKind::None,
             Some(Type::Float(rules)) => rules.compile(),
@@ -53,17 +50,10 @@ impl Rules {
             Some(Type::Fixed64(rules)) => rules.compile(),
             Some(Type::Sfixed32(rules)) => rules.compile(),
             Some(Type::Sfixed64(rules)) => rules.compile(),
-            Some(Type::Bool(pb::BoolRules { r#const })) => {
-                r#const.map_or(RuleKind::None, RuleKind::Bool)
-            }
+            Some(Type::Bool(pb::BoolRules { r#const })) => r#const.map_or(RuleKind::None, RuleKind::Bool),
             Some(Type::String(rules)) => RuleKind::String(Box::new(string(rules)?)),
             Some(Type::Bytes(rules)) => RuleKind::Bytes(Box::new(bytes_rules(rules)?)),
-            Some(Type::Enum(pb::EnumRules {
-                r#const,
-                defined_only,
-                r#in,
-                not_in,
-            })) => RuleKind::Enum(EnumRules {
+            Some(Type::Enum(pb::EnumRules { r#const, defined_only, r#in, not_in })) => RuleKind::Enum(EnumRules {
                 constant: r#const,
                 defined_only: defined_only.unwrap_or(false),
                 within: r#in,
@@ -71,28 +61,12 @@ impl Rules {
             }),
             Some(Type::Repeated(rules)) => RuleKind::Repeated(Box::new(repeated(*rules)?)),
             Some(Type::Map(rules)) => RuleKind::Map(Box::new(map(*rules)?)),
-            Some(Type::Any(pb::AnyRules {
-                required,
-                r#in,
-                not_in,
-            })) => {
+            Some(Type::Any(pb::AnyRules { required, r#in, not_in })) => {
                 compiled.required |= required.unwrap_or(false);
-                RuleKind::Any(AnyRules {
-                    within: r#in,
-                    not_within: not_in,
-                })
+                RuleKind::Any(AnyRules { within: r#in, not_within: not_in })
             }
             Some(Type::Duration(rules)) => {
-                let pb::DurationRules {
-                    required,
-                    r#const,
-                    lt,
-                    lte,
-                    gt,
-                    gte,
-                    r#in,
-                    not_in,
-                } = rules;
+                let pb::DurationRules { required, r#const, lt, lte, gt, gte, r#in, not_in } = rules;
                 compiled.required |= required.unwrap_or(false);
                 RuleKind::Duration(Box::new(RangeRules {
                     constant: r#const.map(Span::from),
@@ -105,17 +79,7 @@ impl Rules {
                 }))
             }
             Some(Type::Timestamp(rules)) => {
-                let pb::TimestampRules {
-                    required,
-                    r#const,
-                    lt,
-                    lte,
-                    gt,
-                    gte,
-                    lt_now,
-                    gt_now,
-                    within,
-                } = rules;
+                let pb::TimestampRules { required, r#const, lt, lte, gt, gte, lt_now, gt_now, within } = rules;
                 if lt_now.is_some() || gt_now.is_some() || within.is_some() {
                     return Err(RuleError::Unknown("timestamp relative to now"));
                 }
@@ -224,14 +188,8 @@ fn string(rules: pb::StringRules) -> Result<StringRules, RuleError> {
     Ok(StringRules {
         ignore_empty: ignore_empty.unwrap_or(false),
         constant: r#const,
-        length: Bounds {
-            min: len.or(min_len),
-            max: len.or(max_len),
-        },
-        size: Bounds {
-            min: len_bytes.or(min_bytes),
-            max: len_bytes.or(max_bytes),
-        },
+        length: Bounds { min: len.or(min_len), max: len.or(max_len) },
+        size: Bounds { min: len_bytes.or(min_bytes), max: len_bytes.or(max_bytes) },
         pattern: pattern.as_deref().map(Regex::new).transpose()?,
         prefix,
         suffix,
@@ -262,10 +220,7 @@ fn bytes_rules(rules: pb::BytesRules) -> Result<BytesRules, RuleError> {
     Ok(BytesRules {
         ignore_empty: ignore_empty.unwrap_or(false),
         constant: r#const,
-        size: Bounds {
-            min: len.or(min_len),
-            max: len.or(max_len),
-        },
+        size: Bounds { min: len.or(min_len), max: len.or(max_len) },
         pattern: pattern.as_deref().map(bytes::Regex::new).transpose()?,
         prefix,
         suffix,
@@ -282,42 +237,23 @@ fn bytes_rules(rules: pb::BytesRules) -> Result<BytesRules, RuleError> {
 }
 
 fn repeated(rules: pb::RepeatedRules) -> Result<RepeatedRules, RuleError> {
-    let pb::RepeatedRules {
-        min_items,
-        max_items,
-        unique,
-        items,
-        ignore_empty,
-    } = rules;
+    let pb::RepeatedRules { min_items, max_items, unique, items, ignore_empty } = rules;
     Ok(RepeatedRules {
         ignore_empty: ignore_empty.unwrap_or(false),
-        items_count: Bounds {
-            min: min_items,
-            max: max_items,
-        },
+        items_count: Bounds { min: min_items, max: max_items },
         unique: unique.unwrap_or(false),
         items: items.map(|items| Rules::compile(*items)).transpose()?,
     })
 }
 
 fn map(rules: pb::MapRules) -> Result<MapRules, RuleError> {
-    let pb::MapRules {
-        min_pairs,
-        max_pairs,
-        no_sparse,
-        keys,
-        values,
-        ignore_empty,
-    } = rules;
+    let pb::MapRules { min_pairs, max_pairs, no_sparse, keys, values, ignore_empty } = rules;
     if no_sparse == Some(true) {
         return Err(RuleError::Unknown("map.no_sparse"));
     }
     Ok(MapRules {
         ignore_empty: ignore_empty.unwrap_or(false),
-        pairs: Bounds {
-            min: min_pairs,
-            max: max_pairs,
-        },
+        pairs: Bounds { min: min_pairs, max: max_pairs },
         keys: keys.map(|keys| Rules::compile(*keys)).transpose()?,
         values: values.map(|values| Rules::compile(*values)).transpose()?,
     })

@@ -43,9 +43,7 @@ impl Format {
                 let name = value.strip_prefix(':').unwrap_or(value);
                 !name.is_empty() && name.bytes().all(is_header_name_byte)
             }
-            Self::HeaderValue => value
-                .bytes()
-                .all(|byte| byte == b'\t' || (byte >= 0x20 && byte != 0x7f)),
+            Self::HeaderValue => value.bytes().all(|byte| byte == b'\t' || (byte >= 0x20 && byte != 0x7f)),
             Self::HeaderLenient => !value.bytes().any(|byte| matches!(byte, 0 | b'\r' | b'\n')),
         }
     }
@@ -73,12 +71,8 @@ impl Format {
             Self::Address => "value must be a valid hostname, or ip address",
             Self::Uuid => "value must be a valid UUID",
             // As Envoy prints the patterns.
-            Self::HeaderName => {
-                "value does not match regex pattern \"^:?[!#-'*+\\--.0-9A-Z^-z|~]+$\""
-            }
-            Self::HeaderValue => {
-                "value does not match regex pattern \"^[^\\x00-\\b\\n-\\x1f\\x7f]*$\""
-            }
+            Self::HeaderName => "value does not match regex pattern \"^:?[!#-'*+\\--.0-9A-Z^-z|~]+$\"",
+            Self::HeaderValue => "value does not match regex pattern \"^[^\\x00-\\b\\n-\\x1f\\x7f]*$\"",
             Self::HeaderLenient => "value does not match regex pattern \"^[^\\x00\\n\\r]*$\"",
         }
     }
@@ -89,8 +83,7 @@ fn is_header_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
-                ..=b'.' | b'^' | b'_' | b'|' | b'~' | b'`'
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'..=b'.' | b'^' | b'_' | b'|' | b'~' | b'`'
         )
 }
 
@@ -101,25 +94,19 @@ fn is_hostname(value: &str) -> bool {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         })
 }
 
 fn has_scheme(value: &str) -> bool {
     value.split_once(':').is_some_and(|(scheme, _)| {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
     })
 }
 
 fn is_uri_text(value: &str) -> bool {
-    !value.bytes().any(|byte| {
-        byte <= b' ' || byte == 0x7f || matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`')
-    })
+    !value.bytes().any(|byte| byte <= b' ' || byte == 0x7f || matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`'))
 }
 
 fn is_uuid(value: &str) -> bool {

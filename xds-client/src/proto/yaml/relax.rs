@@ -14,14 +14,8 @@ pub(super) struct Relaxed {
 
 /// Moves the lines inside brackets and quotes to the right of where those open.
 pub(super) fn relax(text: &str) -> Relaxed {
-    let mut relaxed = Relaxed {
-        text: String::with_capacity(text.len() + text.len() / 8),
-        moved: Vec::new(),
-    };
-    let mut scanner = Scanner {
-        fresh: true,
-        ..Scanner::default()
-    };
+    let mut relaxed = Relaxed { text: String::with_capacity(text.len() + text.len() / 8), moved: Vec::new() };
+    let mut scanner = Scanner { fresh: true, ..Scanner::default() };
     for line in text.split_inclusive('\n') {
         let content = line.trim_start_matches(' ');
         let column = line.len() - content.len();
@@ -61,11 +55,7 @@ impl Scanner {
             self.block_scalar = None;
         }
         let inside = self.depth > 0 || self.quote.is_some();
-        let moved = if inside && !blank && column <= self.opened {
-            self.opened + 1 - column
-        } else {
-            0
-        };
+        let moved = if inside && !blank && column <= self.opened { self.opened + 1 - column } else { 0 };
         if !inside {
             self.fresh = true;
         }
@@ -86,9 +76,7 @@ impl Scanner {
                 (Some(quote), _) if quote == byte => self.quote = None,
                 (Some(_), _) => {}
                 (None, b' ' | b'\t' | b'\r' | b'\n') => {}
-                (None, b'#')
-                    if at == 1 || content.get(at - 2).is_some_and(u8::is_ascii_whitespace) =>
-                {
+                (None, b'#') if at == 1 || content.get(at - 2).is_some_and(u8::is_ascii_whitespace) => {
                     return;
                 }
                 (None, b'"' | b'\'') if self.fresh => {
@@ -109,16 +97,11 @@ impl Scanner {
                     self.fresh = false;
                 }
                 (None, b',') if self.depth > 0 => self.fresh = true,
-                (None, b':')
-                    if next.is_ascii_whitespace()
-                        || (self.depth > 0 && b",[]{}\"'".contains(&next)) =>
-                {
+                (None, b':') if next.is_ascii_whitespace() || (self.depth > 0 && b",[]{}\"'".contains(&next)) => {
                     self.fresh = true;
                     self.parent = node;
                 }
-                (None, b'-' | b'?')
-                    if self.fresh && self.depth == 0 && next.is_ascii_whitespace() =>
-                {
+                (None, b'-' | b'?') if self.fresh && self.depth == 0 && next.is_ascii_whitespace() => {
                     self.parent = here
                 }
                 // An anchor or a tag comes before its node.

@@ -56,18 +56,11 @@ fn plain_scalars_are_what_envoy_takes_them_for() {
 #[test]
 fn quotes_blocks_and_the_bare_tag_make_strings() {
     let root = parse("{a: '5', b: \"true\", c: ! 5, d: null}\n").expect("valid");
-    let Value::Mapping(pairs) = &root.value else {
-        panic!("a mapping")
-    };
-    let strings: Vec<_> = pairs
-        .iter()
-        .map(|(_, node)| matches!(node.value, Value::String(_)))
-        .collect();
+    let Value::Mapping(pairs) = &root.value else { panic!("a mapping") };
+    let strings: Vec<_> = pairs.iter().map(|(_, node)| matches!(node.value, Value::String(_))).collect();
     assert_eq!(strings, [true, true, true, false]);
     let root = parse("a: |\n  5\n").expect("valid");
-    let Value::Mapping(pairs) = &root.value else {
-        panic!("a mapping")
-    };
+    let Value::Mapping(pairs) = &root.value else { panic!("a mapping") };
     assert!(matches!(&pairs[0].1.value, Value::String(text) if &**text == "5\n"));
 }
 
@@ -77,28 +70,16 @@ fn indentation_inside_brackets_and_quotes_is_free() {
     for (written, meant) in [
         ("a:\n  b: [\n  ]\n", "{a: {b: []}}"),
         ("a:\n  b: [\n]\nc: 1", "{a: {b: []}, c: 1}"),
-        (
-            "a:\n  b: [{x: 1},\n{x: 2}]\nc: 1",
-            "{a: {b: [{x: 1}, {x: 2}]}, c: 1}",
-        ),
+        ("a:\n  b: [{x: 1},\n{x: 2}]\nc: 1", "{a: {b: [{x: 1}, {x: 2}]}, c: 1}"),
         ("a: {\nb: c,\n d: e}\n", "{a: {b: c, d: e}}"),
-        (
-            "a:\n  - {b: c,\n  d: e\n  }\n  - f",
-            "{a: [{b: c, d: e}, f]}",
-        ),
+        ("a:\n  - {b: c,\n  d: e\n  }\n  - f", "{a: [{b: c, d: e}, f]}"),
         ("a:\n  b: \"c\nd\"\n", "{a: {b: 'c d'}}"),
-        (
-            "a:\n  b: 'it''s\n[d'\n  e: [\n]\n",
-            "{a: {b: 'it''s [d', e: []}}",
-        ),
+        ("a:\n  b: 'it''s\n[d'\n  e: [\n]\n", "{a: {b: 'it''s [d', e: []}}"),
         (
             "a:\n  b: x[y # [\n  c: |\n    [ {\n   \n    \"\n  d: [ # ]\n]\n",
             "{a: {b: 'x[y', c: \"[ {\\n\\n\\\"\\n\", d: []}}",
         ),
-        (
-            "a: &x {\nb: \"]\",\nc: it's}\nd: *x\n",
-            "{a: {b: ']', c: 'it''s'}, d: {b: ']', c: 'it''s'}}",
-        ),
+        ("a: &x {\nb: \"]\",\nc: it's}\nd: *x\n", "{a: {b: ']', c: 'it''s'}, d: {b: ']', c: 'it''s'}}"),
         ("- a: !!map\n", ""),
     ] {
         match (parse(written), parse(meant)) {
@@ -110,29 +91,14 @@ fn indentation_inside_brackets_and_quotes_is_free() {
         }
     }
     let error = parse("a: [\nb,\n!no c]").expect_err("a tag");
-    assert_eq!(
-        error.position,
-        Some(Position { line: 3, column: 1 }),
-        "{}",
-        error.message
-    );
+    assert_eq!(error.position, Some(Position { line: 3, column: 1 }), "{}", error.message);
 }
 
 fn show(node: &Node) -> String {
     match &node.value {
-        Value::Sequence(items) => format!(
-            "[{}]",
-            items
-                .iter()
-                .map(|item| show(item))
-                .collect::<Vec<_>>()
-                .join(",")
-        ),
+        Value::Sequence(items) => format!("[{}]", items.iter().map(|item| show(item)).collect::<Vec<_>>().join(",")),
         Value::Mapping(pairs) => {
-            let members: Vec<_> = pairs
-                .iter()
-                .map(|(key, node)| format!("{}:{}", key.name, show(node)))
-                .collect();
+            let members: Vec<_> = pairs.iter().map(|(key, node)| format!("{}:{}", key.name, show(node))).collect();
             format!("{{{}}}", members.join(","))
         }
         scalar => format!("{scalar:?}"),

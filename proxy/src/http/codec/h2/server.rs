@@ -8,8 +8,8 @@ use filters::http::{Frame, Headers, RequestHead, ResponseHead};
 use h2::server::{Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 
-use super::convert::{Malformed, headers_from_h2, headers_to_h2, request_from_h2, response_to_h2};
 use super::Http2Options;
+use super::convert::{Malformed, headers_from_h2, headers_to_h2, request_from_h2, response_to_h2};
 use crate::http::codec::{Downstream, Interrupt};
 use crate::transport::Io;
 
@@ -59,9 +59,9 @@ impl ServerConnection {
                     Poll::Pending => return Poll::Pending,
                 },
                 State::Open(connection) => {
-                    return connection.poll_accept(cx).map_ok(|(request, respond)| {
-                        accept(request, respond, self.max_headers)
-                    });
+                    return connection
+                        .poll_accept(cx)
+                        .map_ok(|(request, respond)| accept(request, respond, self.max_headers));
                 }
             }
         }

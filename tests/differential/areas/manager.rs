@@ -1,0 +1,249 @@
+//! Reference 2.1: what the fields of the connection manager do.
+
+use std::time::Duration;
+
+use super::{clusters, plain, routed};
+use crate::manifest::{Area, Case, Step, case, get, request, steps};
+use crate::support::bootstrap::TO_UP;
+use crate::support::upstream::Act;
+
+/// The area.
+pub fn area() -> Area {
+    let websocket = r#"{name: all, domains: ["*"], routes: [
+        {match: {prefix: "/off"}, route: {cluster: up, upgrade_configs: [{upgrade_type: websocket, enabled: false}]}},
+        {match: {prefix: "/"}, route: {cluster: up}}]}"#;
+    let connect = r#"{name: all, domains: ["*"], routes: [
+        {name: c, match: {connect_matcher: {}}, route: {cluster: up, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}},
+        {name: up, match: {prefix: "/"}, route: {cluster: up}}]}"#;
+    let listeners = vec![
+        plain("named", "server_name: legion"),
+        plain("append", "server_header_transformation: APPEND_IF_ABSENT"),
+        plain("pass", "server_header_transformation: PASS_THROUGH"),
+        plain("via", "via: gateway"),
+        plain("h2_only", "codec_type: HTTP2"),
+        plain("normal", "normalize_path: true"),
+        plain("merge", "merge_slashes: true"),
+        plain("normal_merge", "normalize_path: true, merge_slashes: true"),
+        plain("slash_reject", "path_with_escaped_slashes_action: REJECT_REQUEST"),
+        plain("slash_redirect", "path_with_escaped_slashes_action: UNESCAPE_AND_REDIRECT"),
+        plain("slash_forward", "path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD"),
+        plain("strip_port", "strip_matching_host_port: true"),
+        plain("strip_any", "strip_any_host_port: true"),
+        plain("strip_dot", "strip_trailing_host_dot: true"),
+        plain("no_id", "generate_request_id: false"),
+        plain("id_back", "always_set_request_id_in_response: true"),
+        plain("keep_id", "use_remote_address: true, preserve_external_request_id: true"),
+        plain("two_requests", "common_http_protocol_options: {max_requests_per_connection: 2}"),
+        plain("agent", "add_user_agent: true"),
+        plain("continue", "proxy_100_continue: true"),
+        plain("upgrade", "upgrade_configs: [{upgrade_type: websocket}]"),
+        routed("upgrade_route", "upgrade_configs: [{upgrade_type: websocket}]", websocket),
+        routed("connect", "upgrade_configs: [{upgrade_type: CONNECT}]", connect),
+        routed("scheme", "scheme_header_transformation: {scheme_to_overwrite: https}", TO_UP),
+        plain("status", "proxy_status_config: {}"),
+        plain(
+            "no_envoy_headers",
+            r#"http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, suppress_envoy_headers: true}}]"#,
+        ),
+    ];
+    let mut cases = headers_and_paths();
+    cases.extend(connections());
+    Area {
+        name: "manager",
+        listeners,
+        clusters: clusters(),
+        more: "node: {id: legion, cluster: legion-cluster}",
+        cases,
+    }
+}
+
+fn headers_and_paths() -> Vec<Case> {
+    let served = "HTTP/1.1 200 OK\r\nserver: theirs\r\ncontent-length: 0\r\n\r\n";
+    let id = "x-request-id: 11111111-2222-4333-8444-555555555555";
+    let mut cases = vec![
+        get("server_overwrite", "2.1 server_name", "named", "/", &[]).reply(served).status(200),
+        get("server_append_present", "2.1 server_header_transformation", "append", "/", &[]).reply(served).status(200),
+        get("server_append_absent", "2.1 server_header_transformation", "append", "/", &[]).status(200),
+        get("server_pass_present", "2.1 server_header_transformation", "pass", "/", &[]).reply(served).status(200),
+        get("server_pass_absent", "2.1 server_header_transformation", "pass", "/", &[]).status(200),
+        get("via", "2.1 via", "via", "/", &["via: 1.1 before"]).reply("HTTP/1.1 200 OK\r\nvia: 1.1 behind\r\ncontent-length: 0\r\n\r\n").status(200),
+        case("h1_on_h2_only", "2.1 codec_type", "h2_only", request("GET", "/", &[])),
+        get("id_kept", "2.1 generate_request_id", "named", "/", &[id]).status(200),
+        get("id_not_uuid", "2.1 generate_request_id", "named", "/", &["x-request-id: abc"]).status(200),
+        get("id_empty", "2.1 generate_request_id", "named", "/", &["x-request-id:"]).status(200),
+        get("id_twice", "2.1 generate_request_id", "named", "/", &[id, "x-request-id: b"]).status(200),
+        get("id_off", "2.1 generate_request_id", "no_id", "/", &[]).status(200),
+        get("id_returned", "2.1 always_set_request_id_in_response", "id_back", "/", &[id]).status(200),
+        get("id_preserved", "2.1 preserve_external_request_id", "keep_id", "/", &[id]).status(200),
+        get("user_agent_absent", "2.1 add_user_agent", "agent", "/", &[]).status(200),
+        get("user_agent_present", "2.1 add_user_agent", "agent", "/", &["user-agent: mine"]).status(200),
+        get("scheme_overwritten", "2.1 scheme_header_transformation", "scheme", "/", &[]).status(200),
+        get("proxy_status", "2.1 proxy_status_config", "status", "/", &[]).acts(vec![Act::Request, Act::Close]).status(503),
+        get("proxy_status_ok", "2.1 proxy_status_config", "status", "/", &[]).status(200),
+        get("suppressed_headers", "2.4 suppress_envoy_headers", "no_envoy_headers", "/", &[]).status(200),
+        get("date_kept", "2.4 date", "named", "/", &[]).reply("HTTP/1.1 200 OK\r\ndate: yesterday\r\ncontent-length: 0\r\n\r\n").status(200),
+        get("service_time_overwritten", "2.4 x-envoy-upstream-service-time", "named", "/", &[]).reply("HTTP/1.1 200 OK\r\nx-envoy-upstream-service-time: 77\r\ncontent-length: 0\r\n\r\n").status(200),
+        get("response_hop_by_hop", "2.4 response headers", "named", "/", &[]).reply("HTTP/1.1 200 OK\r\nconnection: x-a\r\nx-a: 1\r\nkeep-alive: timeout=5\r\nproxy-connection: y\r\ncontent-length: 0\r\n\r\n").status(200),
+    ];
+    let paths: [(&str, &str, &[&str]); 3] = [
+        (
+            "normal",
+            "2.1 normalize_path",
+            &[
+                "/a/../b",
+                "/a/./b",
+                "/a/%2e%2e/b",
+                "/..",
+                "/a%00b",
+                "/%zz",
+                "/a\\b",
+                "/%41%7e",
+                "/a//b",
+                "/a;b/..;/c",
+                "/a?x=/../y",
+                "/%2F..%2Fa",
+                "/a/b/../../../c",
+                "//a/../b",
+                "/a%5cb",
+            ],
+        ),
+        ("merge", "2.1 merge_slashes", &["//a///b", "/a?b=//c", "///", "/a//?//"]),
+        ("normal_merge", "2.1 merge_slashes", &["//a/..//b", "/a//../b"]),
+    ];
+    let escaped: &[&str] = &["/a%2fb", "/a%2Fb?c=%2f", "/a%5cb", "/a%252fb", "/plain"];
+    let slashes = ["slash_reject", "slash_redirect", "slash_forward"];
+    let slashes = slashes.map(|listener| (listener, "2.1 path_with_escaped_slashes_action", escaped));
+    for (listener, row, inputs) in paths.into_iter().chain(slashes) {
+        for path in inputs {
+            cases.push(get(named(format!("{listener} {path}")), row, listener, path, &[]));
+        }
+    }
+    for (listener, row) in [
+        ("strip_port", "2.1 strip_matching_host_port"),
+        ("strip_any", "2.1 strip_any_host_port"),
+        ("strip_dot", "2.1 strip_trailing_host_dot"),
+    ] {
+        for host in ["a.test:80", "a.test:8080", "a.test", "a.test.", "a.test.:80", "[::1]:80", "[::1]", "a.test:"] {
+            cases.push(get(named(format!("{listener} {host}")), row, listener, "/", &[&format!("host: {host}")]));
+        }
+    }
+    cases
+}
+
+fn connections() -> Vec<Case> {
+    let websocket = request("GET", "/ws", &["connection: Upgrade", "upgrade: websocket", "sec-websocket-key: x"]);
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let tunnel = |head: &str| {
+        vec![
+            Act::Head,
+            Act::Send(head.as_bytes().to_vec()),
+            Act::Until(b"ping"),
+            Act::Send(b"pong".to_vec()),
+            Act::Hold,
+        ]
+    };
+    vec![
+        steps(
+            "max_requests",
+            "2.1 max_requests_per_connection",
+            "two_requests",
+            vec![
+                Step::Send(request("GET", "/1", &[])),
+                Step::Responses(1),
+                Step::Send(request("GET", "/2", &[])),
+                Step::Responses(2),
+            ],
+        )
+        .status(200),
+        steps(
+            "continue_forwarded",
+            "2.1 proxy_100_continue",
+            "continue",
+            vec![
+                Step::Send(b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n".to_vec()),
+                Step::Until("100 Continue"),
+                Step::Send(b"abc".to_vec()),
+                Step::Responses(1),
+            ],
+        )
+        .acts(vec![
+            Act::Head,
+            Act::Send(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()),
+            Act::Until(b"abc"),
+            Act::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec()),
+        ])
+        .status(200),
+        steps(
+            "websocket",
+            "2.1 upgrade_configs",
+            "upgrade",
+            vec![
+                Step::Send(websocket.clone()),
+                Step::Responses(0),
+                Step::Until("101 "),
+                Step::Send(b"ping".to_vec()),
+                Step::Until("pong"),
+            ],
+        )
+        .acts(tunnel(switching)),
+        case("websocket_refused_by_upstream", "10 upgrade smuggling", "upgrade", websocket.clone())
+            .reply("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno")
+            .status(200),
+        case("websocket_404", "10 upgrade smuggling", "upgrade", websocket.clone())
+            .reply("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+            .status(404),
+        case(
+            "other_upgrade",
+            "2.1 upgrade_configs",
+            "upgrade",
+            request("GET", "/", &["connection: upgrade", "upgrade: other"]),
+        )
+        .status(403),
+        case(
+            "upgrade_off_for_route",
+            "2.6 upgrade_configs",
+            "upgrade_route",
+            request("GET", "/off", &["connection: upgrade", "upgrade: websocket"]),
+        )
+        .status(403),
+        case(
+            "upgrade_case",
+            "2.1 upgrade_configs",
+            "upgrade",
+            request("GET", "/", &["connection: keep-alive, UPGRADE", "upgrade: WebSocket"]),
+        )
+        .reply("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+        .status(400),
+        steps(
+            "connect_tunnel",
+            "2.6 connect_matcher",
+            "connect",
+            vec![
+                Step::Send(b"CONNECT a.test:80 HTTP/1.1\r\nhost: a.test:80\r\n\r\n".to_vec()),
+                Step::Until("200 OK"),
+                Step::Send(b"ping".to_vec()),
+                Step::Until("pong"),
+            ],
+        )
+        .methods(&["CONNECT"])
+        .acts(vec![Act::Until(b"ping"), Act::Send(b"pong".to_vec()), Act::Hold]),
+        steps(
+            "connection_kept",
+            "2.1 keep-alive",
+            "named",
+            vec![
+                Step::Send(request("GET", "/1", &[])),
+                Step::Responses(1),
+                Step::Pause(Duration::from_millis(5)),
+                Step::Send(request("GET", "/2", &[])),
+                Step::Responses(2),
+            ],
+        )
+        .status(200),
+    ]
+}
+
+/// Names of generated cases live as long as the process, as those of written ones do.
+fn named(name: String) -> &'static str {
+    Box::leak(name.into_boxed_str())
+}

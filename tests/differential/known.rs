@@ -1,0 +1,67 @@
+//! The differences we know of and keep, with their reasons. `docs/compatibility.md` lists the same.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::manifest::Area;
+use crate::support::proxy::workspace;
+
+/// A side from which a case is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aspect {
+    /// What the client received.
+    Client,
+    /// What the upstream received.
+    Upstream,
+    /// The access log.
+    Log,
+    /// The statistics.
+    Stats,
+}
+
+/// A difference.
+pub struct Known {
+    /// The case, with its area.
+    pub case: &'static str,
+    /// Where it shows.
+    pub aspects: &'static [Aspect],
+    /// Why it is kept.
+    pub reason: &'static str,
+}
+
+/// Differences by case.
+pub const KNOWN: &[Known] = &[];
+
+/// Statistics that are not compared: part of the name, and why.
+pub const STATS: &[(&str, &str)] = &[];
+
+/// The row that lists a difference.
+pub fn listed(case: &str, aspect: Aspect) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| known.case == case && known.aspects.contains(&aspect))
+}
+
+/// Whether a statistic is left out of comparison.
+pub fn ignored_stat(name: &str) -> bool {
+    STATS.iter().any(|(part, _)| name.contains(part))
+}
+
+/// Names are unique, rows are named, listed differences belong to cases and are told to users.
+pub fn check(areas: &[Area]) {
+    let mut names = BTreeSet::new();
+    for area in areas {
+        for case in &area.cases {
+            let name = format!("{}/{}", area.name, case.name);
+            assert!(!case.row.is_empty(), "{name} names no row of the reference");
+            assert!(area.listeners.iter().any(|(listener, _)| *listener == case.listener), "{name}: {}", case.listener);
+            assert!(names.insert(name.clone()), "{name} is there twice");
+        }
+    }
+    let told = fs::read_to_string(workspace().join("docs/compatibility.md")).unwrap_or_default();
+    for known in KNOWN {
+        assert!(names.contains(known.case), "no case {}", known.case);
+        assert!(told.contains(known.reason), "docs/compatibility.md does not tell: {}", known.reason);
+    }
+    for (part, reason) in STATS {
+        assert!(told.contains(reason), "docs/compatibility.md does not tell why {part} differs: {reason}");
+    }
+}

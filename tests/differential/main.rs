@@ -1,0 +1,46 @@
+//! The differential ring: the real Envoy and Legate get the same configuration and the same bytes, and must answer the
+//! same, send the same upstream, log the same and count the same.
+//!
+//! Each module of [`areas`] is one file of the manifest: an [`Area`](manifest::Area) has the listeners and clusters of one
+//! bootstrap and the cases that run against it. A difference is a bug, or a row of [`known`] with its reason, mirrored in
+//! `docs/compatibility.md`; a row that no longer differs fails too.
+//!
+//! Envoy comes from `.ci/install-peers`, or from the variable `ENVOY`. `LEGATE_UNDER_TEST=envoy` puts Envoy on both
+//! sides, which must show no difference: that checks the harness. `CASES=text` runs only the cases whose names contain it.
+
+#[allow(dead_code, reason = "each test binary uses its part of what they share")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod areas;
+mod known;
+mod manifest;
+mod observe;
+mod run;
+mod validate;
+
+/// One test per area, so that they run side by side and fail one by one.
+macro_rules! areas {
+    ($($area:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $area() {
+                run::area(areas::$area::area());
+            }
+        )*
+
+        #[test]
+        fn manifest_is_sound() {
+            known::check(&[$(areas::$area::area()),*]);
+        }
+    };
+}
+
+areas! {
+    http1_requests, manager, addresses, headers, routing, timeouts, replies, upstreams, http2, clusters, listeners,
+}
+
+#[test]
+fn verdicts_on_configurations() {
+    validate::run();
+}

@@ -1,0 +1,16 @@
+//! End to end: the real binary, a control plane of the tests' own, and peers that misbehave on purpose; for what cannot be
+//! compared byte by byte. `LEGATE_UNDER_TEST=envoy` runs the same tests against the real Envoy, which proves that they
+//! expect what Envoy does; tests of what only Legate promises are then left out.
+
+#[allow(dead_code, reason = "each test binary uses its part of what they share")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod clients;
+mod control;
+mod drain;
+mod grpc;
+mod load;
+mod updates;
+mod upstreams;
