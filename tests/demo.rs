@@ -1,5 +1,7 @@
 //! `legate demo` as a user runs it.
 
+#![allow(clippy::expect_used, reason = "a test says by a panic what is wrong")]
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

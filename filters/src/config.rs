@@ -43,7 +43,7 @@ pub struct Entry {
 }
 
 /// Declares ledger rows of one message as statics plus a list of them all:
-/// `ledger! { pub mod unsupported for "envoy.…Listener" { enable_mptcp => Refuse, "multipath TCP"; } }`.
+/// `ledger! { pub mod unsupported for "pkg.Message" { field => Refuse, "what it would do"; } }`.
 #[macro_export]
 macro_rules! ledger {
     ($(#[$meta:meta])* $vis:vis mod $module:ident for $message:literal { $($field:ident => $verdict:ident, $reason:literal;)* }) => {

@@ -525,10 +525,11 @@ impl Control {
                 self.subscribe(xds_client::CLUSTER, "cluster_manager.cds.", source, *timeout);
             }
         }
-        if phase == Phase::Initialized && !self.lds_asked.replace(true) {
-            if let Some((source, timeout)) = &self.dynamic.listeners {
-                self.subscribe(xds_client::LISTENER, "listener_manager.lds.", source, *timeout);
-            }
+        if phase == Phase::Initialized
+            && !self.lds_asked.replace(true)
+            && let Some((source, timeout)) = &self.dynamic.listeners
+        {
+            self.subscribe(xds_client::LISTENER, "listener_manager.lds.", source, *timeout);
         }
         for ticket in self.join.take_warmed() {
             if let Err(error) = self.listeners.borrow_mut().warmed(ticket, now()) {

@@ -17,6 +17,18 @@ pub fn set_socket_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: &
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// This machine's first address that is not loopback: IPv4 unless IPv6 is asked for. What `x-forwarded-for` shows for a
+/// client on the same machine.
+#[must_use]
+pub fn local_address(v6: bool) -> Option<std::net::IpAddr> {
+    // Connecting a datagram socket sends nothing: the kernel only chooses the source address it would use.
+    let (bind, target) = if v6 { ("[::]:0", "[2001:db8::1]:9") } else { ("0.0.0.0:0", "192.0.2.1:9") };
+    let socket = std::net::UdpSocket::bind(bind).ok()?;
+    socket.connect(target).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
@@ -32,16 +44,4 @@ mod tests {
         let error = set_socket_option(socket.as_fd(), libc::SOL_SOCKET, 9999, &one).expect_err("no such option");
         assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT));
     }
-}
-
-/// This machine's first address that is not loopback: IPv4 unless IPv6 is asked for. What `x-forwarded-for` shows for a
-/// client on the same machine.
-#[must_use]
-pub fn local_address(v6: bool) -> Option<std::net::IpAddr> {
-    // Connecting a datagram socket sends nothing: the kernel only chooses the source address it would use.
-    let (bind, target) = if v6 { ("[::]:0", "[2001:db8::1]:9") } else { ("0.0.0.0:0", "192.0.2.1:9") };
-    let socket = std::net::UdpSocket::bind(bind).ok()?;
-    socket.connect(target).ok()?;
-    let ip = socket.local_addr().ok()?.ip();
-    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
 }

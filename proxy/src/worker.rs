@@ -183,7 +183,7 @@ impl Worker {
     /// Whether an overload action applies now.
     #[must_use]
     pub fn overloaded(&self, action: Action) -> bool {
-        self.shared.overload.applies(action, || fastrand::f64())
+        self.shared.overload.applies(action, fastrand::f64)
     }
 
     /// Access-log lines on their way to the writers.

@@ -38,7 +38,7 @@ pub static LEDGER: &[&[&Entry]] = &[
     parse::unsupported::ALL,
     options::unsupported_http1::ALL,
     options::unsupported_http2::ALL,
-    chain::unsupported_http_filters::ALL,
+    unsupported_http_filters::ALL,
     chain::unsupported_router::ALL,
 ];
 

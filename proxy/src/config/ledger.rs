@@ -15,6 +15,7 @@ use super::{access_log, bootstrap, cluster, config_source, filter_chain, hcm, li
 fn declared() -> impl Iterator<Item = &'static Entry> {
     use route::ledger as routes;
     static OWN: &[&[&Entry]] = &[
+        filters::mutation::unsupported::ALL,
         access_log::unsupported_filters::ALL,
         access_log::unsupported_formats::ALL,
         access_log::unsupported_loggers::ALL,

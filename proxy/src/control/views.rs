@@ -20,31 +20,41 @@ impl Control {
     pub fn answer(&self, request: AdminRequest) {
         // A page that went away in the meantime needs no answer.
         match request {
-            AdminRequest::Clusters(reply) => drop(reply.send(self.cluster_views())),
-            AdminRequest::Listeners(reply) => drop(reply.send(self.listener_views())),
-            AdminRequest::ConfigDump { include_eds: _, reply } => drop(reply.send(self.config_dump())),
-            AdminRequest::InitDump(reply) => drop(reply.send(unready(self.unready_targets()))),
+            AdminRequest::Clusters(reply) => {
+                let _ = reply.send(self.cluster_views());
+            }
+            AdminRequest::Listeners(reply) => {
+                let _ = reply.send(self.listener_views());
+            }
+            AdminRequest::ConfigDump { include_eds: _, reply } => {
+                let _ = reply.send(self.config_dump());
+            }
+            AdminRequest::InitDump(reply) => {
+                let _ = reply.send(unready(self.unready_targets()));
+            }
             AdminRequest::Drain(drain, reply) => {
                 self.drain(drain);
-                drop(reply.send(()));
+                let _ = reply.send(());
             }
             AdminRequest::HealthcheckFail(failed, reply) => {
                 self.set_draining(failed);
-                drop(reply.send(()));
+                let _ = reply.send(());
             }
             AdminRequest::ReopenLogs(reply) => {
                 self.env.files.reopen();
-                drop(reply.send(()));
+                let _ = reply.send(());
             }
             AdminRequest::Quit(reply) => {
-                drop(reply.send(()));
+                let _ = reply.send(());
                 self.quit();
             }
-            AdminRequest::Runtime(reply) => drop(reply.send(self.runtime.borrow().view())),
+            AdminRequest::Runtime(reply) => {
+                let _ = reply.send(self.runtime.borrow().view());
+            }
             AdminRequest::RuntimeModify(changes, reply) => {
                 let done = self.runtime.borrow_mut().modify(changes);
                 self.publish_runtime();
-                drop(reply.send(done));
+                let _ = reply.send(done);
             }
         }
     }

@@ -52,8 +52,7 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io
             return true;
         }
         if !side.reusable() {
-            side.close(&alarm).await;
-            return false;
+            return side.close(&alarm).await;
         }
         side.rest();
     }
@@ -256,28 +255,35 @@ impl<'a> ServerSide<'a> {
         self.out.release();
     }
 
-    /// Closes after the last response: FIN, then a while for the client to read what was sent before it sees a reset.
-    async fn close(&mut self, alarm: &Alarm) {
+    /// Closes after the last response; says whether the client did it first. As in Envoy the client has
+    /// `delayed_close_timeout` to read what was sent and close, before it can see a reset; only where the end of the
+    /// connection is the end of the body, FIN goes at once.
+    async fn close(&mut self, alarm: &Alarm) -> bool {
         let worker = &self.manager.worker;
         let timeout = self.manager.config.timeouts.delayed_close;
-        let _ = poll_fn(|cx| self.io.poll_shutdown(cx)).await;
-        let Some(timeout) = timeout.filter(|t| !t.is_zero()) else { return };
+        let ends_body = self.encoder.framing() == Framing::Raw;
+        let timeout = timeout.filter(|t| !t.is_zero());
+        if ends_body || timeout.is_none() {
+            let _ = poll_fn(|cx| self.io.poll_shutdown(cx)).await;
+        }
+        let Some(timeout) = timeout else { return false };
         let until = worker.timers().now().after(timeout);
         poll_fn(|cx| {
             loop {
                 self.read.clear();
                 match worker.with_scratch(|scratch| self.io.poll_read(cx, scratch, &mut self.read)) {
-                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(!ends_body),
                     Poll::Ready(Ok(_)) => {}
                     Poll::Pending => {
                         return alarm.poll(until, cx).map(|()| {
                             self.manager.stats.downstream_cx_delayed_close_timeout().inc();
+                            false
                         });
                     }
                 }
             }
         })
-        .await;
+        .await
     }
 
     fn written(&mut self, result: Result<(), super::codec::h1::EncodeError>) {

@@ -162,7 +162,7 @@ impl TcpProxy {
         self.stats.downstream_cx_tx_bytes_total().add(response.moved);
         lease.bytes(response.moved, request.moved);
         if outcome.is_err() {
-            info.termination_details.get_or_insert("connection reset".into());
+            info.termination_details.get_or_insert_with(|| "connection reset".into());
         }
     }
 }

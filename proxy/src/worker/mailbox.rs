@@ -30,11 +30,14 @@ pub struct Mailbox {
 /// Something a worker no longer uses, to be freed by control.
 pub type Retired = Box<dyn Any + Send>;
 
+/// A cluster with its hosts.
+pub(super) type ClusterVersion = (Arc<ClusterShared>, Arc<HostSet>);
+
 /// What a worker has not applied yet.
 #[derive(Default)]
 pub(super) struct Pending {
     /// New cluster versions; `None` removes.
-    pub(super) clusters: BTreeMap<Arc<str>, Option<(Arc<ClusterShared>, Arc<HostSet>)>>,
+    pub(super) clusters: BTreeMap<Arc<str>, Option<ClusterVersion>>,
     /// New host sets of clusters the worker has.
     pub(super) hosts: BTreeMap<Arc<str>, Arc<HostSet>>,
     /// New discovered route tables; `None` removes.

@@ -29,7 +29,7 @@ impl Tick {
     /// The moment `after` this one; a duration is rounded up to whole milliseconds, so nothing fires early.
     #[must_use]
     pub fn after(self, after: Duration) -> Self {
-        let up = after.as_millis() + u128::from(after.subsec_nanos() % 1_000_000 != 0);
+        let up = after.as_millis() + u128::from(!after.subsec_nanos().is_multiple_of(1_000_000));
         Self(self.0.saturating_add(u64::try_from(up).unwrap_or(u64::MAX)))
     }
 

@@ -20,7 +20,7 @@ pub struct ServerConnection {
 }
 
 enum State {
-    Handshake(Handshake<Io, Bytes>),
+    Handshake(Box<Handshake<Io, Bytes>>),
     Open(Box<Connection<Io, Bytes>>),
 }
 
@@ -39,7 +39,7 @@ impl ServerConnection {
         if options.allow_connect {
             builder.enable_connect_protocol();
         }
-        Self { state: State::Handshake(builder.handshake(io)), max_headers: options.max_headers_count }
+        Self { state: State::Handshake(Box::new(builder.handshake(io))), max_headers: options.max_headers_count }
     }
 
     /// The next stream; `None` when the connection is over.
@@ -53,7 +53,7 @@ impl ServerConnection {
     ) -> Poll<Option<Result<Result<(RequestHead, ServerExchange), &'static str>, h2::Error>>> {
         loop {
             match &mut self.state {
-                State::Handshake(handshake) => match std::pin::Pin::new(handshake).poll(cx) {
+                State::Handshake(handshake) => match std::pin::Pin::new(&mut **handshake).poll(cx) {
                     Poll::Ready(Ok(connection)) => self.state = State::Open(Box::new(connection)),
                     Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
                     Poll::Pending => return Poll::Pending,
@@ -132,21 +132,21 @@ enum Request {
 enum Send {
     Head(SendResponse<Bytes>),
     Body(SendStream<Bytes>),
-    Done(Option<SendStream<Bytes>>),
+    Done,
 }
 
 impl ServerExchange {
     fn fail(&mut self) {
-        self.send = match std::mem::replace(&mut self.send, Send::Done(None)) {
+        self.send = match std::mem::replace(&mut self.send, Send::Done) {
             Send::Head(mut respond) => {
                 respond.send_reset(Reason::INTERNAL_ERROR);
-                Send::Done(None)
+                Send::Done
             }
             Send::Body(mut stream) => {
                 stream.send_reset(Reason::INTERNAL_ERROR);
-                Send::Done(None)
+                Send::Done
             }
-            done @ Send::Done(_) => done,
+            Send::Done => Send::Done,
         };
     }
 }
@@ -207,13 +207,15 @@ impl Downstream for ServerExchange {
     }
 
     fn send_head(&mut self, head: &ResponseHead, end: bool) {
-        let Send::Head(mut respond) = std::mem::replace(&mut self.send, Send::Done(None)) else { return };
+        let Send::Head(mut respond) = std::mem::replace(&mut self.send, Send::Done) else { return };
         let Some(response) = response_to_h2(head) else {
             respond.send_reset(Reason::INTERNAL_ERROR);
             return;
         };
-        if let Ok(stream) = respond.send_response(response, end) {
-            self.send = if end { Send::Done(Some(stream)) } else { Send::Body(stream) };
+        if let Ok(stream) = respond.send_response(response, end)
+            && !end
+        {
+            self.send = Send::Body(stream);
         }
     }
 
@@ -221,22 +223,19 @@ impl Downstream for ServerExchange {
         let Send::Body(stream) = &mut self.send else { return };
         self.sent += data.len() as u64;
         let sent = stream.send_data(data, end);
-        if (end || sent.is_err())
-            && let Send::Body(stream) = std::mem::replace(&mut self.send, Send::Done(None))
-        {
-            self.send = Send::Done(Some(stream));
+        if end || sent.is_err() {
+            self.send = Send::Done;
         }
     }
 
     fn send_trailers(&mut self, trailers: Headers) {
-        let Send::Body(mut stream) = std::mem::replace(&mut self.send, Send::Done(None)) else { return };
+        let Send::Body(mut stream) = std::mem::replace(&mut self.send, Send::Done) else { return };
         match headers_to_h2(&trailers) {
             Some(map) => {
                 let _ = stream.send_trailers(map);
             }
             None => stream.send_reset(Reason::INTERNAL_ERROR),
         }
-        self.send = Send::Done(Some(stream));
     }
 
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Interrupt>> {
@@ -266,7 +265,7 @@ impl Downstream for ServerExchange {
         match &mut self.send {
             Send::Head(respond) => respond.poll_reset(cx).map(gone),
             Send::Body(stream) => stream.poll_reset(cx).map(gone),
-            Send::Done(_) => Poll::Pending,
+            Send::Done => Poll::Pending,
         }
     }
 
