@@ -16,7 +16,8 @@ fn examples_are_valid() {
     let mut checked = 0;
     for document in documents {
         let text = std::fs::read_to_string(&document).expect("text");
-        let blocks: Vec<&str> = text.split("\n```yaml\n").skip(1).filter_map(|rest| rest.split("\n```").next()).collect();
+        let blocks: Vec<&str> =
+            text.split("\n```yaml\n").skip(1).filter_map(|rest| rest.split("\n```").next()).collect();
         // What the examples call /etc/legate: one file of clusters, and no listeners.
         let here = |text: &str| text.replace("/etc/legate", &directory.path().display().to_string());
         for discovery in blocks.iter().filter(|block| block.starts_with("resources:")) {
