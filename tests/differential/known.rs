@@ -40,6 +40,12 @@ pub fn listed(case: &str, aspect: Aspect) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.case == case && known.aspects.contains(&aspect))
 }
 
+/// Whether an aspect is looked at in this run: all are, unless `ASPECTS` names some.
+pub fn looked_at(aspect: Aspect) -> bool {
+    let wanted = std::env::var("ASPECTS").unwrap_or_default().to_lowercase();
+    wanted.is_empty() || wanted.contains(&format!("{aspect:?}").to_lowercase())
+}
+
 /// Whether a statistic is left out of comparison.
 pub fn ignored_stat(name: &str) -> bool {
     STATS.iter().any(|(part, _)| name.contains(part))

@@ -6,7 +6,8 @@
 //! `docs/compatibility.md`; a row that no longer differs fails too.
 //!
 //! Envoy comes from `.ci/install-peers`, or from the variable `ENVOY`. `LEGATE_UNDER_TEST=envoy` puts Envoy on both
-//! sides, which must show no difference: that checks the harness. `CASES=text` runs only the cases whose names contain it.
+//! sides, which must show no difference: that checks the harness. `CASES=text` runs only the cases whose names contain it; `ASPECTS=client,upstream,log,stats` compares
+//! only some of what was seen; `SHOW=1` prints what Envoy did.
 
 #[allow(dead_code, reason = "each test binary uses its part of what they share")]
 #[path = "../support/mod.rs"]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use regex::Regex;
 
+use super::known::{self, Aspect};
 use super::manifest::{Action, Area, Case, Step};
 use crate::support::PATIENCE;
 use crate::support::bootstrap::bootstrap;
@@ -167,7 +168,8 @@ impl Side {
         let expected = usize::try_from(expected.copied().unwrap_or(0)).unwrap_or(0);
         let seen = self.lines.get(case.listener).copied().unwrap_or(0);
         let file = format!("{}.log", case.listener);
-        let deadline = Instant::now() + Duration::from_millis(400);
+        let patience = if known::looked_at(Aspect::Log) { 400 } else { 0 };
+        let deadline = Instant::now() + Duration::from_millis(patience);
         loop {
             let lines = self.proxy.lines(&file);
             if lines.len() >= seen + expected || Instant::now() > deadline {

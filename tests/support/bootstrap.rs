@@ -52,7 +52,12 @@ pub fn listener_of(name: &str, chains: &str, more: &str) -> String {
 
 /// The network filter of an HTTP connection manager.
 pub fn http_filter(name: &str, manager: &str, virtual_hosts: &str) -> String {
-    let own = |field: &str| manager.contains(&format!("{field}:"));
+    let own = |field: &str| {
+        manager.match_indices(&format!("{field}:")).any(|(at, _)| {
+            // Not the end of a longer word.
+            !manager.get(..at).unwrap_or_default().ends_with(|last: char| last.is_alphanumeric() || last == '_')
+        })
+    };
     let routes = format!("route_config: {{name: {name}_routes, virtual_hosts: [{virtual_hosts}]}},");
     let routes = if own("route_config") || own("rds") { String::new() } else { routes };
     let filters = format!(r#"http_filters: [{{name: router, typed_config: {{"@type": {ROUTER}}}}}],"#);
