@@ -134,7 +134,7 @@ impl Node {
             }
             Ok(admin_port)
         };
-        let refused = control_plane.wait_for(|log| nack(log));
+        let refused = control_plane.wait_for(nack);
         let waited = timeout(START_TIMEOUT, async {
             tokio::select! {
                 outcome = serving => outcome,

@@ -241,7 +241,7 @@ fn virtual_service(host: &str, port: u16, targets: &[(&str, u32)]) -> String {
     let mut clusters = String::new();
     for (node, weight) in targets {
         // Writing to a `String` cannot fail.
-        let _ = write!(clusters, "        - {{ name: {}, weight: {weight} }}\n", egress_cluster(node));
+        let _ = writeln!(clusters, "        - {{ name: {}, weight: {weight} }}", egress_cluster(node));
     }
     format!(
         "\
