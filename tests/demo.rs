@@ -58,7 +58,7 @@ fn no_proxy_survives_a_demo_that_was_killed() {
 /// Their guards are not among them: they come after `demo` on the command line.
 fn proxies_of(demo: u32) -> Vec<String> {
     let mark = format!("/legate-demo-{demo}-");
-    let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let commands = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
     let commands = commands.map(|command| String::from_utf8_lossy(&command).replace('\0', " "));
     commands.filter(|command| command.contains(&mark) && !command.contains(" --guard ")).collect()

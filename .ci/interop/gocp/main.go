@@ -118,10 +118,15 @@ func drive(checks *checks, proxy, variant string) error {
 	time.Sleep(200 * time.Millisecond)
 
 	for n, step := range steps[1:] {
-		published := time.Now()
-		// Make before break: no route may name a cluster that is gone, whatever order updates arrive in.
+		// Make before break: a route may reach a proxy before the clusters of the same snapshot are warm, and clusters may
+		// go before the route does. No proxy can serve what is not there.
 		both := maps.Clone(steps[n])
 		maps.Copy(both, step)
+		if err := set(ctx, snapshots, fmt.Sprintf("%d-prepare", n+1), port, services, steps[n], both); err != nil {
+			return err
+		}
+		time.Sleep(300 * time.Millisecond)
+		published := time.Now()
 		if err := set(ctx, snapshots, fmt.Sprintf("%d-make", n+1), port, services, step, both); err != nil {
 			return err
 		}
