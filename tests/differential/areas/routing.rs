@@ -15,7 +15,7 @@ pub fn area() -> Area {
         {{name: h_exact, match: {{prefix: "/h", headers: [{{name: x-e, string_match: {{exact: one}}}}]}}, route: {{cluster: up}}}},
         {{name: h_prefix, match: {{prefix: "/h", headers: [{{name: x-p, string_match: {{prefix: "on", ignore_case: true}}}}]}}, route: {{cluster: up}}}},
         {{name: h_suffix, match: {{prefix: "/h", headers: [{{name: x-s, string_match: {{suffix: ne}}}}]}}, route: {{cluster: up}}}},
-        {{name: h_contains, match: {{prefix: "/h", headers: [{{name: x-c, string_match: {{contains: n}}}}]}}, route: {{cluster: up}}}},
+        {{name: h_contains, match: {{prefix: "/h", headers: [{{name: x-c, string_match: {{contains: "n"}}}}]}}, route: {{cluster: up}}}},
         {{name: h_regex, match: {{prefix: "/h", headers: [{{name: x-r, string_match: {{safe_regex: {}}}}}]}}, route: {{cluster: up}}}},
         {{name: h_range, match: {{prefix: "/h", headers: [{{name: x-n, range_match: {{start: 5, end: 10}}}}]}}, route: {{cluster: up}}}},
         {{name: h_present, match: {{prefix: "/h", headers: [{{name: x-there, present_match: true}}]}}, route: {{cluster: up}}}},
