@@ -13,6 +13,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use filters::matcher::{NoRuntime, Runtime};
 use stats::Store;
@@ -89,6 +90,7 @@ pub fn start(index: usize, workers: usize, mailbox: Arc<Mailbox>, shared: Shared
 
 async fn run(worker: Rc<Worker>, mailbox: &Arc<Mailbox>) {
     tokio::task::spawn_local(Rc::clone(&worker.timers).drive());
+    tokio::task::spawn_local(flush_logs(Rc::clone(&worker)));
     let listeners = Listeners::new(&worker);
     loop {
         let pending = mailbox.take().await;
@@ -96,6 +98,16 @@ async fn run(worker: Rc<Worker>, mailbox: &Arc<Mailbox>) {
             return;
         }
         worker.apply(pending, mailbox, &listeners);
+    }
+}
+
+/// Lines a worker has formatted wait for others to leave with, this long at most.
+const LOG_LATENCY: Duration = Duration::from_millis(50);
+
+async fn flush_logs(worker: Rc<Worker>) {
+    loop {
+        worker.timers.sleep_until(worker.timers.now().after(LOG_LATENCY)).await;
+        worker.logs.flush();
     }
 }
 

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -102,7 +103,7 @@ func drive(checks *checks, proxy, variant string) error {
 	if err != nil {
 		return err
 	}
-	if err := set(ctx, snapshots, "0", port, services, steps[0]); err != nil {
+	if err := set(ctx, snapshots, "0", port, services, steps[0], steps[0]); err != nil {
 		return err
 	}
 	stop, err := start(proxy, variant, uint32(management.Addr().(*net.TCPAddr).Port))
@@ -118,10 +119,16 @@ func drive(checks *checks, proxy, variant string) error {
 
 	for n, step := range steps[1:] {
 		published := time.Now()
-		if err := set(ctx, snapshots, fmt.Sprint(n+1), port, services, step); err != nil {
+		// Make before break: no route may name a cluster that is gone, whatever order updates arrive in.
+		both := maps.Clone(steps[n])
+		maps.Copy(both, step)
+		if err := set(ctx, snapshots, fmt.Sprintf("%d-make", n+1), port, services, step, both); err != nil {
 			return err
 		}
 		time.Sleep(time.Second)
+		if err := set(ctx, snapshots, fmt.Sprintf("%d-break", n+1), port, services, step, step); err != nil {
+			return err
+		}
 		settled := time.Now()
 		time.Sleep(700 * time.Millisecond)
 		seen, late := traffic.since(published, settled, step)
@@ -178,12 +185,11 @@ func (a *answers) callbacks() server.CallbackFuncs {
 	}
 }
 
-func set(ctx context.Context, snapshots cache.SnapshotCache, version string, port uint32, services []uint32, step step) error {
+func set(ctx context.Context, snapshots cache.SnapshotCache, version string, port uint32, services []uint32, step, present step) error {
 	var clusters, endpoints []types.Resource
 	weighted := &route.WeightedCluster{}
 	for n, service := range services {
-		weight, there := step[n]
-		if !there {
+		if _, there := present[n]; !there {
 			continue
 		}
 		name := fmt.Sprintf("service-%d", n)
@@ -199,6 +205,10 @@ func set(ctx context.Context, snapshots cache.SnapshotCache, version string, por
 				HostIdentifier: &endpoint.LbEndpoint_Endpoint{Endpoint: &endpoint.Endpoint{Address: address(service)}},
 			}}}},
 		})
+		weight, there := step[n]
+		if !there {
+			continue
+		}
 		weighted.Clusters = append(weighted.Clusters, &route.WeightedCluster_ClusterWeight{Name: name, Weight: wrapperspb.UInt32(weight)})
 	}
 	routes := &route.RouteConfiguration{

@@ -148,7 +148,7 @@ fn header_values_print_nothing_for_what_is_missing() {
     let (head, info) = (request(), info());
     let format = parse_header_value("a%REQ(nope)%b%RESPONSE_CODE%").unwrap();
     let mut out = Vec::new();
-    format.append_to(&mut out, &ValueContext { request: Some(&head), response: None, info: &info });
+    format.append_to(&mut out, &ValueContext { request: Some(&head), response: None, info: &info }, true);
     assert_eq!(out, b"ab403");
     let _: crate::mutation::ParseFormat = parse_header_value;
     assert!(!FormatOptions::of_this_host().hostname.is_empty());

@@ -55,7 +55,9 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io
                             .is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"));
                         let incoming = Incoming { head, began: Instant::now(), expects_continue };
                         stream::serve(&manager, &connection, &alarm, &mut exchange, incoming).await;
-                        exchange.stop_request();
+                        // Dropped before its request is complete, the stream ends with RST_STREAM(NO_ERROR) once the
+                        // response is written (RFC 9113 section 8.1).
+                        drop(exchange);
                         manager.http2_stats.streams_active().dec();
                         connection.stream_ended();
                     });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use filters::format::{AccessLogType, FormatContext};
 use filters::stream_info::{ConnectionInfo, StreamInfo};
-use stats::SharedCounter;
+use stats::{GroupHandle, SharedCounter};
 
 use super::mailbox::ListenerChange;
 use super::{Report, Worker};
@@ -38,6 +38,8 @@ struct Handler {
 struct ListenerRuntime {
     stats: ListenerStats,
     worker_stats: ListenerWorkerStats,
+    /// Keep the statistics in the scrape.
+    _groups: (Arc<GroupHandle<ListenerStats>>, Arc<GroupHandle<ListenerWorkerStats>>),
     /// By identity of the chain: chains an update kept are the same.
     chains: HashMap<*const FilterChain, Service>,
     filter_counters: RefCell<HashMap<(usize, FilterCounter), SharedCounter>>,
@@ -115,11 +117,14 @@ impl Handler {
                 (key, kept.unwrap_or_else(|| self.service(chain, config)))
             })
             .collect();
+        let groups = (
+            store.group::<ListenerStats>(&prefix),
+            store.group::<ListenerWorkerStats>(&format!("{prefix}worker_{}.", self.worker.index())),
+        );
         let runtime = ListenerRuntime {
-            stats: store.group::<ListenerStats>(&prefix).shard(self.worker.index()),
-            worker_stats: store
-                .group::<ListenerWorkerStats>(&format!("{prefix}worker_{}.", self.worker.index()))
-                .shard(self.worker.index()),
+            stats: groups.0.shard(self.worker.index()),
+            worker_stats: groups.1.shard(self.worker.index()),
+            _groups: groups,
             chains,
             filter_counters: RefCell::default(),
             connections: before.map(|before| RefCell::new(before.connections.take())).unwrap_or_default(),

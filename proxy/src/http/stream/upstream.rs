@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
-use filters::http::{Headers, Known, RequestHead, ResponseHead, Version};
+use filters::http::{Headers, Known, ResponseHead, Version};
 
 use super::deadline::Expired;
 use super::exchange::{Event, Progress};

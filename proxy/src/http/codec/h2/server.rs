@@ -149,15 +149,6 @@ impl ServerExchange {
             done @ Send::Done(_) => done,
         };
     }
-
-    /// After a complete response to an incomplete request: tells the client to stop sending (RFC 9113 section 8.1).
-    pub fn stop_request(&mut self) {
-        if self.request != Request::Complete
-            && let Send::Done(Some(stream)) = &mut self.send
-        {
-            stream.send_reset(Reason::NO_ERROR);
-        }
-    }
 }
 
 fn interrupt(error: &h2::Error) -> Interrupt {
