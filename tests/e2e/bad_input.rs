@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::bootstrap::{ADMIN, TO_UP, bootstrap, cluster, http_listener};
+use crate::support::bootstrap::{ADMIN, TO_UP, bootstrap, cluster, http_listener, unlogged};
 use crate::support::proxy::{Finished, Kind, Proxy};
 
 /// What serving such a file ends with.
 fn refusal(text: &str) -> Finished {
     let directory = TempDir::new().expect("a directory");
     let file = directory.path().join("bootstrap.yaml");
-    fs::write(&file, text).expect("a file");
+    fs::write(&file, unlogged(text)).expect("a file");
     let began = Instant::now();
     let finished = Kind::under_test().run(&[
         "--disable-hot-restart",

@@ -10,7 +10,7 @@ use crate::support::frames::{
     frame, get as block, preface, request,
 };
 use crate::support::proxy::{Kind, Proxy};
-use crate::support::upstream::{Act, Upstream, ok, reply};
+use crate::support::upstream::{Act, Script, Upstream, ok, reply};
 
 const MIB: u64 = 1 << 20;
 
@@ -55,6 +55,12 @@ impl Target {
         );
         assert!(!self.proxy.log().contains("panicked"), "{}", self.proxy.log());
     }
+}
+
+/// An upstream that answers the first request and reads the second for ever.
+fn stalled() -> Script {
+    let last = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec();
+    vec![vec![Act::Request, Act::Send(last), Act::Close], vec![Act::Hold]]
 }
 
 /// Sends `bytes` again and again until the proxy closes; panics if it never does.
@@ -102,7 +108,7 @@ fn endless_request_line() {
 
 #[test]
 fn endless_chunk_extension() {
-    let target = Target::start("", Upstream::start(vec![vec![Act::Request, Act::Hold]]));
+    let target = Target::start("", Upstream::start(stalled()));
     let mut client = target.connect();
     client.send(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3;");
     // Not every proxy limits them, but none may keep them.
@@ -117,10 +123,7 @@ fn endless_chunk_extension() {
 
 #[test]
 fn endless_trailers() {
-    let target = Target::start(
-        "http_protocol_options: {enable_trailers: true}",
-        Upstream::start(vec![vec![Act::Request, Act::Hold]]),
-    );
+    let target = Target::start("http_protocol_options: {enable_trailers: true}", Upstream::start(stalled()));
     let mut client = target.connect();
     client.send(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n");
     flood(&mut client, &again(b"x-a: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\r\n", 100), 4 << 20);
@@ -156,8 +159,7 @@ fn pipelining_is_bounded() {
 
 #[test]
 fn rapid_reset() {
-    let target =
-        Target::start("", Upstream::start(vec![vec![Act::Request, Act::Hold]].into_iter().chain(ok()).rev().collect()));
+    let target = Target::start("", Upstream::start(ok()));
     let mut client = target.connect_h2();
     let mut stream = 1;
     for _ in 0..400 {

@@ -78,6 +78,17 @@ pub fn access_log(name: &str) -> String {
     format!(r#"{{name: file, typed_config: {{"@type": {FILE_LOG}, path: "${{DIR}}/{name}.log", {format}}}}}"#)
 }
 
+/// A text whose access logs go nowhere: for a configuration that does not belong to a proxy's directory.
+pub fn unlogged(text: &str) -> String {
+    let mut parts = text.split("\"${DIR}/");
+    let mut unlogged = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        unlogged.push_str("\"/dev/null\"");
+        unlogged.push_str(part.split_once('"').map_or("", |(_, rest)| rest));
+    }
+    unlogged
+}
+
 /// A TCP proxy filter.
 pub fn tcp_filter(name: &str, more: &str) -> String {
     let kind = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";

@@ -19,7 +19,7 @@ pub fn area() -> Area {
         {{name: h_regex, match: {{prefix: "/h", headers: [{{name: x-r, string_match: {{safe_regex: {}}}}}]}}, route: {{cluster: up}}}},
         {{name: h_range, match: {{prefix: "/h", headers: [{{name: x-n, range_match: {{start: 5, end: 10}}}}]}}, route: {{cluster: up}}}},
         {{name: h_present, match: {{prefix: "/h", headers: [{{name: x-there, present_match: true}}]}}, route: {{cluster: up}}}},
-        {{name: h_inverted, match: {{prefix: "/inv", headers: [{{name: x-i, string_match: {{exact: no}}, invert_match: true}}]}}, route: {{cluster: up}}}},
+        {{name: h_inverted, match: {{prefix: "/inv", headers: [{{name: x-i, string_match: {{exact: "no"}}, invert_match: true}}]}}, route: {{cluster: up}}}},
         {{name: h_absent, match: {{prefix: "/inv", headers: [{{name: x-i, present_match: false}}]}}, route: {{cluster: up}}}},
         {{name: h_empty, match: {{prefix: "/empty", headers: [{{name: x-i, string_match: {{exact: ""}}, treat_missing_header_as_empty: true}}]}}, route: {{cluster: up}}}},
         {{name: h_method, match: {{prefix: "/method", headers: [{{name: ":method", string_match: {{exact: POST}}}}]}}, route: {{cluster: up}}}},
