@@ -76,11 +76,14 @@ fn unknown_fields_and_wrong_types() {
     let listener = http_listener("in", "", TO_UP, "");
     let up = cluster("up", &[1], "");
     names(
-        &refusal(&bootstrap(&[listener.clone()], &[up.replace("name: up", "name: up, colour: red")], "")),
+        &refusal(&bootstrap(std::slice::from_ref(&listener), &[up.replace("name: up", "name: up, colour: red")], "")),
         &["colour", "static_resources.clusters[0]"],
     );
-    names(&refusal(&bootstrap(&[listener.clone()], &[up.replace("2s", "[2]")], "")), &["connect_timeout"]);
-    names(&refusal(&bootstrap(&[listener.replace("cluster: up", "cluster: gone")], &[up.clone()], "")), &["gone"]);
+    names(&refusal(&bootstrap(std::slice::from_ref(&listener), &[up.replace("2s", "[2]")], "")), &["connect_timeout"]);
+    names(
+        &refusal(&bootstrap(&[listener.replace("cluster: up", "cluster: gone")], std::slice::from_ref(&up), "")),
+        &["gone"],
+    );
     names(&refusal(&bootstrap(&[listener], &[up.clone(), up], "")), &["up"]);
 }
 
