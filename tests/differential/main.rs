@@ -9,15 +9,8 @@
 //! sides, which must show no difference: that checks the harness. `CASES=text` runs only the cases whose names contain it; `ASPECTS=client,upstream,log,stats` compares
 //! only some of what was seen; `SHOW=1` prints what Envoy did.
 
-#![allow(
-    unreachable_pub,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::redundant_clone,
-    clippy::cloned_ref_to_slice_refs,
-    clippy::wrong_self_convention,
-    reason = "a test binary has no outside, and says by a panic what is wrong"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on says so and ends")]
+#![allow(unreachable_pub, reason = "what the two test binaries share is public in neither")]
 
 #[allow(dead_code, reason = "each test binary uses its part of what they share")]
 #[path = "../support/mod.rs"]

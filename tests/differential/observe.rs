@@ -189,7 +189,13 @@ fn act(action: &Action, address: std::net::SocketAddr, settle: Duration) -> (Str
             for step in steps {
                 take(&mut client, step);
             }
-            client.read_until(settle, |_| false);
+            // A connection that is said to close is waited for; whether by FIN or by reset depends on who was first.
+            let last = client.responses().into_iter().next_back().filter(|message| message.complete);
+            let closing = last.is_some_and(|message| message.header("connection") == Some("close"));
+            client.read_until(if closing { Duration::from_secs(2) } else { settle }, |_| false);
+            if closing && client.end == End::Reset {
+                client.end = End::Closed;
+            }
             let messages = client.responses();
             let statuses = messages.iter().map(message::Message::status).collect();
             let text: Vec<String> = messages.iter().map(message::Message::canonical).collect();

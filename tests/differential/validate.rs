@@ -34,7 +34,7 @@ pub fn run() {
             }
         }
     }
-    assert!(failures.is_empty(), "\n{} verdicts differ\n{}", failures.len(), failures.join("\n"));
+    super::open::report(&format!("{} verdicts differ", failures.len()), &failures);
 }
 
 fn files(directory: &str) -> Vec<PathBuf> {

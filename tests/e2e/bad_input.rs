@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::bootstrap::{ADMIN, TO_UP, bootstrap, cluster, http_listener};
+use crate::support::bootstrap::{ADMIN, TO_UP, bootstrap, cluster, http_listener, unlogged};
 use crate::support::proxy::{Finished, Kind, Proxy};
 
 /// What serving such a file ends with.
 fn refusal(text: &str) -> Finished {
     let directory = TempDir::new().expect("a directory");
     let file = directory.path().join("bootstrap.yaml");
-    fs::write(&file, text).expect("a file");
+    fs::write(&file, unlogged(text)).expect("a file");
     let began = Instant::now();
     let finished = Kind::under_test().run(&[
         "--disable-hot-restart",
@@ -76,11 +76,14 @@ fn unknown_fields_and_wrong_types() {
     let listener = http_listener("in", "", TO_UP, "");
     let up = cluster("up", &[1], "");
     names(
-        &refusal(&bootstrap(&[listener.clone()], &[up.replace("name: up", "name: up, colour: red")], "")),
+        &refusal(&bootstrap(std::slice::from_ref(&listener), &[up.replace("name: up", "name: up, colour: red")], "")),
         &["colour", "static_resources.clusters[0]"],
     );
-    names(&refusal(&bootstrap(&[listener.clone()], &[up.replace("2s", "[2]")], "")), &["connect_timeout"]);
-    names(&refusal(&bootstrap(&[listener.replace("cluster: up", "cluster: gone")], &[up.clone()], "")), &["gone"]);
+    names(&refusal(&bootstrap(std::slice::from_ref(&listener), &[up.replace("2s", "[2]")], "")), &["connect_timeout"]);
+    names(
+        &refusal(&bootstrap(&[listener.replace("cluster: up", "cluster: gone")], std::slice::from_ref(&up), "")),
+        &["gone"],
+    );
     names(&refusal(&bootstrap(&[listener], &[up.clone(), up], "")), &["up"]);
 }
 

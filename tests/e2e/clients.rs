@@ -10,7 +10,7 @@ use crate::support::frames::{
     frame, get as block, preface, request,
 };
 use crate::support::proxy::{Kind, Proxy};
-use crate::support::upstream::{Act, Upstream, ok, reply};
+use crate::support::upstream::{Act, Script, Upstream, ok, reply};
 
 const MIB: u64 = 1 << 20;
 
@@ -43,7 +43,7 @@ impl Target {
 
     /// The proxy is well: it took no more memory than that, and serves the next client.
     #[track_caller]
-    fn is_well(mut self, growth: u64) {
+    fn check(mut self, growth: u64) {
         assert!(self.proxy.is_running(), "{}", self.proxy.log());
         let grown = self.proxy.resident().saturating_sub(self.before);
         assert!(grown < growth, "memory grew by {} MiB", grown / MIB);
@@ -55,6 +55,12 @@ impl Target {
         );
         assert!(!self.proxy.log().contains("panicked"), "{}", self.proxy.log());
     }
+}
+
+/// An upstream that answers the first request and reads the second for ever.
+fn stalled() -> Script {
+    let last = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec();
+    vec![vec![Act::Request, Act::Send(last), Act::Close], vec![Act::Hold]]
 }
 
 /// Sends `bytes` again and again until the proxy closes; panics if it never does.
@@ -88,7 +94,7 @@ fn endless_head() {
     let mut client = target.connect();
     client.send(b"GET / HTTP/1.1\r\nhost: a\r\n");
     flood(&mut client, &again(b"x-a: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\r\n", 100), 4 << 20);
-    target.is_well(16 * MIB);
+    target.check(16 * MIB);
 }
 
 #[test]
@@ -97,12 +103,12 @@ fn endless_request_line() {
     let mut client = target.connect();
     client.send(b"GET /");
     flood(&mut client, &[b'a'; 4096], 4 << 20);
-    target.is_well(16 * MIB);
+    target.check(16 * MIB);
 }
 
 #[test]
 fn endless_chunk_extension() {
-    let target = Target::start("", Upstream::start(vec![vec![Act::Request, Act::Hold]]));
+    let target = Target::start("", Upstream::start(stalled()));
     let mut client = target.connect();
     client.send(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3;");
     // Not every proxy limits them, but none may keep them.
@@ -117,10 +123,7 @@ fn endless_chunk_extension() {
 
 #[test]
 fn endless_trailers() {
-    let target = Target::start(
-        "http_protocol_options: {enable_trailers: true}",
-        Upstream::start(vec![vec![Act::Request, Act::Hold]]),
-    );
+    let target = Target::start("http_protocol_options: {enable_trailers: true}", Upstream::start(stalled()));
     let mut client = target.connect();
     client.send(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n");
     flood(&mut client, &again(b"x-a: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\r\n", 100), 4 << 20);
@@ -137,7 +140,7 @@ fn slow_heads_are_cut() {
         assert!(client.read_responses(1));
         assert_eq!(client.responses()[0].status(), 408);
     }
-    target.is_well(16 * MIB);
+    target.check(16 * MIB);
 }
 
 #[test]
@@ -151,13 +154,12 @@ fn pipelining_is_bounded() {
         taken += batch.len();
     }
     assert!(taken < 64 << 20, "the proxy never stopped reading");
-    target.is_well(48 * MIB);
+    target.check(48 * MIB);
 }
 
 #[test]
 fn rapid_reset() {
-    let target =
-        Target::start("", Upstream::start(vec![vec![Act::Request, Act::Hold]].into_iter().chain(ok()).rev().collect()));
+    let target = Target::start("", Upstream::start(ok()));
     let mut client = target.connect_h2();
     let mut stream = 1;
     for _ in 0..400 {
@@ -174,7 +176,7 @@ fn rapid_reset() {
     }
     client.read_until(Duration::from_secs(3), |_| false);
     assert_ne!(client.end, End::Open, "twenty thousand resets were taken");
-    target.is_well(48 * MIB);
+    target.check(48 * MIB);
 }
 
 #[test]
@@ -211,7 +213,7 @@ fn control_frame_floods() {
             }
         }
         drop(client);
-        target.is_well(32 * MIB);
+        target.check(32 * MIB);
     }
 }
 
@@ -227,7 +229,7 @@ fn acknowledgements_nobody_reads() {
             sent += batch.len();
         }
         assert!(sent < 256 << 20, "{name}: all was taken");
-        target.is_well(48 * MIB);
+        target.check(48 * MIB);
     }
 }
 
@@ -237,7 +239,7 @@ fn continuation_bomb() {
     let mut client = target.connect_h2();
     client.send(&frame(HEADERS, END_STREAM, 1, &block("/", &[])));
     flood(&mut client, &frame(CONTINUATION, 0, 1, &again(&fields(&[("x-a", &"b".repeat(90))]), 150)), 16 << 20);
-    target.is_well(32 * MIB);
+    target.check(32 * MIB);
 }
 
 #[test]
@@ -268,7 +270,7 @@ fn hpack_and_cookie_bombs() {
             }
         }
         drop(client);
-        target.is_well(48 * MIB);
+        target.check(48 * MIB);
     }
 }
 
@@ -333,7 +335,7 @@ fn half_open_connections_cost_little() {
     for client in &mut clients {
         assert_eq!(client.read_to_end(), End::Closed);
     }
-    target.is_well(16 * MIB);
+    target.check(16 * MIB);
 }
 
 /// Malformed requests cut at every byte: never a hang, never a crash.
@@ -355,5 +357,5 @@ fn requests_cut_anywhere() {
         client.half_close();
         assert_ne!(client.read_to_end(), End::Open, "byte {flipped}");
     }
-    target.is_well(16 * MIB);
+    target.check(16 * MIB);
 }

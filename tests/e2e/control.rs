@@ -8,7 +8,7 @@ use xds_client::proto::{Format, LoadOptions, load};
 use xds_client::server::{ControlPlane, Received};
 use xds_client::{CLUSTER, ENDPOINTS, LISTENER, ROUTE, Resource};
 
-use crate::support::bootstrap::{ADMIN, cluster, http2};
+use crate::support::bootstrap::{ADMIN, cluster, http2, unlogged};
 use crate::support::eventually;
 
 /// A running control plane.
@@ -129,6 +129,7 @@ fn resources(type_url: &str, texts: &[String]) -> Vec<Resource> {
     let resource = |text: &String| {
         let name = text.split_once("name: ").map_or("", |(_, rest)| rest.split([',', '}', '\n']).next().unwrap_or(""));
         let options = LoadOptions { source: "test", ..LoadOptions::default() };
+        let text = unlogged(text);
         let document = load(text.as_bytes(), Format::Yaml, type_url, &options);
         let document = document.unwrap_or_else(|error| panic!("{error}\n{text}"));
         Resource::new(name.trim(), "", document.bytes().to_vec())

@@ -63,14 +63,30 @@ pub fn http_filter(name: &str, manager: &str, virtual_hosts: &str) -> String {
     let filters = format!(r#"http_filters: [{{name: router, typed_config: {{"@type": {ROUTER}}}}}],"#);
     let filters = if own("http_filters") { String::new() } else { filters };
     let log = if own("access_log") { String::new() } else { format!("access_log: [{}],", access_log(name)) };
+    // Envoy gives a client a second to close first; here it would only be waited for.
+    let close = if own("delayed_close_timeout") { "" } else { "delayed_close_timeout: 0.02s," };
     let prefix = if own("stat_prefix") { String::new() } else { format!("stat_prefix: {name},") };
-    format!(r#"{{name: hcm, typed_config: {{"@type": {HCM}, {prefix} {routes} {filters} {log} {}}}}}"#, listed(manager))
+    format!(
+        r#"{{name: hcm, typed_config: {{"@type": {HCM}, {close} {prefix} {routes} {filters} {log} {}}}}}"#,
+        listed(manager)
+    )
 }
 
 /// A file access log in [`LOG_FORMAT`].
 pub fn access_log(name: &str) -> String {
     let format = format!(r#"log_format: {{text_format_source: {{inline_string: "{LOG_FORMAT}\n"}}}}"#);
     format!(r#"{{name: file, typed_config: {{"@type": {FILE_LOG}, path: "${{DIR}}/{name}.log", {format}}}}}"#)
+}
+
+/// A text whose access logs go nowhere: for a configuration that does not belong to a proxy's directory.
+pub fn unlogged(text: &str) -> String {
+    let mut parts = text.split("\"${DIR}/");
+    let mut unlogged = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        unlogged.push_str("\"/dev/null\"");
+        unlogged.push_str(part.split_once('"').map_or("", |(_, rest)| rest));
+    }
+    unlogged
 }
 
 /// A TCP proxy filter.

@@ -108,7 +108,7 @@ pub fn received(mut bytes: &[u8]) -> Vec<Frame> {
 /// the sender's business.
 pub fn summary(client: &Client) -> String {
     let mut lines = Vec::new();
-    for frame in received(&client.received) {
+    for frame in joined(received(&client.received)) {
         let word = |at: usize| {
             let bytes = frame.payload.get(at..at + 4).unwrap_or_default();
             bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte))
@@ -123,6 +123,21 @@ pub fn summary(client: &Client) -> String {
         });
     }
     lines.join("\n")
+}
+
+/// Frames with the data of each stream in one: where it is cut does not matter.
+fn joined(frames: Vec<Frame>) -> Vec<Frame> {
+    let mut joined: Vec<Frame> = Vec::new();
+    for frame in frames {
+        match joined.last_mut() {
+            Some(last) if last.kind == DATA && frame.kind == DATA && last.stream == frame.stream => {
+                last.flags |= frame.flags & END_STREAM;
+                last.payload.extend(frame.payload);
+            }
+            _ => joined.push(frame),
+        }
+    }
+    joined
 }
 
 /// An error code's name.

@@ -31,7 +31,6 @@ pub fn area() -> Area {
         ("bound", "upstream_bind_config: {source_address: {address: 127.0.0.1, port_value: 0}}".to_owned()),
         ("alt", "alt_stat_name: other_name".to_owned()),
         ("maintained", String::new()),
-        ("per_downstream", "connection_pool_per_downstream_connection: true".to_owned()),
         ("h1_case", protocol("explicit_http_config: {http_protocol_options: {header_key_format: {proper_case_words: {}}}}")),
     ];
     let mut table =
@@ -102,7 +101,6 @@ fn cases() -> Vec<Case> {
         hit("alt_stat_name", "3.1 alt_stat_name", "/alt").status(200),
         hit("maintenance", "2.10 maintenance mode", "/maintained").status(503),
         hit("refused", "2.10 connect failed", "/dead").status(503),
-        twice("per_downstream", "3.1 connection_pool_per_downstream_connection", "/per_downstream").status(200),
         get("proper_case_upstream", "2.1 header_key_format", "in", "/h1_case", &["x-ab: c"]).status(200),
     ]
 }

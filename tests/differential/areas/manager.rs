@@ -189,7 +189,7 @@ fn connections() -> Vec<Case> {
         case("websocket_refused_by_upstream", "10 upgrade smuggling", "upgrade", websocket.clone())
             .reply("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno")
             .status(200),
-        case("websocket_404", "10 upgrade smuggling", "upgrade", websocket.clone())
+        case("websocket_404", "10 upgrade smuggling", "upgrade", websocket)
             .reply("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
             .status(404),
         case(
