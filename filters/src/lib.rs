@@ -3,7 +3,7 @@
 //! * [`http`]: headers, heads and bodies as every part of the proxy sees them.
 //! * [`stream_info`], [`flags`]: what is known about a stream, and the names of every way it can fail.
 //! * [`config`]: how protobuf becomes runtime types, with every field accounted for.
-//! * [`format`]: `%COMMAND%` strings (access logs, header values, local replies).
+//! * [`mod@format`]: `%COMMAND%` strings (access logs, header values, local replies).
 //! * [`matcher`]: string, header, query and address matchers.
 //! * [`mutation`]: header changes.
 //!

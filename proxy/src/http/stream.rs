@@ -2,7 +2,7 @@
 //!
 //! One task runs it and polls both directions: a response may start before the request ends. The stream takes its route
 //! table once and keeps it however long it lives; whatever is published meanwhile serves the next request. Every way
-//! it can end is a status, a response flag and a details text from one table, and passes through [`Stream::finish`].
+//! it can end is a status, a response flag and a details text from one table, and passes through `Stream::finish`.
 
 mod deadline;
 mod exchange;
