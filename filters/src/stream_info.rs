@@ -73,6 +73,26 @@ pub struct ConnectionInfo {
     pub accepted: Instant,
 }
 
+impl ConnectionInfo {
+    /// A plain connection accepted now, of which nothing was recovered, negotiated or matched yet.
+    #[must_use]
+    pub fn between(remote: Address, local: Address) -> Self {
+        Self {
+            id: 1,
+            direct_remote: remote.clone(),
+            remote,
+            direct_local: local.clone(),
+            local,
+            local_restored: false,
+            requested_server_name: String::new(),
+            tls: false,
+            filter_chain_name: "".into(),
+            listener_name: "".into(),
+            accepted: Instant::now(),
+        }
+    }
+}
+
 /// What is known about the upstream side of a stream.
 #[derive(Debug, Clone, Default)]
 pub struct UpstreamInfo {

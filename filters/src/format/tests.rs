@@ -21,16 +21,10 @@ fn ip(text: &str) -> Address {
 fn info() -> StreamInfo {
     let connection = ConnectionInfo {
         id: 7,
-        remote: ip("10.1.2.3:444"),
         direct_remote: ip("[2001:db8::1]:5"),
-        local: ip("127.0.0.1:80"),
         direct_local: ip("127.0.0.1:81"),
-        local_restored: false,
-        requested_server_name: String::new(),
-        tls: false,
-        filter_chain_name: "".into(),
         listener_name: "l".into(),
-        accepted: Instant::now(),
+        ..ConnectionInfo::between(ip("10.1.2.3:444"), ip("127.0.0.1:80"))
     };
     let start = Instant::now();
     let mut info =

@@ -6,7 +6,7 @@ use envoy_types::pb::envoy::config::core::v3::ControlPlane;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 
 use super::snapshot::Snapshot;
-use super::sotw::wrapper;
+use super::wire::wrapper;
 use crate::types::Resource;
 
 /// What one client was told on one stream.

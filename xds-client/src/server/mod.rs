@@ -19,6 +19,7 @@ mod connection;
 mod delta;
 mod snapshot;
 mod sotw;
+mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

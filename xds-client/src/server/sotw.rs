@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use envoy_types::pb::envoy::config::core::v3::ControlPlane;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
-use envoy_types::pb::google::protobuf::{Any, Duration};
-use prost::{Message as _, Name as _};
+use envoy_types::pb::google::protobuf::Any;
 
 use super::snapshot::Snapshot;
+use super::wire::{any, wrapped_any};
 use crate::types::Resource;
 
 /// What one client was told on one stream.
@@ -101,7 +101,7 @@ impl SotwStream {
         self.types.get(type_url)?.known.as_ref()?.get(name)?;
         let version = snapshot.version(type_url);
         let confirmed = Resource { body: None, version: version.clone(), ..resource.clone() };
-        let wrapped = wrap(type_url, &confirmed);
+        let wrapped = wrapped_any(type_url, &confirmed);
         Some(self.response(type_url, version, vec![wrapped]))
     }
 
@@ -123,7 +123,7 @@ impl SotwStream {
             .filter_map(|name| snapshot.resource(type_url, name))
             .map(|resource| match resource.ttl {
                 None => any(type_url, resource),
-                Some(_) => wrap(type_url, resource),
+                Some(_) => wrapped_any(type_url, resource),
             })
             .collect();
         told.known = Some(current);
@@ -156,26 +156,4 @@ fn current(told: &Told, type_url: &str, snapshot: &Snapshot) -> BTreeMap<String,
         .filter(|resource| told.wildcard || told.names.contains(&resource.name))
         .map(|resource| (resource.name.clone(), resource.version.clone()))
         .collect()
-}
-
-pub(super) fn any(type_url: &str, resource: &Resource) -> Any {
-    Any { type_url: type_url.to_owned(), value: resource.body.clone().unwrap_or_default().to_vec() }
-}
-
-fn wrap(type_url: &str, resource: &Resource) -> Any {
-    Any { type_url: discovery::Resource::type_url(), value: wrapper(type_url, resource).encode_to_vec() }
-}
-
-pub(super) fn wrapper(type_url: &str, resource: &Resource) -> discovery::Resource {
-    discovery::Resource {
-        name: resource.name.clone(),
-        aliases: resource.aliases.clone(),
-        version: resource.version.clone(),
-        resource: resource.body.as_ref().map(|_| any(type_url, resource)),
-        ttl: resource.ttl.map(|ttl| Duration {
-            seconds: i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX),
-            nanos: i32::try_from(ttl.subsec_nanos()).unwrap_or_default(),
-        }),
-        ..Default::default()
-    }
 }

@@ -69,20 +69,8 @@ fn parse_format(text: &str) -> Result<Box<dyn ValueFormat>, String> {
 }
 
 fn info() -> StreamInfo {
-    let address = || Address::Pipe("".into());
-    let connection = ConnectionInfo {
-        id: 1,
-        remote: address(),
-        direct_remote: address(),
-        local: address(),
-        direct_local: address(),
-        local_restored: false,
-        requested_server_name: String::new(),
-        tls: false,
-        filter_chain_name: "".into(),
-        listener_name: "".into(),
-        accepted: Instant::now(),
-    };
+    let unnamed = Address::Pipe("".into());
+    let connection = ConnectionInfo::between(unnamed.clone(), unnamed);
     StreamInfo::new(Rc::new(connection), Instant::now(), SystemTime::now(), 1)
 }
 

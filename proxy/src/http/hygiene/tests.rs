@@ -1,7 +1,7 @@
 //! Heads in, heads out: each row was measured on Envoy 1.40.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use filters::http::{Header, ResponseHead};
 use filters::matcher::CidrRange;
@@ -16,19 +16,7 @@ fn address(text: &str) -> Address {
 }
 
 fn connection(remote: &str) -> ConnectionInfo {
-    ConnectionInfo {
-        id: 1,
-        remote: address(remote),
-        direct_remote: address(remote),
-        local: address("127.0.0.1:8443"),
-        direct_local: address("127.0.0.1:8443"),
-        local_restored: false,
-        requested_server_name: String::new(),
-        tls: false,
-        filter_chain_name: "".into(),
-        listener_name: "l".into(),
-        accepted: Instant::now(),
-    }
+    ConnectionInfo { listener_name: "l".into(), ..ConnectionInfo::between(address(remote), address("127.0.0.1:8443")) }
 }
 
 fn options() -> RequestHygiene {

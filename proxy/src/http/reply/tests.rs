@@ -11,20 +11,8 @@ use super::*;
 use crate::observe::access_log::{Comparison, ComparisonOp};
 
 fn info() -> StreamInfo {
-    let pipe = || Address::Pipe("".into());
-    let connection = ConnectionInfo {
-        id: 1,
-        remote: pipe(),
-        direct_remote: pipe(),
-        local: pipe(),
-        direct_local: pipe(),
-        local_restored: false,
-        requested_server_name: String::new(),
-        tls: false,
-        filter_chain_name: "".into(),
-        listener_name: "l".into(),
-        accepted: Instant::now(),
-    };
+    let unnamed = Address::Pipe("".into());
+    let connection = ConnectionInfo { listener_name: "l".into(), ..ConnectionInfo::between(unnamed.clone(), unnamed) };
     let mut info = StreamInfo::new(Rc::new(connection), Instant::now(), SystemTime::now(), 1);
     info.details = Some("direct_response".into());
     info
