@@ -219,6 +219,7 @@ impl Parser<'_> {
         let vhost = HostLevel {
             level,
             retry,
+            hedge_on_per_try_timeout: hedge_policy.is_some_and(|policy| policy.hedge_on_per_try_timeout),
             body_buffer_limit: buffer_limit(per_request_buffer_limit_bytes, request_body_buffer_limit),
             include_request_attempt_count,
             include_attempt_count_in_response,
@@ -277,7 +278,12 @@ impl Parser<'_> {
         };
         let levels = [&level, &vhost.level, table];
         let matcher = matching::parse(at.required("match", r#match)?, at.field("match"), self.env.regex)?;
-        let inherited = Inherited { route_name: &name, levels, retry: vhost.retry.as_ref() };
+        let inherited = Inherited {
+            route_name: &name,
+            levels,
+            retry: vhost.retry.as_ref(),
+            hedge_on_per_try_timeout: vhost.hedge_on_per_try_timeout,
+        };
         let action = match action {
             None => return Err(at.field("action").error("is required")),
             Some(action) => self.action(action, &inherited, at)?,
@@ -324,6 +330,7 @@ impl Parser<'_> {
 struct HostLevel {
     level: Level,
     retry: Option<Arc<RetryPolicy>>,
+    hedge_on_per_try_timeout: bool,
     body_buffer_limit: BodyBufferLimit,
     include_request_attempt_count: bool,
     include_attempt_count_in_response: bool,

@@ -6,8 +6,11 @@
 
 mod deadline;
 mod exchange;
+mod expiry;
 mod finish;
+mod limits;
 mod respond;
+mod routing;
 mod upstream;
 
 use std::borrow::Cow;
@@ -16,17 +19,17 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use filters::flags::{ResponseFlags, details};
-use filters::http::{Headers, Known, Method, RequestHead, ResponseHead, Version};
+use filters::http::{Headers, Known, RequestHead, ResponseHead, Version};
 use filters::stream_info::StreamInfo;
 
 use self::deadline::Deadlines;
 use super::codec::{Downstream, Interrupt};
-use super::hygiene::{RequestFacts, is_upgrade};
+use super::hygiene::RequestFacts;
 use super::manager::{Connection, Manager};
 use super::path::PathVerdict;
 use super::reply::LocalReply;
 use crate::overload::Action;
-use crate::route::{MatchInput, Route, RouteAction, RouteId, RouteTable, Selection, VirtualHost};
+use crate::route::{ClusterChoice, Route, RouteAction, RouteId, RouteTable, VirtualHost};
 use crate::upstream::cluster::Cluster;
 use crate::worker::timer::Alarm;
 
@@ -112,6 +115,12 @@ struct Stream<'a, D> {
     /// Decides everything random about this stream, always the same way.
     random: u64,
     tunnel: bool,
+    /// The request is as it goes upstream.
+    prepared: bool,
+    /// The status of a timeout: 504, or 204 for a client that asked for it.
+    timeout_status: u16,
+    /// `hedge_on_per_try_timeout`
+    hedges: bool,
 }
 
 /// The route of a stream, found again in the table it keeps.
@@ -126,6 +135,14 @@ struct Routed {
 impl Routed {
     fn resolve(&self) -> Option<(&Arc<VirtualHost>, &Arc<Route>)> {
         self.table.resolve(self.id)
+    }
+
+    /// The cluster chosen on `route`, which is this one, for a request; `None` when the route does not forward.
+    fn choice<'r>(&self, route: &'r Route, request: Option<&RequestHead>) -> Option<ClusterChoice<'r>> {
+        match &route.action {
+            RouteAction::Forward(forward) => Some(forward.choice_again(self.ordinal, request?)),
+            _ => None,
+        }
     }
 }
 
@@ -162,6 +179,9 @@ impl<'a, D: Downstream> Stream<'a, D> {
             cluster: None,
             random,
             tunnel: false,
+            prepared: false,
+            timeout_status: 504,
+            hedges: false,
         }
     }
 
@@ -179,9 +199,10 @@ impl<'a, D: Downstream> Stream<'a, D> {
         connection.requests.set(connection.requests.get() + 1);
         let timers = self.manager.worker.timers();
         let config = &self.manager.config;
-        self.deadlines.set_idle(timers, config.timeouts.stream_idle);
-        self.deadlines.set_request(timers, config.timeouts.request);
-        self.deadlines.set_max_duration(timers, config.timeouts.max_stream_duration);
+        let began = timers.tick(self.info.start);
+        self.deadlines.set_idle(timers.now(), config.timeouts.stream_idle);
+        self.deadlines.set_request(began, config.timeouts.request);
+        self.deadlines.set_max_duration(began, config.timeouts.max_stream_duration);
         if config.limits.max_requests_per_connection.is_some_and(|max| connection.requests.get() >= u64::from(max)) {
             stats.downstream_cx_max_requests_reached().inc();
             self.close_connection();
@@ -261,87 +282,6 @@ impl<'a, D: Downstream> Stream<'a, D> {
         }
     }
 
-    /// Finds the route and acts on those that need no upstream.
-    async fn route(&mut self) -> Step<()> {
-        let Some(head) = &self.request else { return Err(End::Done) };
-        let Some(table) = self.manager.routes.table() else {
-            self.no_route();
-            return self.reply_end(LocalReply::new(404, ""), details::ROUTE_CONFIGURATION_NOT_FOUND).await;
-        };
-        let runtime = self.manager.worker.runtime();
-        let input = MatchInput { random: self.random, runtime: &*runtime, tls: None };
-        let found = match table.select(head, &input) {
-            Selection::Matched { id, route, .. } => {
-                if !route.name.is_empty() {
-                    self.info.route_name = Some(Arc::clone(&route.name));
-                }
-                Ok(id)
-            }
-            Selection::RequireTls(_) => Err(Some(crate::route::redirect::tls_redirect(head))),
-            Selection::NoRoute(_) | Selection::NoVirtualHost => Err(None),
-        };
-        let upgrade = upgrade_protocol(head).map(<[u8]>::to_vec);
-        match found {
-            Ok(id) => self.routed = Some(Routed { table, id, ordinal: None }),
-            Err(Some(location)) => {
-                self.manager.stats.rq_redirect().inc();
-                let reply = LocalReply::new(301, "").with_header(Known::Location, location);
-                return self.reply_end(reply, details::DIRECT_RESPONSE).await;
-            }
-            Err(None) => {}
-        }
-        if let Some(protocol) = upgrade
-            && !self.upgrade_allowed(&protocol)
-        {
-            if protocol.eq_ignore_ascii_case(b"connect") && self.routed.is_none() {
-                self.no_route();
-                self.close_connection();
-                return self.reply_end(LocalReply::new(404, ""), details::ROUTE_NOT_FOUND).await;
-            }
-            self.manager.stats.downstream_rq_ws_on_non_ws_route().inc();
-            return self.reply_end(LocalReply::new(403, ""), details::UPGRADE_FAILED).await;
-        }
-        self.manager.stats.rq_total().inc();
-        let Some(routed) = self.routed.clone() else {
-            self.no_route();
-            return self.reply_end(LocalReply::new(404, ""), details::ROUTE_NOT_FOUND).await;
-        };
-        let Some((_, route)) = routed.resolve() else { return Err(End::Done) };
-        match &route.action {
-            RouteAction::Forward(_) => Ok(()),
-            RouteAction::NonForwarding => {
-                self.no_route();
-                self.reply_end(LocalReply::new(404, ""), details::ROUTE_NOT_FOUND).await
-            }
-            RouteAction::DirectResponse(direct) => {
-                self.manager.stats.rq_direct_response().inc();
-                let reply = LocalReply::new(direct.status, direct.body.clone());
-                self.reply_end(reply, details::DIRECT_RESPONSE).await
-            }
-            RouteAction::Redirect(redirect) => {
-                self.manager.stats.rq_redirect().inc();
-                let Some(head) = &self.request else { return Err(End::Done) };
-                let location = redirect.location(head, &route.matcher.path, &self.info);
-                let reply = LocalReply::new(redirect.status, "").with_header(Known::Location, location);
-                self.reply_end(reply, details::DIRECT_RESPONSE).await
-            }
-        }
-    }
-
-    fn no_route(&mut self) {
-        self.manager.stats.no_route().inc();
-        self.info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
-    }
-
-    /// The route's word about an upgrade, else the connection manager's.
-    fn upgrade_allowed(&self, protocol: &[u8]) -> bool {
-        let of_route = self.routed.as_ref().and_then(Routed::resolve).and_then(|(_, route)| match &route.action {
-            RouteAction::Forward(forward) => forward.upgrade(protocol).map(|upgrade| upgrade.enabled),
-            _ => None,
-        });
-        of_route.unwrap_or_else(|| self.manager.config.upgrade_enabled(protocol))
-    }
-
     /// The connection is given up after this response: HTTP/1 says `connection: close`, HTTP/2 GOAWAY.
     fn close_connection(&self) {
         self.connection.give_up();
@@ -380,16 +320,4 @@ impl<'a, D: Downstream> Stream<'a, D> {
         }
         self.down.abort();
     }
-}
-
-/// The protocol a request wants its connection or stream to become: an HTTP/1 `upgrade`, an HTTP/2 `:protocol`, or
-/// CONNECT itself.
-fn upgrade_protocol(head: &RequestHead) -> Option<&[u8]> {
-    if head.method == Method::Connect {
-        return Some(head.protocol.as_deref().unwrap_or(b"CONNECT"));
-    }
-    if head.version != Version::Http2 && is_upgrade(&head.headers) {
-        return head.headers.value(&Known::Upgrade).map(|value| &value[..]);
-    }
-    None
 }

@@ -46,6 +46,9 @@ pub struct ForwardAction {
     pub priority: Priority,
     /// When and how the request is sent again; the virtual host's unless the route has its own.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// Whether a try that takes too long goes on beside the next one, so that its own time limit ends nothing
+    /// (`hedge_policy.hedge_on_per_try_timeout`).
+    pub hedge_on_per_try_timeout: bool,
     /// Upgrades that differ from the connection manager's.
     pub upgrades: Box<[UpgradeConfig]>,
     pub(crate) path_rewrite: Option<PathRewrite>,

@@ -7,13 +7,14 @@
 //!
 //! The index only says which routes *can* match; the route itself decides. So the answer is always the list's first match.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use filters::http::{HeaderKey, RequestHead};
 use smallvec::SmallVec;
 
-use super::matching::{MatchInput, PathMatch, is_connect, subject};
+use super::matching::{MatchInput, PathMatch, is_connect, subject, without_parameters};
 use super::table::Route;
 
 /// Below this many routes a file is simply walked.
@@ -69,7 +70,9 @@ impl RouteIndex {
         input: &MatchInput<'_>,
         ignore_parameters: bool,
     ) -> Option<(u32, &'r Arc<Route>)> {
-        let subject = subject(&head.path, ignore_parameters);
+        let subject =
+            if ignore_parameters { without_parameters(&head.path) } else { Cow::Borrowed(subject(&head.path)) };
+        let subject = &subject[..];
         let test = |number: u32| {
             let route = routes.get(number as usize)?;
             route.matcher.matches(head, subject, input).then_some((number, route))

@@ -1,5 +1,7 @@
 //! Which requests a route is for (`envoy.config.route.v3.RouteMatch`).
 
+use std::borrow::Cow;
+
 use filters::http::RequestHead;
 use filters::matcher::{CookieMatcher, HeaderMatcher, QueryParameterMatcher, Regex, Runtime, RuntimeFraction};
 
@@ -76,11 +78,6 @@ pub(crate) struct TlsMatch {
 }
 
 impl RouteMatch {
-    /// The part of the request's path this looks at.
-    pub(crate) fn subject<'h>(&self, head: &'h RequestHead, ignore_parameters: bool) -> &'h [u8] {
-        subject(&head.path, ignore_parameters)
-    }
-
     /// Whether a request whose path has this [`subject`] matches.
     pub(crate) fn matches(&self, head: &RequestHead, subject: &[u8], input: &MatchInput<'_>) -> bool {
         self.path.matches(head, subject)
@@ -119,13 +116,19 @@ impl PathMatch {
         }
     }
 
-    /// How many bytes at the start of `path` a prefix rewrite replaces: what was matched.
-    pub(crate) fn matched_length(&self, path: &[u8]) -> usize {
-        let length = match self {
-            Self::Prefix { text, .. } | Self::Exact { text, .. } | Self::SeparatedPrefix { text, .. } => text.len(),
-            Self::Regex(_) | Self::Connect => subject(path, false).len(),
-        };
-        length.min(path.len())
+    /// How many bytes at the start of `path` a prefix rewrite replaces: what was matched. `None` where the path only
+    /// matched without its parameters, which leaves nothing to replace.
+    pub(crate) fn matched_length(&self, path: &[u8]) -> Option<usize> {
+        match self {
+            Self::Prefix { text, ignore_case }
+            | Self::Exact { text, ignore_case }
+            | Self::SeparatedPrefix { text, ignore_case } => {
+                let start = path.get(..text.len())?;
+                let same = if *ignore_case { start.eq_ignore_ascii_case(text) } else { start == &text[..] };
+                same.then_some(text.len())
+            }
+            Self::Regex(_) | Self::Connect => Some(subject(path).len()),
+        }
     }
 }
 
@@ -137,14 +140,56 @@ impl TlsMatch {
     }
 }
 
-/// A path without query and fragment, and without `;parameters` when those are ignored.
-pub(crate) fn subject(path: &[u8], ignore_parameters: bool) -> &[u8] {
-    let end =
-        if ignore_parameters { memchr::memchr3(b'?', b'#', b';', path) } else { memchr::memchr2(b'?', b'#', path) };
-    end.and_then(|end| path.get(..end)).unwrap_or(path)
+/// A path without query and fragment.
+pub(crate) fn subject(path: &[u8]) -> &[u8] {
+    memchr::memchr2(b'?', b'#', path).and_then(|end| path.get(..end)).unwrap_or(path)
+}
+
+/// A path without query, fragment and the `;parameters` of its segments (`ignore_path_parameters_in_path_matching`).
+pub(crate) fn without_parameters(path: &[u8]) -> Cow<'_, [u8]> {
+    let path = subject(path);
+    let Some(first) = memchr::memchr(b';', path) else { return Cow::Borrowed(path) };
+    let (before, after) = path.split_at(first);
+    let mut kept = before.to_vec();
+    let mut in_parameter = false;
+    for &byte in after {
+        in_parameter = byte == b';' || in_parameter && byte != b'/';
+        if !in_parameter {
+            kept.push(byte);
+        }
+    }
+    Cow::Owned(kept)
 }
 
 /// Whether a request asks for a tunnel: CONNECT, or CONNECT-UDP by extended CONNECT or upgrade.
 pub(crate) fn is_connect(head: &RequestHead) -> bool {
     head.is_plain_connect() || head.protocol.as_ref().is_some_and(|p| p.eq_ignore_ascii_case(b"connect-udp"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_left_out_of_every_segment() {
+        for (path, expected) in [
+            ("/a", "/a"),
+            ("/a?x=;y", "/a"),
+            ("/pre;v=1/x", "/pre/x"),
+            ("/a;b;c/d;e/f;", "/a/d/f"),
+            ("/;/;", "//"),
+            (";a", ""),
+        ] {
+            assert_eq!(without_parameters(path.as_bytes()), expected.as_bytes(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_rewritten_only_where_the_path_has_it() {
+        let prefix = |ignore_case| PathMatch::Prefix { text: (*b"/pre/x").into(), ignore_case };
+        assert_eq!(prefix(false).matched_length(b"/pre/x;v"), Some(6));
+        assert_eq!(prefix(false).matched_length(b"/pre;v/x"), None);
+        assert_eq!(prefix(true).matched_length(b"/PRE/x/y"), Some(6));
+        assert_eq!(prefix(false).matched_length(b"/PRE/x/y"), None);
+    }
 }

@@ -8,7 +8,8 @@ use filters::matcher::HeaderMatcher;
 /// The time limits of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From the end of the request until the end of the response (`timeout`); `None` is for ever.
+    /// From the end of the request until the end of the response (`timeout`); `None` is for ever, also where
+    /// `max_stream_duration` takes its place.
     pub response: Option<Duration>,
     /// Without any frame either way (`idle_timeout`); `None` leaves the connection manager's, zero turns it off.
     pub idle: Option<Duration>,
@@ -34,7 +35,7 @@ pub struct GrpcTimeout {
     pub target: GrpcTimeoutTarget,
     /// The most the header may ask for; `None` has no bound.
     pub max: Option<Duration>,
-    /// Subtracted from the header's value when that leaves more than nothing.
+    /// Subtracted from the header's value: the proxy's answer should come before the client gives up.
     pub offset: Option<Duration>,
 }
 
@@ -48,17 +49,26 @@ pub enum GrpcTimeoutTarget {
 }
 
 impl GrpcTimeout {
-    /// The limit for a request that asks for `wanted` in its header; `None` for a request without the header means the
-    /// bound itself. The answer `None` is no limit.
+    /// How long a stream may live whose client asks for `wanted` ([`GrpcTimeoutTarget::StreamDuration`]). Zero is at once:
+    /// nothing is left of what was asked for.
     #[must_use]
-    pub fn limit(&self, wanted: Option<Duration>) -> Option<Duration> {
-        let Some(mut limit) = wanted.filter(|wanted| !wanted.is_zero()) else { return self.max };
-        if let Some(max) = self.max {
-            limit = limit.min(max);
-        }
-        match self.offset {
-            Some(offset) if offset < limit => Some(limit - offset),
-            _ => Some(limit),
+    pub fn stream_duration(&self, wanted: Duration) -> Duration {
+        let bounded = self.max.map_or(wanted, |max| wanted.min(max));
+        bounded.saturating_sub(self.offset.unwrap_or_default())
+    }
+
+    /// How long a response may take for a client that asks for `wanted`, if it asks ([`GrpcTimeoutTarget::Response`]);
+    /// `None` is for ever.
+    #[must_use]
+    pub fn response(&self, wanted: Option<Duration>) -> Option<Duration> {
+        let wanted = wanted.filter(|wanted| !wanted.is_zero());
+        let wanted = wanted.map(|wanted| match self.offset {
+            Some(offset) if offset < wanted => wanted - offset,
+            _ => wanted,
+        });
+        match (wanted, self.max) {
+            (Some(wanted), Some(max)) => Some(wanted.min(max)),
+            (wanted, max) => wanted.or(max),
         }
     }
 }
@@ -191,6 +201,22 @@ impl RetryOn {
         }
         (on, unknown)
     }
+
+    /// Whether the list is fit for `x-envoy-retry-on`, or with `grpc` for `x-envoy-retry-grpc-on`: each header has its own
+    /// conditions.
+    #[must_use]
+    pub fn is_valid_header(list: &str, grpc: bool) -> bool {
+        let (on, unknown) = Self::parse(list);
+        let foreign = if grpc { on.0 & !Self::GRPC } else { on.0 & Self::GRPC };
+        unknown.is_empty() && foreign == 0
+    }
+
+    /// The conditions about gRPC statuses.
+    const GRPC: u32 = Self::GRPC_CANCELLED.0
+        | Self::GRPC_DEADLINE_EXCEEDED.0
+        | Self::GRPC_RESOURCE_EXHAUSTED.0
+        | Self::GRPC_UNAVAILABLE.0
+        | Self::GRPC_INTERNAL.0;
 
     /// Whether all of these conditions are in the set.
     #[must_use]

@@ -31,9 +31,17 @@ pub(crate) enum RedirectPath {
 }
 
 impl RedirectAction {
-    /// The value of `location` for a request that `matched` this way.
+    /// Rewrites the request's own path, as its log line and `location` show it; `keep_original` tells the old one in
+    /// `x-envoy-original-path`.
+    pub fn rewrite_path(&self, head: &mut RequestHead, matched: &PathMatch, info: &StreamInfo, keep_original: bool) {
+        if let Some(RedirectPath::Rewrite(rewrite)) = &self.path {
+            rewrite.apply(head, matched, info, keep_original);
+        }
+    }
+
+    /// The value of `location` for a request whose path is rewritten.
     #[must_use]
-    pub fn location(&self, head: &RequestHead, matched: &PathMatch, info: &StreamInfo) -> Bytes {
+    pub fn location(&self, head: &RequestHead) -> Bytes {
         let scheme = self.scheme.as_deref().unwrap_or(head.scheme.as_str());
         let host = match &self.host {
             Some(host) => &host[..],
@@ -47,7 +55,7 @@ impl RedirectAction {
             out.push(b':');
             out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
         }
-        self.append_path(&mut out, head, matched, info);
+        self.append_path(&mut out, head);
         out.into()
     }
 
@@ -65,28 +73,22 @@ impl RedirectAction {
         if self.port.is_some() || default_left_behind { name } else { host }
     }
 
-    fn append_path(&self, out: &mut Vec<u8>, head: &RequestHead, matched: &PathMatch, info: &StreamInfo) {
-        let query = memchr::memchr(b'?', &head.path).and_then(|at| head.path.get(at..)).unwrap_or_default();
-        let rewritten;
-        let path = match &self.path {
+    fn append_path(&self, out: &mut Vec<u8>, head: &RequestHead) {
+        let query = memchr::memchr(b'?', &head.path);
+        let bare = query.and_then(|at| head.path.get(..at)).unwrap_or(&head.path);
+        let query = query.and_then(|at| head.path.get(at..)).filter(|_| !self.strip_query).unwrap_or_default();
+        match &self.path {
             Some(RedirectPath::Fixed(path)) => {
                 out.extend_from_slice(path);
-                if !path.contains(&b'?') && !self.strip_query {
+                if !path.contains(&b'?') {
                     out.extend_from_slice(query);
                 }
-                return;
             }
-            Some(RedirectPath::Rewrite(rewrite)) => {
-                rewritten = rewrite.rewrite(head, matched, info);
-                rewritten.as_ref().unwrap_or(&head.path)
+            Some(RedirectPath::Rewrite(_)) | None => {
+                out.extend_from_slice(bare);
+                out.extend_from_slice(query);
             }
-            None => &head.path,
-        };
-        let path = match memchr::memchr(b'?', path) {
-            Some(at) if self.strip_query => path.get(..at).unwrap_or_default(),
-            _ => path,
-        };
-        out.extend_from_slice(path);
+        }
     }
 }
 
@@ -95,7 +97,8 @@ impl DirectResponse {
     #[must_use]
     pub fn location(&self, head: &RequestHead) -> Option<Bytes> {
         let wanted = self.status == 201 || (300..400).contains(&self.status);
-        wanted.then(|| [head.scheme.as_str().as_bytes(), b"://", &head.authority, &head.path].concat().into())
+        (wanted && !head.path.is_empty())
+            .then(|| [head.scheme.as_str().as_bytes(), b"://", &head.authority, &head.path].concat().into())
     }
 }
 

@@ -37,14 +37,14 @@ pub(crate) enum HostRewrite {
 
 impl PathRewrite {
     /// The new path with the old query; `None` when the path stays as it is.
-    pub(crate) fn rewrite(&self, head: &RequestHead, matched: &PathMatch, info: &StreamInfo) -> Option<Bytes> {
+    fn rewrite(&self, head: &RequestHead, matched: &PathMatch, info: &StreamInfo) -> Option<Bytes> {
         let path = &head.path[..];
         if path.is_empty() {
             return None;
         }
-        let bare = subject(path, false);
+        let bare = subject(path);
         let (new, kept) = match self {
-            Self::Prefix(prefix) => (prefix.clone(), matched.matched_length(path)),
+            Self::Prefix(prefix) => (prefix.clone(), matched.matched_length(path)?),
             Self::Regex(substitution) => (substitution.replace_all(bare).into(), bare.len()),
             Self::Whole(template) => {
                 (template.render(&ValueContext { request: Some(head), response: None, info }), bare.len())
@@ -61,6 +61,15 @@ impl PathRewrite {
         joined.extend_from_slice(&new);
         joined.extend_from_slice(rest);
         Some(joined.into())
+    }
+
+    /// Rewrites a request's path; `keep_original` tells the old one in `x-envoy-original-path`.
+    pub(crate) fn apply(&self, head: &mut RequestHead, matched: &PathMatch, info: &StreamInfo, keep_original: bool) {
+        let Some(new) = self.rewrite(head, matched, info) else { return };
+        let old = std::mem::replace(&mut head.path, new);
+        if keep_original {
+            head.headers.set(Known::XEnvoyOriginalPath, old);
+        }
     }
 }
 
@@ -101,7 +110,7 @@ impl ForwardAction {
             HostRewrite::Literal(host) => host.clone(),
             HostRewrite::Auto => return,
             HostRewrite::Header(key) => head.value(key).map(Bytes::copy_from_slice).unwrap_or_default(),
-            HostRewrite::PathRegex(substitution) => substitution.replace_all(subject(&head.path, false)).into(),
+            HostRewrite::PathRegex(substitution) => substitution.replace_all(subject(&head.path)).into(),
             HostRewrite::Template(template) => {
                 // Here alone a missing value is `-`, in Envoy 1.40.
                 template.render_with(&ValueContext { request: Some(head), response: None, info }, false)
@@ -119,12 +128,8 @@ impl ForwardAction {
         info: &StreamInfo,
         keep_original: bool,
     ) {
-        let Some(new) = self.path_rewrite.as_ref().and_then(|rewrite| rewrite.rewrite(head, matched, info)) else {
-            return;
-        };
-        let old = std::mem::replace(&mut head.path, new);
-        if keep_original {
-            head.headers.set(Known::XEnvoyOriginalPath, old);
+        if let Some(rewrite) = &self.path_rewrite {
+            rewrite.apply(head, matched, info, keep_original);
         }
     }
 }

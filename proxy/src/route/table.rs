@@ -11,7 +11,7 @@ use super::action::{ClusterChoice, RouteAction};
 use super::headers::{FilterConfigs, FilterOverride, MutationChain};
 use super::hosts::HostIndex;
 use super::index::RouteIndex;
-use super::matching::{MatchInput, RouteMatch};
+use super::matching::{MatchInput, RouteMatch, subject, without_parameters};
 
 /// One `RouteConfiguration`, ready to route.
 #[derive(Debug)]
@@ -108,9 +108,9 @@ impl RouteTable {
         if vhost.wants_tls(head) {
             return Selection::RequireTls(vhost);
         }
-        let found = (0..).zip(vhost.routes.iter()).find(|(_, route)| {
-            route.matcher.matches(head, route.matcher.subject(head, self.ignore_path_parameters), input)
-        });
+        let bare = without_parameters(&head.path);
+        let subject = if self.ignore_path_parameters { &bare[..] } else { subject(&head.path) };
+        let found = (0..).zip(vhost.routes.iter()).find(|(_, route)| route.matcher.matches(head, subject, input));
         match found {
             Some((route_number, route)) => {
                 Selection::Matched { vhost, route, id: RouteId { vhost: number, route: route_number } }

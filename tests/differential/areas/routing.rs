@@ -71,8 +71,28 @@ pub fn area() -> Area {
         {name: high, match: {prefix: "/high"}, route: {cluster: up, priority: HIGH}},
         {name: nothing, match: {prefix: "/non-forwarding"}, non_forwarding_action: {}}"#;
     let parameters = r#"ignore_path_parameters_in_path_matching: true, virtual_hosts: [{name: v, domains: ["*"], routes: [
-        {name: exact, match: {path: "/exact"}, route: {cluster: up}}, {name: prefix, match: {prefix: "/pre/x"}, route: {cluster: up}}]}]"#;
+        {name: exact, match: {path: "/exact"}, route: {cluster: up}}, {name: prefix, match: {prefix: "/pre/x"}, route: {cluster: up}},
+        {name: rewritten, match: {prefix: "/rw/x"}, route: {cluster: up, prefix_rewrite: "/NEW"}},
+        {name: separated, match: {path_separated_prefix: "/sep/x"}, route: {cluster: up, prefix_rewrite: "/NEW"}},
+        {name: regex, match: {safe_regex: {regex: "/re/[a-z]+"}}, route: {cluster: up, regex_rewrite: {pattern: {regex: "/re/"}, substitution: "/NEW/"}}},
+        {name: redirect, match: {prefix: "/rd/x"}, redirect: {prefix_rewrite: "/NEW"}},
+        {name: any, match: {path: "/Any/x", case_sensitive: false}, route: {cluster: up, prefix_rewrite: "/NEW"}}]}]"#;
+    let answers = r#"
+        {match: {path: "/201"}, direct_response: {status: 201, body: {inline_string: x}}, response_headers_to_add: [{header: {key: x-code, value: "%RESPONSE_CODE%"}}]},
+        {match: {path: "/302"}, direct_response: {status: 302}, response_headers_to_add: [{header: {key: location, value: "/z"}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}]},
+        {match: {path: "/400"}, direct_response: {status: 400, body: {inline_string: bad}}},
+        {match: {path: "/none"}, route: {cluster: empty, prefix_rewrite: "/x"}, request_headers_to_add: [{header: {key: x-a, value: b}}], response_headers_to_add: [{header: {key: x-r, value: "%RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %REQ(x-a)%"}}]},
+        {match: {path: "/refused"}, route: {cluster: dead, prefix_rewrite: "/x"}, request_headers_to_add: [{header: {key: x-a, value: "%UPSTREAM_CLUSTER%"}}], response_headers_to_add: [{header: {key: x-r, value: "%RESPONSE_CODE% %REQ(x-a)%"}}, {header: {key: x-envoy-overloaded, value: "own"}}]},
+        {match: {prefix: "/weight"}, route: {weighted_clusters: {clusters: [{name: empty, weight: 1, response_headers_to_add: [{header: {key: x-weight, value: w}}], host_rewrite_literal: weight.test}]}}, response_headers_to_remove: [date]},
+        {match: {prefix: "/"}, route: {cluster: not_there}, response_headers_to_add: [{header: {key: x-r, value: r}}]}"#;
     let listeners = vec![
+        routed(
+            "answers",
+            &format!(
+                r#"route_config: {{name: r, validate_clusters: false, virtual_hosts: [{{name: v, domains: ["*"], include_attempt_count_in_response: true, include_request_attempt_count: true, routes: [{answers}]}}]}}"#
+            ),
+            "",
+        ),
         routes("matches", &matches),
         routed("hosts", "", hosts),
         routed(
@@ -93,7 +113,8 @@ pub fn area() -> Area {
     let mut clusters = clusters();
     let named = r#"load_assignment: {cluster_name: named, endpoints: [{lb_endpoints: [{endpoint: {hostname: endpoint.test, address: {socket_address: {address: 127.0.0.1, port_value: ${UP}}}}}]}]}"#;
     clusters.push(format!("{{name: named, {named}}}"));
-    let cases = [match_cases(), host_cases(), action_cases()].concat();
+    clusters.push("{name: empty, type: STATIC, load_assignment: {cluster_name: empty}}".to_owned());
+    let cases = [match_cases(), host_cases(), action_cases(), answer_cases()].concat();
     Area { name: "routing", listeners, clusters, more: "", cases }
 }
 
@@ -165,6 +186,30 @@ fn match_cases() -> Vec<Case> {
         get("parameters prefix", "2.6 ignore_path_parameters", "parameters", "/pre;v=1/x", &[]),
         get("no virtual hosts", "2.6 no vhost", "empty", "/", &[]).status(404),
     ]);
+    cases
+}
+
+fn answer_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for path in [
+        "/exact;a=b?q",
+        "/pre;v=1/x;y/z;w?q=1",
+        "/rw;a/x",
+        "/rw/x;a/b?c",
+        "/sep;a/x;b/c",
+        "/sep/x;b/c",
+        "/re/abc;x",
+        "/re;x/abc",
+        "/rd;a/x;b/c?q",
+        "/rd/x;b/c?q",
+        "/ANY;a/x",
+        "/ANY/x;a",
+    ] {
+        cases.push(get(leak(format!("parameters {path}")), "2.6 ignore_path_parameters", "parameters", path, &[]));
+    }
+    for path in ["/201", "/302?a", "/400", "/none", "/refused", "/weight", "/unknown"] {
+        cases.push(get(leak(format!("answer {path}")), "2.10 local replies of a route", "answers", path, &[]));
+    }
     cases
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Inherited<'a> {
     pub(super) levels: [&'a Level; 3],
     /// The virtual host's.
     pub(super) retry: Option<&'a Arc<RetryPolicy>>,
+    /// The virtual host's.
+    pub(super) hedge_on_per_try_timeout: bool,
 }
 
 const ONE_REWRITE: &str = "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy";
@@ -153,6 +155,8 @@ impl Parser<'_> {
             },
             timeouts: Timeouts {
                 response: match duration(timeout, at, "timeout")? {
+                    // A route with `max_stream_duration` has no response timeout of its own, whatever it says.
+                    _ if max_stream_duration.is_some() => None,
                     None => Timeouts::default().response,
                     Some(limit) => Some(limit).filter(|limit| !limit.is_zero()),
                 },
@@ -172,6 +176,10 @@ impl Parser<'_> {
                 Err(_) => return Err(undefined(at, "priority")),
             },
             retry,
+            hedge_on_per_try_timeout: match &hedge_policy {
+                Some(policy) => policy.hedge_on_per_try_timeout,
+                None => inherited.hedge_on_per_try_timeout,
+            },
             upgrades: upgrades(upgrade_configs, at.field("upgrade_configs"))?,
             path_rewrite,
             host_rewrite: self.host_rewrite(host_rewrite_specifier, at)?,
@@ -431,7 +439,7 @@ fn header_key(name: &str, at: At<'_>) -> Result<HeaderKey, ConfigError> {
     HeaderKey::parse(name).ok_or_else(|| at.error(format_args!("'{name}' is not a header name")))
 }
 
-/// `max_stream_duration`'s word about `grpc-timeout`, or else the deprecated fields'.
+/// `max_stream_duration`'s word about `grpc-timeout`, or where there is none the deprecated fields'.
 fn grpc_timeout(
     limits: Option<MaxStreamDuration>,
     max_grpc_timeout: Option<DurationProto>,
@@ -439,20 +447,22 @@ fn grpc_timeout(
     at: At<'_>,
 ) -> Result<Option<GrpcTimeout>, ConfigError> {
     let bound = |max: std::time::Duration| Some(max).filter(|max| !max.is_zero());
-    if let Some(limits) = limits {
-        let at = at.field("max_stream_duration");
-        let MaxStreamDuration { max_stream_duration: _, grpc_timeout_header_max, grpc_timeout_header_offset } = limits;
-        let offset = duration(grpc_timeout_header_offset, at, "grpc_timeout_header_offset")?;
-        if let Some(max) = duration(grpc_timeout_header_max, at, "grpc_timeout_header_max")? {
-            return Ok(Some(GrpcTimeout { target: GrpcTimeoutTarget::StreamDuration, max: bound(max), offset }));
+    let old = (
+        duration(max_grpc_timeout, at, "max_grpc_timeout")?,
+        duration(grpc_timeout_offset, at, "grpc_timeout_offset")?,
+    );
+    let (target, (max, offset)) = match limits {
+        Some(MaxStreamDuration { max_stream_duration: _, grpc_timeout_header_max, grpc_timeout_header_offset }) => {
+            let at = at.field("max_stream_duration");
+            let new = (
+                duration(grpc_timeout_header_max, at, "grpc_timeout_header_max")?,
+                duration(grpc_timeout_header_offset, at, "grpc_timeout_header_offset")?,
+            );
+            (GrpcTimeoutTarget::StreamDuration, new)
         }
-    }
-    let offset = duration(grpc_timeout_offset, at, "grpc_timeout_offset")?;
-    Ok(duration(max_grpc_timeout, at, "max_grpc_timeout")?.map(|max| GrpcTimeout {
-        target: GrpcTimeoutTarget::Response,
-        max: bound(max),
-        offset,
-    }))
+        None => (GrpcTimeoutTarget::Response, old),
+    };
+    Ok(max.map(|max| GrpcTimeout { target, max: bound(max), offset }))
 }
 
 fn upgrades(protos: Vec<UpgradeConfigProto>, at: At<'_>) -> Result<Box<[UpgradeConfig]>, ConfigError> {

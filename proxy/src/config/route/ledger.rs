@@ -19,7 +19,7 @@ filters::ledger! {
         cors => Warn, "only the CORS filter reads it";
         retry_policy => Warn, "parsed and checked, not executed yet: a failure reaches the client that a retry could have hidden";
         retry_policy_typed_config => Warn, "a failure reaches the client that a retry could have hidden";
-        hedge_policy => Warn, "hedging only shortens waits";
+        hedge_policy => Warn, "no second try is sent while the first is waited for";
         include_is_timeout_retry_header => Warn, "the header is for retries only";
         request_mirror_policies => Warn, "mirroring sends copies of requests; the requests themselves are not affected";
         route_specifiers => Refuse, "specifiers change the route that was found";
@@ -64,7 +64,7 @@ filters::ledger! {
         internal_redirect_policy => Refuse, "the client would be shown redirects meant for the proxy";
         internal_redirect_action => Refuse, "the client would be shown redirects meant for the proxy";
         max_internal_redirects => Warn, "it bounds internal redirects, which are refused";
-        hedge_policy => Warn, "hedging only shortens waits";
+        hedge_policy => Warn, "no second try is sent while the first is waited for";
     }
 }
 

@@ -388,10 +388,11 @@ fn redirects_say_where() {
         ("code", "code:443", "/a", 308, "http://code:443/a"),
         ("code", "code:81", "/a", 308, "http://code:81/a"),
     ] {
-        let head = with(head(authority, path), &[("x-v", "val")]);
+        let mut head = with(head(authority, path), &[("x-v", "val")]);
         let route = selected(&table, &head).expect(kind);
         let Runtime::Redirect(redirect) = &route.action else { panic!("{kind} redirects") };
-        let got = redirect.location(&head, &route.matcher.path, &info());
+        redirect.rewrite_path(&mut head, &route.matcher.path, &info(), true);
+        let got = redirect.location(&head);
         assert_eq!((redirect.status, &got[..]), (status, location.as_bytes()), "{kind} {authority}{path}");
     }
     let table = parse(of_route(route(
@@ -403,7 +404,7 @@ fn redirects_say_where() {
         let head = RequestHead { scheme: Scheme::Https, ..head(authority, "/") };
         let route = selected(&table, &head).expect("matches");
         let Runtime::Redirect(redirect) = &route.action else { panic!("redirects") };
-        assert_eq!(redirect.location(&head, &route.matcher.path, &info()), location, "{authority}");
+        assert_eq!(redirect.location(&head), location, "{authority}");
     }
 }
 
@@ -647,16 +648,27 @@ fn time_limits_have_their_defaults() {
     assert_eq!(grpc.max_stream_duration, Some(Duration::from_secs(9)));
     let rule = grpc.grpc.expect("the header is looked at");
     assert_eq!(rule.target, GrpcTimeoutTarget::StreamDuration);
+    assert_eq!(grpc.response, None, "the stream's duration takes its place");
+    let free = GrpcTimeout { max: None, ..rule };
+    for (rule, wanted, limit) in [(rule, 3, 2), (rule, 8, 4), (rule, 1, 0), (rule, 0, 0), (free, 8, 7)] {
+        let got = rule.stream_duration(Duration::from_secs(wanted));
+        assert_eq!(got, Duration::from_secs(limit), "{rule:?} {wanted:?}");
+    }
+    #[expect(deprecated, reason = "Envoy still accepts the fields")]
+    let old = RouteAction { max_grpc_timeout: seconds(5), grpc_timeout_offset: seconds(1), ..RouteAction::default() };
+    let rule = limits(old).grpc.expect("the header is looked at");
+    assert_eq!(rule.target, GrpcTimeoutTarget::Response);
     let free = GrpcTimeout { max: None, ..rule };
     for (rule, wanted, limit) in [
         (rule, Some(3), Some(2)),
-        (rule, Some(8), Some(4)),
+        (rule, Some(6), Some(5)),
         (rule, Some(1), Some(1)),
+        (rule, Some(0), Some(5)),
         (rule, None, Some(5)),
         (free, None, None),
         (free, Some(8), Some(7)),
     ] {
-        let got = rule.limit(wanted.map(Duration::from_secs));
+        let got = rule.response(wanted.map(Duration::from_secs));
         assert_eq!(got, limit.map(Duration::from_secs), "{rule:?} {wanted:?}");
     }
 }

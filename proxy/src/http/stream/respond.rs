@@ -5,34 +5,66 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
-use filters::http::{ResponseHead, Version};
+use bytes::Bytes;
+use filters::http::{Headers, Known, ResponseHead, Version};
 
 use super::{Downstream, Stream};
 use crate::http::hygiene::mutate_response;
 use crate::http::reply::{self, LocalReply};
 use crate::overload::Action;
+use crate::route::{Route, RouteAction};
 
 impl<D: Downstream> Stream<'_, D> {
     /// Answers from here, to the end. Does nothing when a response has begun: the stream is aborted instead.
-    pub(super) async fn reply(&mut self, reply: LocalReply, why: impl Into<Cow<'static, str>>) {
+    pub(super) async fn reply(&mut self, mut reply: LocalReply, why: impl Into<Cow<'static, str>>) {
         self.info.details = Some(why.into());
         if self.response.is_some() {
             self.down.abort();
             return;
         }
+        self.add_route_headers(&mut reply);
         let config = &self.manager.config;
         let runtime = self.manager.worker.runtime();
         let built = reply::build(reply, self.request.as_ref(), &mut self.info, config.local_reply.as_ref(), &*runtime);
-        let mut head = built.head;
-        if let Some((_, route)) = self.routed.as_ref().and_then(super::Routed::resolve) {
-            route.finalize_response(&mut head, self.request.as_ref(), None, &self.info);
-        }
-        self.send_head(head, built.body.is_empty());
+        self.send_head(built.head, built.body.is_empty());
         if !built.body.is_empty() {
             self.info.bytes_sent += built.body.len() as u64;
             self.down.send_data(built.body, true);
         }
         self.flush().await;
+    }
+
+    /// Adds what the route says about responses to a reply's headers: before them where the route forwards, behind them
+    /// where it answers itself.
+    fn add_route_headers(&self, reply: &mut LocalReply) {
+        let Some(routed) = &self.routed else { return };
+        let Some((_, route)) = routed.resolve() else { return };
+        let request = self.request.as_ref();
+        let choice = routed.choice(route, request);
+        let own = std::mem::take(&mut reply.headers);
+        let mut head = ResponseHead { status: reply.status, ..ResponseHead::default() };
+        if matches!(route.action, RouteAction::Forward(_)) {
+            route.finalize_response(&mut head, request, choice.as_ref(), &self.info);
+            for header in own.iter() {
+                head.headers.append(header.name.clone(), header.value.clone());
+            }
+        } else {
+            head.headers = own;
+            route.finalize_response(&mut head, request, choice.as_ref(), &self.info);
+        }
+        if self.prepared {
+            self.tell_attempts(route, &mut head.headers);
+        }
+        reply.headers = head.headers;
+    }
+
+    /// `include_attempt_count_in_response`
+    pub(super) fn tell_attempts(&self, route: &Route, headers: &mut Headers) {
+        if route.include_attempt_count_in_response {
+            let attempts = self.info.upstream.as_ref().map_or(1, |upstream| upstream.attempts.max(1));
+            let mut text = itoa::Buffer::new();
+            headers.set(Known::XEnvoyAttemptCount, Bytes::copy_from_slice(text.format(attempts).as_bytes()));
+        }
     }
 
     /// Completes a final head and queues it.

@@ -3,21 +3,20 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
-use filters::http::{Headers, Known, ResponseHead, Version};
+use filters::http::{Known, ResponseHead, Version};
 
-use super::deadline::Expired;
 use super::exchange::{Event, Progress};
-use super::{Downstream, End, Step, Stream, upgrade_protocol};
+use super::expiry::Broken;
+use super::routing::upgrade_protocol;
+use super::{Downstream, End, Step, Stream};
 use crate::config::cluster::UpstreamProtocol;
-use crate::http::codec::Interrupt;
 use crate::http::reply::LocalReply;
 use crate::http::upgrade;
-use crate::route::{ClusterName, ForwardAction, Route, RouteAction};
+use crate::route::{ForwardAction, Route, RouteAction};
 use crate::upstream::breaker::Priority;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::exchange::Exchange;
@@ -29,12 +28,6 @@ use crate::upstream::pool::{Lease, PoolProtocol};
 /// Informational heads passed on for one response; an upstream that sends more is broken or hostile.
 const MAX_INFORMATIONAL: u32 = 32;
 
-/// What a waiting step was ended by.
-enum Broken {
-    Gone(Interrupt),
-    Expired(Expired),
-}
-
 impl<D: Downstream> Stream<'_, D> {
     /// Sends the request where its route says, and its response back.
     pub(super) async fn forward(&mut self) {
@@ -45,87 +38,23 @@ impl<D: Downstream> Stream<'_, D> {
         let Some(routed) = self.routed.clone() else { return Err(End::Done) };
         let Some((_, route)) = routed.resolve() else { return Err(End::Done) };
         let RouteAction::Forward(forward) = &route.action else { return Err(End::Done) };
-        let cluster = self.choose_cluster(forward).await?;
-        self.set_time_limits(forward);
-        self.prepare_request(route, forward);
+        let cluster = self.chosen_cluster(forward).await?;
+        self.check_strictly().await?;
         self.maintenance(&cluster).await?;
         self.drop_overload(&cluster).await?;
+        self.set_time_limits(forward);
+        self.prepare_request(route, forward);
         let host = self.choose_host(&cluster).await?;
         self.attempt(&cluster, &host, forward).await
     }
 
-    async fn choose_cluster(&mut self, forward: &ForwardAction) -> Step<Rc<Cluster>> {
-        let Some(head) = &self.request else { return Err(End::Done) };
-        let worker = &self.manager.worker;
-        let choice = forward.cluster(head, self.random, &*worker.runtime());
-        if let Some(routed) = &mut self.routed {
-            routed.ordinal = choice.ordinal;
+    /// The cluster the route chose.
+    async fn chosen_cluster(&mut self, forward: &ForwardAction) -> Step<Rc<Cluster>> {
+        if let Some(cluster) = &self.cluster {
+            return Ok(Rc::clone(cluster));
         }
-        let cluster = match &choice.name {
-            ClusterName::None => None,
-            name => name.as_str().and_then(|name| worker.cluster(name)),
-        };
-        let name = match choice.name {
-            ClusterName::Configured(name) => Some(Arc::clone(name)),
-            ref other => other.as_str().map(Arc::from),
-        };
-        let upstream = self.info.upstream_mut();
-        match cluster {
-            Some(cluster) => {
-                upstream.cluster = Some(Arc::clone(&cluster.config().observability_name));
-                self.cluster = Some(Rc::clone(&cluster));
-                Ok(cluster)
-            }
-            None => {
-                upstream.cluster = name;
-                self.manager.stats.no_cluster().inc();
-                self.info.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
-                self.reply_end(LocalReply::new(forward.cluster_not_found, ""), details::CLUSTER_NOT_FOUND).await
-            }
-        }
-    }
-
-    /// The route's time limits, as trusted request headers and `grpc-timeout` change them.
-    fn set_time_limits(&mut self, forward: &ForwardAction) {
-        let timers = Rc::clone(self.manager.worker.timers());
-        let limits = &forward.timeouts;
-        let Some(head) = &mut self.request else { return };
-        let mut response = limits.response;
-        let mut duration = limits.max_stream_duration;
-        if let Some(grpc) = &limits.grpc
-            && head.is_grpc()
-        {
-            let wanted = head.headers.value(&Known::GrpcTimeout).and_then(|value| grpc_timeout(value));
-            match grpc.target {
-                crate::route::policy::GrpcTimeoutTarget::Response => response = grpc.limit(wanted),
-                crate::route::policy::GrpcTimeoutTarget::StreamDuration => duration = grpc.limit(wanted).or(duration),
-            }
-        }
-        if let Some(millis) = milliseconds(&head.headers, Known::XEnvoyUpstreamRqTimeoutMs) {
-            response = Some(millis);
-        }
-        let response = response.filter(|d| !d.is_zero());
-        if let Some(limit) = response
-            && !self.manager.config.router().suppress_envoy_headers
-        {
-            let mut text = itoa::Buffer::new();
-            let text = Bytes::copy_from_slice(text.format(limit.as_millis()).as_bytes());
-            head.headers.set(Known::XEnvoyExpectedRqTimeoutMs, text);
-        }
-        for consumed in [Known::XEnvoyUpstreamRqTimeoutMs, Known::XEnvoyUpstreamRqPerTryTimeoutMs] {
-            head.headers.remove(&consumed);
-        }
-        self.deadlines.set_route(response);
-        if let Some(idle) = limits.idle {
-            self.deadlines.set_idle(&timers, Some(idle));
-        }
-        if let Some(duration) = duration {
-            self.deadlines.set_max_duration(&timers, Some(duration));
-        }
-        if self.down.request_complete() {
-            self.info.timing.last_downstream_rx.get_or_insert_with(Instant::now);
-            self.deadlines.request_complete(&timers);
-        }
+        self.no_cluster();
+        self.reply_end(LocalReply::new(forward.cluster_not_found, ""), details::CLUSTER_NOT_FOUND).await
     }
 
     /// The request's head as it goes upstream.
@@ -138,7 +67,9 @@ impl<D: Downstream> Stream<'_, D> {
         }
         let keep_original = !self.manager.config.router().suppress_envoy_headers;
         route.finalize_request(&mut head, Some(&choice), &self.info, keep_original);
+        self.info.upstream_mut().attempts = 1;
         self.request = Some(head);
+        self.prepared = true;
     }
 
     /// `upstream.maintenance_mode.<cluster>`: the operator sends a share of requests away.
@@ -150,10 +81,8 @@ impl<D: Downstream> Stream<'_, D> {
         }
         cluster.context().stats.upstream_rq_maintenance_mode().inc();
         self.info.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
-        let reply =
-            LocalReply::new(503, "maintenance mode").with_header(Known::XEnvoyOverloaded, Bytes::from_static(b"true"));
         self.charge(503);
-        self.reply_end(reply, "maintenance_mode").await
+        self.reply_end(self.overloaded(LocalReply::new(503, "maintenance mode")), "maintenance_mode").await
     }
 
     /// `drop_overloads` of the endpoints: a share of requests is sent away before a host is chosen.
@@ -162,10 +91,16 @@ impl<D: Downstream> Stream<'_, D> {
             return Ok(());
         }
         self.info.flags.insert(ResponseFlags::DROP_OVERLOAD);
-        let reply =
-            LocalReply::new(503, "drop overload").with_header(Known::XEnvoyOverloaded, Bytes::from_static(b"true"));
         self.charge(503);
-        self.reply_end(reply, details::DROP_OVERLOAD).await
+        self.reply_end(self.overloaded(LocalReply::new(503, "drop overload")), details::DROP_OVERLOAD).await
+    }
+
+    /// The reply to a request that a limit turns away, which says so.
+    fn overloaded(&self, reply: LocalReply) -> LocalReply {
+        if self.manager.config.router().suppress_envoy_headers {
+            return reply;
+        }
+        reply.with_header(Known::XEnvoyOverloaded, Bytes::from_static(b"true"))
     }
 
     async fn choose_host(&mut self, cluster: &Rc<Cluster>) -> Step<Arc<Host>> {
@@ -183,7 +118,6 @@ impl<D: Downstream> Stream<'_, D> {
     /// One try on one host.
     async fn attempt(&mut self, cluster: &Rc<Cluster>, host: &Arc<Host>, forward: &ForwardAction) -> Step<()> {
         let upstream = self.info.upstream_mut();
-        upstream.attempts += 1;
         upstream.host = Some(Arc::clone(host.address()));
         upstream.host_name = Some(Arc::clone(host.hostname()));
         upstream.hosts_attempted.push(Arc::clone(host.address()));
@@ -205,6 +139,14 @@ impl<D: Downstream> Stream<'_, D> {
             Ok(Err(failure)) => return self.upstream_failed(cluster, host, failure).await,
             Err(broken) => return self.broken(cluster, broken).await,
         };
+        if forward.auto_host_rewrite()
+            && !host.hostname().is_empty()
+            && let Some(head) = &mut self.request
+        {
+            let keep_original = !self.manager.config.router().suppress_envoy_headers;
+            forward.rewrite_host_to(head, Bytes::copy_from_slice(host.hostname().as_bytes()), keep_original);
+        }
+        self.deadlines.begin_try(self.manager.worker.timers());
         let exchange = match self.start(lease, protocol) {
             Ok(exchange) => exchange,
             Err(failure) => return self.upstream_failed(cluster, host, failure).await,
@@ -273,12 +215,14 @@ impl<D: Downstream> Stream<'_, D> {
                     return self.upstream_failed(cluster, host, failure).await;
                 }
                 Event::Downstream(interrupt) => {
-                    drop(up);
+                    give_up(cluster, up);
                     return self.broken(cluster, Broken::Gone(interrupt)).await;
                 }
                 Event::Expired(which) => {
-                    drop(up);
-                    host.shard(self.manager.worker.index()).rq_timeout.inc();
+                    give_up(cluster, up);
+                    if which.is_of_upstream() {
+                        host.shard(self.manager.worker.index()).rq_timeout.inc();
+                    }
                     return self.broken(cluster, Broken::Expired(which)).await;
                 }
             }
@@ -295,6 +239,7 @@ impl<D: Downstream> Stream<'_, D> {
         sent: Instant,
     ) {
         let shard = host.shard(self.manager.worker.index());
+        self.deadlines.response_begun();
         if head.status >= 500 {
             shard.rq_error.inc()
         } else {
@@ -323,15 +268,9 @@ impl<D: Downstream> Stream<'_, D> {
         if let Some(routed) = &self.routed
             && let Some((_, route)) = routed.resolve()
         {
-            let choice = match (&route.action, &self.request) {
-                (RouteAction::Forward(forward), Some(request)) => Some(forward.choice_again(routed.ordinal, request)),
-                _ => None,
-            };
-            route.finalize_response(&mut head, self.request.as_ref(), choice.as_ref(), &self.info);
-            if route.include_attempt_count_in_response {
-                let attempts = self.info.upstream.as_ref().map_or(1, |upstream| upstream.attempts);
-                head.headers.set(Known::XEnvoyAttemptCount, Bytes::from(attempts.to_string()));
-            }
+            let request = self.request.as_ref();
+            route.finalize_response(&mut head, request, routed.choice(route, request).as_ref(), &self.info);
+            self.tell_attempts(route, &mut head.headers);
         }
         self.info.details = Some(details::VIA_UPSTREAM.into());
         let end = up.response_complete() && !granted;
@@ -369,89 +308,13 @@ impl<D: Downstream> Stream<'_, D> {
         self.charge(failure.kind.status());
         let mut reply = LocalReply::new(failure.kind.status(), failure.body());
         if failure.kind == FailureKind::Overflow {
-            reply = reply.with_header(Known::XEnvoyOverloaded, Bytes::from_static(b"true"));
+            reply = self.overloaded(reply);
         }
         self.reply_end(reply, why).await
     }
 
-    /// The client left or a deadline passed while upstream was at work.
-    async fn broken(&mut self, cluster: &Rc<Cluster>, broken: Broken) -> Step<()> {
-        let stats = &cluster.context().stats;
-        match broken {
-            Broken::Gone(Interrupt::Malformed { status, details }) if self.response.is_none() => {
-                stats.upstream_rq_tx_reset().inc();
-                self.manager.stats.downstream_cx_protocol_error().inc();
-                self.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
-                self.close_connection();
-                let body = if status == 400 { "Bad Request" } else { "" };
-                self.reply_end(LocalReply::new(status, body), details).await
-            }
-            Broken::Gone(interrupt) => {
-                stats.upstream_rq_tx_reset().inc();
-                self.interrupted(interrupt);
-                Err(End::Done)
-            }
-            Broken::Expired(which) => {
-                stats.upstream_rq_tx_reset().inc();
-                if which == Expired::Route {
-                    stats.upstream_rq_timeout().inc();
-                }
-                self.expired(which).await
-            }
-        }
-    }
-
-    /// A deadline passed.
-    async fn expired(&mut self, which: Expired) -> Step<()> {
-        let stats = &self.manager.stats;
-        let complete = self.down.request_complete();
-        let (status, body, why) = match which {
-            Expired::Route => {
-                self.info.flags.insert(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
-                self.charge(504);
-                (504, "upstream request timeout", details::RESPONSE_TIMEOUT)
-            }
-            Expired::Idle => {
-                stats.downstream_rq_idle_timeout().inc();
-                self.info.flags.insert(ResponseFlags::STREAM_IDLE_TIMEOUT);
-                (if complete { 504 } else { 408 }, "stream timeout", details::STREAM_IDLE_TIMEOUT)
-            }
-            Expired::Request => {
-                stats.downstream_rq_timeout().inc();
-                (408, "request timeout", details::REQUEST_OVERALL_TIMEOUT)
-            }
-            Expired::MaxDuration => {
-                stats.downstream_rq_max_duration_reached().inc();
-                (if complete { 504 } else { 408 }, "downstream duration timeout", details::MAX_DURATION_TIMEOUT)
-            }
-        };
-        if !complete {
-            self.close_connection();
-        }
-        self.reply_end(LocalReply::new(status, body), why).await
-    }
-
-    /// Waits for something that is not the exchange, while the client may leave and deadlines may pass.
-    async fn wait_for<T>(&mut self, wanted: impl Future<Output = T>) -> Result<T, Broken> {
-        let timers = self.manager.worker.timers();
-        let mut wanted = std::pin::pin!(wanted);
-        poll_fn(|cx| {
-            if let Poll::Ready(value) = wanted.as_mut().poll(cx) {
-                return Poll::Ready(Ok(value));
-            }
-            if let Poll::Ready(which) = self.deadlines.poll(timers, self.alarm, cx) {
-                return Poll::Ready(Err(Broken::Expired(which)));
-            }
-            if self.down.request_complete() {
-                return self.down.poll_gone(cx).map(|interrupt| Err(Broken::Gone(interrupt)));
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
     /// Counts a response code for the cluster, whether upstream sent it or it stands for a failure.
-    fn charge(&self, status: u16) {
+    pub(super) fn charge(&self, status: u16) {
         let Some(cluster) = &self.cluster else { return };
         let codes = &cluster.context().codes;
         codes.all.record(status);
@@ -463,52 +326,14 @@ impl<D: Downstream> Stream<'_, D> {
     }
 }
 
-/// A trusted header's whole number of milliseconds.
-fn milliseconds(headers: &Headers, name: Known) -> Option<Duration> {
-    let value = std::str::from_utf8(headers.value(&name)?).ok()?;
-    value.parse().ok().map(Duration::from_millis)
-}
-
-/// A `grpc-timeout` value: at most eight digits and a unit; rounded up to milliseconds.
-fn grpc_timeout(value: &[u8]) -> Option<Duration> {
-    let (unit, digits) = value.split_last()?;
-    if digits.is_empty() || digits.len() > 8 {
-        return None;
+/// Ends a try that is not over. Only HTTP/2 has a word for that: an HTTP/1 connection closes.
+fn give_up(cluster: &Cluster, up: Exchange) {
+    if let Exchange::Http2(..) = up {
+        cluster.context().stats.upstream_rq_tx_reset().inc();
     }
-    let n: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    let nanos: u64 = match unit {
-        b'H' => 3_600_000_000_000,
-        b'M' => 60_000_000_000,
-        b'S' => 1_000_000_000,
-        b'm' => 1_000_000,
-        b'u' => 1_000,
-        b'n' => 1,
-        _ => return None,
-    };
-    Some(Duration::from_millis(n.saturating_mul(nanos).div_ceil(1_000_000)))
+    drop(up);
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grpc_timeouts_are_read_as_the_protocol_defines_them() {
-        for (text, expected) in [
-            ("1S", Some(1000)),
-            ("250m", Some(250)),
-            ("1u", Some(1)),
-            ("2H", Some(7_200_000)),
-            ("123456789S", None),
-            ("S", None),
-            ("1x", None),
-            ("", None),
-        ] {
-            assert_eq!(grpc_timeout(text.as_bytes()), expected.map(Duration::from_millis), "{text}");
-        }
-    }
 }

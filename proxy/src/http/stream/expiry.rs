@@ -1,0 +1,125 @@
+//! Waiting, and what ends it early: the client leaves, or a deadline passes.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use filters::flags::{ResponseFlags, details};
+
+use super::deadline::Expired;
+use super::{Downstream, End, Step, Stream};
+use crate::http::codec::Interrupt;
+use crate::http::reply::GrpcStatus;
+use crate::http::reply::LocalReply;
+use crate::upstream::cluster::Cluster;
+
+/// What a waiting step was ended by.
+pub(super) enum Broken {
+    Gone(Interrupt),
+    Expired(Expired),
+}
+
+impl<D: Downstream> Stream<'_, D> {
+    /// The client left or a deadline passed while upstream was at work.
+    pub(super) async fn broken(&mut self, cluster: &Rc<Cluster>, broken: Broken) -> Step<()> {
+        self.deadlines.end_try();
+        match broken {
+            Broken::Gone(Interrupt::Malformed { status, details }) if self.response.is_none() => {
+                self.manager.stats.downstream_cx_protocol_error().inc();
+                self.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+                self.close_connection();
+                let body = if status == 400 { "Bad Request" } else { "" };
+                self.reply_end(LocalReply::new(status, body), details).await
+            }
+            Broken::Gone(interrupt) => {
+                self.interrupted(interrupt);
+                Err(End::Done)
+            }
+            Broken::Expired(which) if which.is_of_upstream() => self.upstream_expired(cluster, which).await,
+            Broken::Expired(Expired::UpstreamDuration) => {
+                cluster.context().stats.upstream_rq_max_duration_reached().inc();
+                self.info.flags.insert(ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED);
+                let reply = LocalReply::new(self.late_status(), "upstream max stream duration reached");
+                self.reply_end(reply, details::UPSTREAM_MAX_STREAM_DURATION_REACHED).await
+            }
+            Broken::Expired(which) => self.expired(which).await,
+        }
+    }
+
+    /// The upstream took longer than the route lets it.
+    async fn upstream_expired(&mut self, cluster: &Rc<Cluster>, which: Expired) -> Step<()> {
+        let stats = &cluster.context().stats;
+        let why = match which {
+            Expired::PerTry => {
+                stats.upstream_rq_per_try_timeout().inc();
+                details::UPSTREAM_PER_TRY_TIMEOUT
+            }
+            Expired::PerTryIdle => {
+                stats.upstream_rq_per_try_idle_timeout().inc();
+                details::UPSTREAM_PER_TRY_IDLE_TIMEOUT
+            }
+            _ => {
+                stats.upstream_rq_timeout().inc();
+                details::RESPONSE_TIMEOUT
+            }
+        };
+        self.info.flags.insert(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
+        let status = self.timeout_status;
+        if self.response.is_none() {
+            self.charge(status);
+        }
+        let body = if status == 504 { "upstream request timeout" } else { "" };
+        self.reply_end(LocalReply::new(status, body), why).await
+    }
+
+    /// A deadline of the stream itself passed.
+    async fn expired(&mut self, which: Expired) -> Step<()> {
+        let stats = &self.manager.stats;
+        let status = self.late_status();
+        let (reply, why) = match which {
+            Expired::Request => {
+                stats.downstream_rq_timeout().inc();
+                (LocalReply::new(408, "request timeout"), details::REQUEST_OVERALL_TIMEOUT)
+            }
+            Expired::MaxDuration => {
+                stats.downstream_rq_max_duration_reached().inc();
+                let grpc_status = Some(GrpcStatus::DEADLINE_EXCEEDED);
+                let reply = LocalReply { grpc_status, ..LocalReply::new(status, "downstream duration timeout") };
+                (reply, details::MAX_DURATION_TIMEOUT)
+            }
+            _ => {
+                stats.downstream_rq_idle_timeout().inc();
+                self.info.flags.insert(ResponseFlags::STREAM_IDLE_TIMEOUT);
+                (LocalReply::new(status, "stream timeout"), details::STREAM_IDLE_TIMEOUT)
+            }
+        };
+        if !self.down.request_complete() {
+            self.close_connection();
+        }
+        self.reply_end(reply, why).await
+    }
+
+    /// The status of what came too late: the client's doing while its request is not complete, the upstream's after.
+    fn late_status(&self) -> u16 {
+        if self.down.request_complete() { 504 } else { 408 }
+    }
+
+    /// Waits for something that is not the exchange, while the client may leave and deadlines may pass.
+    pub(super) async fn wait_for<T>(&mut self, wanted: impl Future<Output = T>) -> Result<T, Broken> {
+        let timers = self.manager.worker.timers();
+        let mut wanted = std::pin::pin!(wanted);
+        poll_fn(|cx| {
+            if let Poll::Ready(value) = wanted.as_mut().poll(cx) {
+                return Poll::Ready(Ok(value));
+            }
+            if let Poll::Ready(which) = self.deadlines.poll(timers, self.alarm, cx) {
+                return Poll::Ready(Err(Broken::Expired(which)));
+            }
+            if self.down.request_complete() {
+                return self.down.poll_gone(cx).map(|interrupt| Err(Broken::Gone(interrupt)));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}

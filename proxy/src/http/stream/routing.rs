@@ -1,0 +1,160 @@
+//! Which route a request takes, and what becomes of those that need no upstream.
+
+use std::sync::Arc;
+
+use filters::flags::{ResponseFlags, details};
+use filters::http::{Known, Method, RequestHead, Version};
+
+use super::{Downstream, End, Routed, Step, Stream};
+use crate::http::hygiene::is_upgrade;
+use crate::http::reply::LocalReply;
+use crate::route::redirect::tls_redirect;
+use crate::route::{ClusterName, ForwardAction, MatchInput, RouteAction, Selection};
+
+/// What a route table says about a request.
+enum Found {
+    Route(Routed),
+    /// Where the same request would be answered.
+    Tls(bytes::Bytes),
+    Nothing,
+}
+
+impl<D: Downstream> Stream<'_, D> {
+    /// Finds the route and acts on those that need no upstream.
+    pub(super) async fn route(&mut self) -> Step<()> {
+        let Some(head) = &self.request else { return Err(End::Done) };
+        let Some(table) = self.manager.routes.table() else {
+            self.no_route();
+            return self.reply_end(LocalReply::new(404, ""), details::ROUTE_CONFIGURATION_NOT_FOUND).await;
+        };
+        let runtime = self.manager.worker.runtime();
+        let input = MatchInput { random: self.random, runtime: &*runtime, tls: None };
+        let found = match table.select(head, &input) {
+            Selection::Matched { id, route, .. } => {
+                if !route.name.is_empty() {
+                    self.info.route_name = Some(Arc::clone(&route.name));
+                }
+                Found::Route(Routed { table, id, ordinal: None })
+            }
+            Selection::RequireTls(_) => Found::Tls(tls_redirect(head)),
+            Selection::NoRoute(_) | Selection::NoVirtualHost => Found::Nothing,
+        };
+        let upgrade = upgrade_protocol(head).map(<[u8]>::to_vec);
+        match found {
+            Found::Route(routed) => self.take_route(routed),
+            Found::Tls(location) => {
+                self.count_direct_response();
+                let reply = LocalReply::new(301, "").with_header(Known::Location, location);
+                return self.reply_end(reply, details::DIRECT_RESPONSE).await;
+            }
+            Found::Nothing => {}
+        }
+        if let Some(protocol) = upgrade
+            && !self.upgrade_allowed(&protocol)
+        {
+            if protocol.eq_ignore_ascii_case(b"connect") && self.routed.is_none() {
+                self.no_route();
+                self.close_connection();
+                return self.reply_end(LocalReply::new(404, ""), details::ROUTE_NOT_FOUND).await;
+            }
+            self.manager.stats.downstream_rq_ws_on_non_ws_route().inc();
+            return self.reply_end(LocalReply::new(403, ""), details::UPGRADE_FAILED).await;
+        }
+        self.act().await
+    }
+
+    /// Does what the route says, short of forwarding.
+    async fn act(&mut self) -> Step<()> {
+        let Some(routed) = self.routed.clone() else {
+            self.manager.stats.rq_total().inc();
+            self.no_route();
+            return self.reply_end(LocalReply::new(404, ""), details::ROUTE_NOT_FOUND).await;
+        };
+        let Some((_, route)) = routed.resolve() else { return Err(End::Done) };
+        let keep_original = !self.manager.config.router().suppress_envoy_headers;
+        match &route.action {
+            RouteAction::Forward(_) => {
+                self.manager.stats.rq_total().inc();
+                Ok(())
+            }
+            RouteAction::NonForwarding => {
+                self.manager.stats.rq_total().inc();
+                self.no_cluster();
+                self.reply_end(LocalReply::new(503, ""), details::CLUSTER_NOT_FOUND).await
+            }
+            RouteAction::DirectResponse(direct) => {
+                self.count_direct_response();
+                let mut reply = LocalReply::new(direct.status, direct.body.clone());
+                if let Some(location) = self.request.as_ref().and_then(|head| direct.location(head)) {
+                    reply = reply.with_header(Known::Location, location);
+                }
+                self.reply_end(reply, details::DIRECT_RESPONSE).await
+            }
+            RouteAction::Redirect(redirect) => {
+                self.count_direct_response();
+                let Some(head) = &mut self.request else { return Err(End::Done) };
+                redirect.rewrite_path(head, &route.matcher.path, &self.info, keep_original);
+                let reply = LocalReply::new(redirect.status, "").with_header(Known::Location, redirect.location(head));
+                self.reply_end(reply, details::DIRECT_RESPONSE).await
+            }
+        }
+    }
+
+    /// Takes a route, and with it the cluster it chooses.
+    fn take_route(&mut self, mut routed: Routed) {
+        let worker = &self.manager.worker;
+        if let (Some((_, route)), Some(head)) = (routed.resolve(), &self.request)
+            && let RouteAction::Forward(forward) = &route.action
+        {
+            let choice = forward.cluster(head, self.random, &*worker.runtime());
+            let cluster = match &choice.name {
+                ClusterName::None => None,
+                name => name.as_str().and_then(|name| worker.cluster(name)),
+            };
+            let ordinal = choice.ordinal;
+            if let Some(cluster) = &cluster {
+                self.info.upstream_mut().cluster = Some(Arc::clone(&cluster.config().observability_name));
+            }
+            self.cluster = cluster;
+            routed.ordinal = ordinal;
+        }
+        self.routed = Some(routed);
+    }
+
+    fn count_direct_response(&self) {
+        self.manager.stats.rq_total().inc();
+        self.manager.stats.rq_direct_response().inc();
+    }
+
+    fn no_route(&mut self) {
+        self.manager.stats.no_route().inc();
+        self.info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
+    }
+
+    /// Counts that there is no cluster to send the request to.
+    pub(super) fn no_cluster(&mut self) {
+        self.manager.stats.no_cluster().inc();
+        self.info.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
+    }
+
+    /// The route's word about an upgrade, else the connection manager's.
+    fn upgrade_allowed(&self, protocol: &[u8]) -> bool {
+        let of_route = self.routed.as_ref().and_then(Routed::resolve).and_then(|(_, route)| match &route.action {
+            RouteAction::Forward(forward) => ForwardAction::upgrade(forward, protocol).map(|upgrade| upgrade.enabled),
+            _ => None,
+        });
+        of_route.unwrap_or_else(|| self.manager.config.upgrade_enabled(protocol))
+    }
+}
+
+/// The protocol a request wants its connection or stream to become: an HTTP/1 `upgrade`, an HTTP/2 `:protocol`, or
+/// CONNECT itself.
+pub(super) fn upgrade_protocol(head: &RequestHead) -> Option<&[u8]> {
+    if head.method == Method::Connect {
+        return Some(head.protocol.as_deref().unwrap_or(b"CONNECT"));
+    }
+    if head.version != Version::Http2 && is_upgrade(&head.headers) {
+        return head.headers.value(&Known::Upgrade).map(|value| &value[..]);
+    }
+    None
+}
