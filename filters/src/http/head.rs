@@ -101,6 +101,8 @@ impl fmt::Debug for Method {
 /// The value of `:scheme`. Only the two are ever routed; anything else is a client's mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Scheme {
+    /// None yet: an HTTP/1 request has one only when the connection manager gives it one, which early refusals precede.
+    Unknown,
     /// `http`
     #[default]
     Http,
@@ -113,6 +115,7 @@ impl Scheme {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Unknown => "",
             Self::Http => "http",
             Self::Https => "https",
         }
@@ -126,8 +129,10 @@ pub struct RequestHead {
     pub method: Method,
     /// `:scheme`
     pub scheme: Scheme,
-    /// `:authority`, or HTTP/1's `host`; empty when the client sent none.
+    /// `:authority`, or HTTP/1's `host`; empty when the client sent none, or an empty one.
     pub authority: Bytes,
+    /// Whether the client named no authority at all. An empty `host` names one.
+    pub authority_missing: bool,
     /// `:path` with its query; empty for a plain CONNECT.
     pub path: Bytes,
     /// `:protocol` of an extended CONNECT (RFC 8441), or an HTTP/1 upgrade expressed that way.
@@ -145,8 +150,8 @@ impl RequestHead {
         match key {
             HeaderKey::Method => Some(self.method.as_bytes()),
             HeaderKey::Path => (!self.path.is_empty()).then_some(&self.path[..]),
-            HeaderKey::Authority => (!self.authority.is_empty()).then_some(&self.authority[..]),
-            HeaderKey::Scheme => Some(self.scheme.as_str().as_bytes()),
+            HeaderKey::Authority => (!self.authority_missing).then_some(&self.authority[..]),
+            HeaderKey::Scheme => (self.scheme != Scheme::Unknown).then_some(self.scheme.as_str().as_bytes()),
             HeaderKey::Protocol => self.protocol.as_deref(),
             HeaderKey::Status => None,
             HeaderKey::Name(name) => self.headers.value(name).map(|v| &v[..]),

@@ -51,7 +51,7 @@ pub trait Downstream {
     /// Ready only when the client is gone or gave the stream up. Asked while nothing else is wanted of it.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt>;
 
-    /// Gives the exchange up: what was queued may be lost, the client sees a reset or a closed connection.
+    /// Gives the exchange up: the client sees a reset stream, or a connection that closes behind what was queued.
     fn abort(&mut self);
 
     /// Body and head bytes that crossed the wire for this stream so far: received, sent.

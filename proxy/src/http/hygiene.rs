@@ -15,7 +15,7 @@ mod tests;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use filters::http::{HeaderName, Headers, Known, Method, RequestHead, Scheme, Version};
+use filters::http::{HeaderName, Headers, Known, RequestHead, Scheme};
 use filters::stream_info::{Address, ConnectionInfo};
 
 pub use client::{Detection, OriginalIp, Rejection};
@@ -209,8 +209,9 @@ impl RequestHygiene {
         if let Some(scheme) = self.scheme_to_overwrite {
             head.scheme = scheme;
             headers.set(Known::XForwardedProto, scheme.as_str().as_bytes());
-        } else if head.version != Version::Http2 {
-            // HTTP/1 has no scheme of its own: it is what the last trusted hop says, else what this connection is.
+        } else if head.scheme == Scheme::Unknown {
+            // HTTP/1 has a scheme only in an absolute form: else it is what the last trusted hop says, or what this
+            // connection is.
             head.scheme = match headers.value(&Known::XForwardedProto) {
                 Some(proto) if proto.eq_ignore_ascii_case(b"https") => Scheme::Https,
                 Some(proto) if proto.eq_ignore_ascii_case(b"http") => Scheme::Http,
@@ -288,18 +289,9 @@ const fn standing(known: Known) -> Standing {
 fn sanitize_hop_by_hop(head: &mut RequestHead) {
     let upgrade = is_upgrade(&head.headers);
     let mut referers = 0;
-    let mut has_body_length = false;
     head.headers.retain(|header| match header.name.known() {
         Some(Known::Connection | Known::Upgrade) => upgrade,
-        Some(Known::XEnvoyInternal | Known::KeepAlive | Known::ProxyConnection) => false,
-        Some(Known::TransferEncoding) => {
-            has_body_length = true;
-            false
-        }
-        Some(Known::ContentLength) => {
-            has_body_length = true;
-            true
-        }
+        Some(Known::XEnvoyInternal | Known::KeepAlive | Known::ProxyConnection | Known::TransferEncoding) => false,
         Some(Known::Te) => upgrade || names_token(&header.value, b"trailers"),
         Some(Known::Referer) => {
             referers += 1;
@@ -309,10 +301,6 @@ fn sanitize_hop_by_hop(head: &mut RequestHead) {
     });
     if referers > 1 {
         head.headers.remove(&Known::Referer);
-    }
-    if upgrade && !has_body_length && head.method != Method::Connect {
-        // Without `transfer-encoding` nothing would say that the request has no body.
-        head.headers.set(Known::ContentLength, &b"0"[..]);
     }
     if !upgrade
         && let Some(te) = head.headers.value(&Known::Te)

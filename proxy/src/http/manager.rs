@@ -90,7 +90,8 @@ impl Manager {
             },
             preserve_case: matches!(http1.header_case, HeaderCase::Preserve { .. }),
             allow_custom_methods: http1.allow_custom_methods,
-            reject_https_url: true,
+            // Whoever believes forwarded headers believes the URL too: only an edge knows what the connection is.
+            reject_https_url: config.request.use_remote_address && config.request.xff_num_trusted_hops == 0,
             ignore_upgrade: None,
         };
         let h2_options = Http2Options {

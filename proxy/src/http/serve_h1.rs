@@ -15,9 +15,9 @@ use super::codec::h1::{
 };
 use super::codec::{Downstream, Interrupt};
 use super::manager::{Connection, Manager};
-use super::stream::{self, Incoming, Refusal};
+use super::stream::{self, Expired, Incoming, Refusal, Unread};
 use crate::transport::Io;
-use crate::worker::timer::{Alarm, Tick};
+use crate::worker::timer::{Alarm, Tick, Timers};
 
 /// Bytes of pipelined requests kept while one is being served.
 const PIPELINE: usize = 64 * 1024;
@@ -45,10 +45,20 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io
                 side.start_refusal();
                 stream::refuse(manager, connection, &alarm, &mut side, refusal).await;
             }
+            Next::Unread(why) => {
+                let began = side.began.take().unwrap_or_else(Instant::now);
+                side.start_refusal();
+                side.gone = matches!(why, Unread::Gone);
+                stream::give_up(manager, connection, &alarm, &mut side, began, why).await;
+            }
             Next::Closed => return true,
             Next::TimedOut => return false,
         }
         if side.gone {
+            if !side.exchange_ended() {
+                manager.stats.downstream_cx_destroy_active_rq().inc();
+                manager.stats.downstream_cx_destroy_remote_active_rq().inc();
+            }
             return true;
         }
         if !side.reusable() {
@@ -62,10 +72,45 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io
 enum Next {
     Request(Box<DecodedRequest>),
     Malformed(DecodeError),
-    /// The client closed between requests, or in the middle of a head.
+    /// A request began, and its head is not going to be complete.
+    Unread(Unread),
+    /// The client closed between requests.
     Closed,
-    /// Idle for too long, or the head took too long; what is to be said was said.
+    /// Nothing came for too long.
     TimedOut,
+}
+
+/// When a request's head must be complete.
+#[derive(Clone, Copy)]
+struct HeadLimits {
+    headers: Tick,
+    request: Tick,
+    idle: Tick,
+    max_duration: Tick,
+}
+
+impl HeadLimits {
+    fn new(manager: &Manager, timers: &Timers, began: Instant) -> Self {
+        let (began, timeouts) = (timers.tick(began), &manager.config.timeouts);
+        Self {
+            headers: began.after_opt(timeouts.request_headers),
+            request: began.after_opt(timeouts.request),
+            idle: began.after_opt(timeouts.stream_idle),
+            max_duration: began.after_opt(timeouts.max_stream_duration),
+        }
+    }
+
+    fn next(&self) -> Tick {
+        self.headers.min(self.request).min(self.idle).min(self.max_duration)
+    }
+
+    /// Which limit has passed; none is `request_headers_timeout`, which is the head's own.
+    fn passed(&self, now: Tick) -> Option<Expired> {
+        let limits =
+            [(self.request, Expired::Request), (self.max_duration, Expired::MaxDuration), (self.idle, Expired::Idle)];
+        let passed = limits.into_iter().find(|(at, _)| *at <= now).map(|(_, which)| which);
+        passed.filter(|_| self.headers > now)
+    }
 }
 
 /// This side of the connection, for all of its exchanges.
@@ -86,11 +131,13 @@ struct ServerSide<'a> {
     request_complete: bool,
     /// The client lets the connection carry another request.
     keep_alive: bool,
+    /// The exchange was given up: the connection ends behind what was queued.
+    cut_off: bool,
     tunnel: bool,
     response_ended: bool,
     /// How the client spelled its headers, for `preserve_case`.
     case: Option<HeaderCase>,
-    /// The client is gone, or the exchange was aborted.
+    /// The client is gone.
     gone: bool,
     received: u64,
     sent: u64,
@@ -113,6 +160,7 @@ impl<'a> ServerSide<'a> {
             body: BodyKind::Empty,
             request_complete: true,
             keep_alive: true,
+            cut_off: false,
             tunnel: false,
             response_ended: false,
             case: None,
@@ -124,12 +172,8 @@ impl<'a> ServerSide<'a> {
 
     async fn next_request(&mut self, alarm: &Alarm, expires: Tick) -> Next {
         let timers = Rc::clone(self.manager.worker.timers());
-        let limits = self.manager.config.timeouts;
-        let idle = timers.now().after_opt(limits.idle);
-        let mut head_due = match self.began {
-            Some(began) => timers.tick(began).after_opt(limits.request_headers),
-            None => Tick::NEVER,
-        };
+        let idle = timers.now().after_opt(self.manager.config.timeouts.idle);
+        let mut limits = self.began.map(|began| HeadLimits::new(self.manager, &timers, began));
         poll_fn(|cx| {
             self.connection.watch_drain(cx);
             loop {
@@ -147,30 +191,34 @@ impl<'a> ServerSide<'a> {
                         if self.began.is_none() {
                             let now = Instant::now();
                             self.began = Some(now);
-                            head_due = timers.tick(now).after_opt(limits.request_headers);
+                            limits = Some(HeadLimits::new(self.manager, &timers, now));
                         }
                         continue;
                     }
-                    Poll::Ready(_) => return Poll::Ready(Next::Closed),
+                    Poll::Ready(_) if between => return Poll::Ready(Next::Closed),
+                    Poll::Ready(_) => return Poll::Ready(Next::Unread(Unread::Gone)),
                     Poll::Pending => {}
                 }
                 if between && self.connection.draining.get() {
                     return Poll::Ready(Next::TimedOut);
                 }
-                // A head under way is bounded by its own timeout and the idle one; a quiet connection by its age too.
-                let next = if between { idle.min(expires) } else { idle.min(head_due) };
+                // A head under way is a request with its limits; a quiet connection may idle so long and live so long.
+                let next = match &limits {
+                    Some(limits) if !between => limits.next(),
+                    _ => idle.min(expires),
+                };
                 if alarm.poll(next, cx).is_pending() {
                     return Poll::Pending;
                 }
                 let now = timers.now();
                 let stats = &self.manager.stats;
-                if !between && head_due <= now {
-                    return Poll::Ready(Next::Malformed(DecodeError {
-                        status: 408,
-                        details: details::REQUEST_HEADER_TIMEOUT,
-                    }));
+                if !between {
+                    return Poll::Ready(match limits.and_then(|limits| limits.passed(now)) {
+                        Some(which) => Next::Unread(Unread::Expired(which)),
+                        None => Next::Malformed(DecodeError { status: 408, details: details::REQUEST_HEADER_TIMEOUT }),
+                    });
                 }
-                if between && expires <= now {
+                if expires <= now {
                     stats.downstream_cx_max_duration_reached().inc();
                 } else {
                     stats.downstream_cx_idle_timeout().inc();
@@ -200,6 +248,7 @@ impl<'a> ServerSide<'a> {
         self.body = body;
         self.request_complete = body.is_empty();
         self.keep_alive = keep_alive;
+        self.cut_off = false;
         self.tunnel = false;
         self.response_ended = false;
         self.case = case;
@@ -211,9 +260,6 @@ impl<'a> ServerSide<'a> {
         let stats = &self.manager.stats;
         if timed_out {
             stats.downstream_rq_header_timeout().inc();
-        }
-        if error.details == details::HTTP1_HEADERS_TOO_LARGE || error.details == details::HTTP1_TOO_MANY_HEADERS {
-            stats.downstream_rq_too_large().inc();
         }
         if error.details == details::HTTP1_UNEXPECTED_UNDERSCORE {
             self.manager.http1_stats.requests_rejected_with_underscores_in_headers().inc();
@@ -239,9 +285,14 @@ impl<'a> ServerSide<'a> {
         self.case = None;
     }
 
+    /// Whether request and response are complete.
+    const fn exchange_ended(&self) -> bool {
+        self.request_complete && self.response_ended
+    }
+
     /// Whether the connection can carry another request.
     const fn reusable(&self) -> bool {
-        self.keep_alive && self.request_complete && self.response_ended && !self.encoder.must_close()
+        self.keep_alive && self.exchange_ended() && !self.encoder.must_close()
     }
 
     /// Between requests: no buffer is held that holds nothing.
@@ -255,18 +306,31 @@ impl<'a> ServerSide<'a> {
         self.out.release();
     }
 
-    /// Closes after the last response; says whether the client did it first. As in Envoy the client has
-    /// `delayed_close_timeout` to read what was sent and close, before it can see a reset; only where the end of the
-    /// connection is the end of the body, FIN goes at once.
+    /// Closes behind what is queued; says whether the client did it first. As in Envoy the client has
+    /// `delayed_close_timeout` to read what was sent and close, before it can see a reset. FIN goes at once where the end of
+    /// the connection is the end of the body, and where the client asked for the end and has sent all it had to.
     async fn close(&mut self, alarm: &Alarm) -> bool {
         let worker = &self.manager.worker;
-        let timeout = self.manager.config.timeouts.delayed_close;
-        let ends_body = self.encoder.framing() == Framing::Raw;
-        let timeout = timeout.filter(|t| !t.is_zero());
-        if ends_body || timeout.is_none() {
+        let timeout = self.manager.config.timeouts.delayed_close.filter(|t| !t.is_zero());
+        let until = worker.timers().now().after_opt(timeout.or(self.manager.config.timeouts.idle));
+        let flushed = poll_fn(|cx| match self.poll_write_out(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done.is_ok())),
+            Poll::Pending => alarm.poll(until, cx).map(|()| None),
+        });
+        match flushed.await {
+            Some(true) => {}
+            Some(false) => return true,
+            None => {
+                self.manager.stats.downstream_cx_delayed_close_timeout().inc();
+                return false;
+            }
+        }
+        let ends_body = self.encoder.framing() == Framing::Raw && !self.cut_off;
+        let at_once = !self.keep_alive && self.exchange_ended();
+        if ends_body || at_once || timeout.is_none() {
             let _ = poll_fn(|cx| self.io.poll_shutdown(cx)).await;
         }
-        let Some(timeout) = timeout else { return false };
+        let Some(timeout) = timeout.filter(|_| !at_once) else { return false };
         let until = worker.timers().now().after(timeout);
         poll_fn(|cx| {
             loop {
@@ -284,6 +348,16 @@ impl<'a> ServerSide<'a> {
             }
         })
         .await
+    }
+
+    /// Writes out what is queued.
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while !self.out.is_empty() {
+            let n = std::task::ready!(self.io.poll_write(cx, &mut self.out))?;
+            self.manager.stats.downstream_cx_tx_bytes_total().add(n as u64);
+            self.sent += n as u64;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn written(&mut self, result: Result<(), super::codec::h1::EncodeError>) {
@@ -347,12 +421,11 @@ impl Downstream for ServerSide<'_> {
     }
 
     fn send_head(&mut self, head: &ResponseHead, end: bool) {
-        self.tunnel =
-            self.body == BodyKind::Tunnel && (head.status == 101 || self.connect && (200..300).contains(&head.status));
+        let granted = head.status == 101 || self.connect && (200..300).contains(&head.status);
+        self.tunnel = self.body == BodyKind::Tunnel && granted && !end;
         if self.body == BodyKind::Tunnel && !self.tunnel {
             // What would have been the tunnel's bytes cannot be told from another request.
             self.keep_alive = false;
-            self.request_complete = true;
         }
         let keep_alive = self.keep_alive && !self.connection.draining.get();
         let options = ResponseOptions {
@@ -404,22 +477,13 @@ impl Downstream for ServerSide<'_> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Interrupt>> {
-        if self.gone {
+        if self.gone || self.cut_off {
             return Poll::Ready(Err(Interrupt::Disconnect));
         }
-        while !self.out.is_empty() {
-            match std::task::ready!(self.io.poll_write(cx, &mut self.out)) {
-                Ok(n) => {
-                    self.manager.stats.downstream_cx_tx_bytes_total().add(n as u64);
-                    self.sent += n as u64;
-                }
-                Err(_) => {
-                    self.gone = true;
-                    return Poll::Ready(Err(Interrupt::Disconnect));
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
+        self.poll_write_out(cx).map_err(|_| {
+            self.gone = true;
+            Interrupt::Disconnect
+        })
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
@@ -439,8 +503,8 @@ impl Downstream for ServerSide<'_> {
     }
 
     fn abort(&mut self) {
-        self.out = WriteBuf::new();
-        self.gone = true;
+        self.cut_off = true;
+        self.keep_alive = false;
     }
 
     fn wire_bytes(&self) -> (u64, u64) {

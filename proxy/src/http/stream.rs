@@ -23,6 +23,7 @@ use filters::http::{Headers, Known, RequestHead, ResponseHead, Version};
 use filters::stream_info::StreamInfo;
 
 use self::deadline::Deadlines;
+pub use self::deadline::Expired;
 use super::codec::{Downstream, Interrupt};
 use super::hygiene::RequestFacts;
 use super::manager::{Connection, Manager};
@@ -41,6 +42,15 @@ pub struct Incoming {
     pub began: Instant,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+}
+
+/// Why there is no head to serve, though a request has begun.
+#[derive(Debug, Clone, Copy)]
+pub enum Unread {
+    /// The client left.
+    Gone,
+    /// It took too long.
+    Expired(Expired),
 }
 
 /// Serves one request to its end, on a side that has just decoded its head.
@@ -75,6 +85,26 @@ pub async fn refuse<D: Downstream>(
     }
     stream.close_connection();
     stream.reply(LocalReply::new(refusal.status, refusal.body), refusal.details).await;
+    stream.finish();
+}
+
+/// Counts, answers and logs a request that ended within its head.
+pub async fn give_up<D: Downstream>(
+    manager: &Rc<Manager>,
+    connection: &Rc<Connection>,
+    alarm: &Alarm,
+    down: &mut D,
+    began: Instant,
+    why: Unread,
+) {
+    let mut stream = Stream::new(manager, connection, alarm, down, began);
+    stream.begin(Version::Http11);
+    match why {
+        Unread::Gone => stream.interrupted(Interrupt::Disconnect),
+        Unread::Expired(which) => {
+            let _ = stream.expired(which).await;
+        }
+    }
     stream.finish();
 }
 
@@ -121,6 +151,12 @@ struct Stream<'a, D> {
     timeout_status: u16,
     /// `hedge_on_per_try_timeout`
     hedges: bool,
+    /// The end of the response was handed to the downstream side.
+    response_ended: bool,
+    /// It was let through as an upgrade or CONNECT, whatever upstream says to that.
+    upgrade: bool,
+    /// Upstream has answered with a head, perhaps an informational one: the response has started in the router's eyes.
+    upstream_started: bool,
 }
 
 /// The route of a stream, found again in the table it keeps.
@@ -182,6 +218,9 @@ impl<'a, D: Downstream> Stream<'a, D> {
             prepared: false,
             timeout_status: 504,
             hedges: false,
+            response_ended: false,
+            upgrade: false,
+            upstream_started: false,
         }
     }
 
@@ -222,7 +261,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             return;
         }
         if expects_continue && !self.manager.config.proxy_100_continue {
-            self.down.send_informational(&ResponseHead { status: 100, ..ResponseHead::default() });
+            self.send_informational(&ResponseHead { status: 100, ..ResponseHead::default() });
             if let Some(head) = &mut self.request {
                 head.headers.remove(&Known::Expect);
             }
@@ -236,8 +275,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
     async fn prepare(&mut self, head: &mut RequestHead) -> Step<()> {
         let config = Arc::clone(&self.manager.config);
         self.info.method = Some(head.method.clone());
-        if head.authority.is_empty() && head.version != Version::Http10 && head.version != Version::Http2 {
-            self.close_connection();
+        if head.authority_missing && head.version != Version::Http2 {
             return self.reply_to(head, LocalReply::new(400, ""), details::MISSING_HOST).await;
         }
         let connect = head.is_plain_connect();
@@ -308,7 +346,6 @@ impl<'a, D: Downstream> Stream<'a, D> {
                 self.info.details = Some(details::DOWNSTREAM_REMOTE_DISCONNECT.into());
             }
             Interrupt::Reset(how) => {
-                stats.downstream_rq_rx_reset().inc();
                 self.info.flags.insert(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
                 self.info.details = Some(how.into());
             }

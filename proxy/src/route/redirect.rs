@@ -66,7 +66,7 @@ impl RedirectAction {
         let Some(colon) = port_start(host) else { return host };
         let (name, port) = host.split_at(colon);
         let default = match head.scheme {
-            Scheme::Http => b":80".as_slice(),
+            Scheme::Http | Scheme::Unknown => b":80".as_slice(),
             Scheme::Https => b":443",
         };
         let default_left_behind = port == default && scheme != head.scheme.as_str();

@@ -5,7 +5,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use filters::http::{Frame, Headers, RequestHead, ResponseHead};
 
-use super::failure::UpstreamFailure;
+use super::cluster::Cluster;
+use super::failure::{FailureKind, UpstreamFailure};
 use super::pool::{Http1Lease, Http2Lease, Lease};
 use crate::http::codec::h2::ClientExchange;
 
@@ -117,6 +118,20 @@ impl Exchange {
         match self {
             Self::Http1(lease) => lease.poll_frame(cx),
             Self::Http2(exchange, _) => exchange.poll_frame(cx),
+        }
+    }
+
+    /// Counts a stream that is given up. An HTTP/1 exchange has no stream of its own: its connection is what ends.
+    pub fn count_reset(&self, cluster: &Cluster, why: FailureKind) {
+        let Self::Http2(..) = self else { return };
+        let stats = &cluster.context().stats;
+        match why {
+            FailureKind::RemoteReset => stats.upstream_rq_rx_reset().inc(),
+            FailureKind::LocalReset | FailureKind::ProtocolError => stats.upstream_rq_tx_reset().inc(),
+            FailureKind::ConnectionTermination | FailureKind::ConnectFailure | FailureKind::ConnectTimeout => {
+                stats.upstream_rq_pending_failure_eject().inc();
+            }
+            FailureKind::RemoteRefused | FailureKind::Overflow => {}
         }
     }
 

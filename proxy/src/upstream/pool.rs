@@ -224,6 +224,7 @@ impl Pool {
                 PoolProtocol::Http2 if state.connecting == 0 && state.multiplexed.is_empty() => {
                     // One connect stood for all of them.
                     for waiter in state.waiters.drain(..) {
+                        self.context.stats.upstream_rq_pending_failure_eject().inc();
                         waiter.resolve(Err(failure.clone()));
                     }
                     None
@@ -232,6 +233,7 @@ impl Pool {
             }
         };
         if let Some(waiter) = waiter {
+            self.context.stats.upstream_rq_pending_failure_eject().inc();
             waiter.resolve(Err(failure.clone()));
         }
         self.connect_for_waiters();

@@ -7,7 +7,7 @@ use crate::worker::timer::{Alarm, Tick, Timers};
 
 /// Which deadline passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expired {
+pub enum Expired {
     /// `stream_idle_timeout`, or the route's `idle_timeout`: nothing moved either way.
     Idle,
     /// `request_timeout`: the request is not complete.

@@ -163,7 +163,7 @@ impl<D: Downstream> Stream<'_, D> {
             Poll::Ready(Ok(Some(Frame::Data(data)))) => {
                 self.info.bytes_sent += data.len() as u64;
                 let end = up.response_complete();
-                self.down.send_data(data, end);
+                self.send_data(data, end);
                 if end {
                     self.response_sent(progress);
                 }
@@ -173,12 +173,13 @@ impl<D: Downstream> Stream<'_, D> {
                 if !self.manager.config.access_logs.is_empty() {
                     self.trailers = Some(trailers.clone());
                 }
+                self.response_ended = true;
                 self.down.send_trailers(*trailers);
                 self.response_sent(progress);
                 Poll::Ready(Ok(None))
             }
             Poll::Ready(Ok(None)) => {
-                self.down.send_data(bytes::Bytes::new(), true);
+                self.send_data(bytes::Bytes::new(), true);
                 self.response_sent(progress);
                 Poll::Ready(Ok(None))
             }

@@ -65,7 +65,7 @@ impl<D: Downstream> Stream<'_, D> {
         };
         self.info.flags.insert(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
         let status = self.timeout_status;
-        if self.response.is_none() {
+        if !self.upstream_started {
             self.charge(status);
         }
         let body = if status == 504 { "upstream request timeout" } else { "" };
@@ -73,7 +73,7 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     /// A deadline of the stream itself passed.
-    async fn expired(&mut self, which: Expired) -> Step<()> {
+    pub(super) async fn expired(&mut self, which: Expired) -> Step<()> {
         let stats = &self.manager.stats;
         let status = self.late_status();
         let (reply, why) = match which {

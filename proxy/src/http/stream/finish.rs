@@ -1,4 +1,4 @@
-//! The end of a stream: what it counted is taken back, what it was is counted and logged.
+//! What a stream counts: the codes it answers with, and at its end what it was; then its line in the logs.
 
 use std::time::Instant;
 
@@ -7,17 +7,10 @@ use filters::format::{AccessLogType, FormatContext};
 use super::{Downstream, Stream};
 
 impl<D: Downstream> Stream<'_, D> {
-    /// Every stream ends here, once.
-    pub(super) fn finish(mut self) {
-        let now = Instant::now();
-        self.info.end = Some(now);
-        let connection = self.connection;
-        connection.active.set(connection.active.get().saturating_sub(1));
+    /// Counts a head sent downstream, informational ones too.
+    pub(super) fn count_code(&self, status: u16) {
         let (stats, listener) = (&self.manager.stats, &self.manager.listener_stats);
-        stats.downstream_rq_active().dec();
-        let millis = now.saturating_duration_since(self.info.start).as_millis();
-        stats.downstream_rq_time().record(u64::try_from(millis).unwrap_or(u64::MAX));
-        match self.info.response_code / 100 {
+        match status / 100 {
             1 => (stats.downstream_rq_1xx().inc(), listener.downstream_rq_1xx().inc()),
             2 => (stats.downstream_rq_2xx().inc(), listener.downstream_rq_2xx().inc()),
             3 => (stats.downstream_rq_3xx().inc(), listener.downstream_rq_3xx().inc()),
@@ -25,10 +18,27 @@ impl<D: Downstream> Stream<'_, D> {
             5 => (stats.downstream_rq_5xx().inc(), listener.downstream_rq_5xx().inc()),
             _ => ((), ()),
         };
-        if self.info.response_code != 0 {
-            stats.downstream_rq_completed().inc();
-            listener.downstream_rq_completed().inc();
+        stats.downstream_rq_completed().inc();
+        listener.downstream_rq_completed().inc();
+    }
+
+    /// Every stream ends here, once.
+    pub(super) fn finish(mut self) {
+        let now = Instant::now();
+        self.info.end = Some(now);
+        let connection = self.connection;
+        connection.active.set(connection.active.get().saturating_sub(1));
+        let stats = &self.manager.stats;
+        stats.downstream_rq_active().dec();
+        if self.upgrade {
+            stats.downstream_cx_upgrades_active().dec();
         }
+        // Whoever broke it off: Envoy counts every stream that did not run to its end on both sides.
+        if !self.response_ended || !self.down.request_complete() {
+            stats.downstream_rq_rx_reset().inc();
+        }
+        let millis = now.saturating_duration_since(self.info.start).as_millis();
+        stats.downstream_rq_time().record(u64::try_from(millis).unwrap_or(u64::MAX));
         let logs = &self.manager.config.access_logs;
         if logs.is_empty() {
             return;

@@ -15,21 +15,27 @@ use crate::overload::Action;
 use crate::route::{Route, RouteAction};
 
 impl<D: Downstream> Stream<'_, D> {
-    /// Answers from here, to the end. Does nothing when a response has begun: the stream is aborted instead.
+    /// Answers from here, to the end. When a response has begun it is cut off instead.
     pub(super) async fn reply(&mut self, mut reply: LocalReply, why: impl Into<Cow<'static, str>>) {
         self.info.details = Some(why.into());
         if self.response.is_some() {
-            self.down.abort();
-            return;
+            return self.cut_off().await;
         }
         self.add_route_headers(&mut reply);
         let config = &self.manager.config;
+        if reply.status == 400
+            && self.info.protocol != Some(Version::Http2)
+            && !config.http1.stream_error_on_invalid_message
+        {
+            // Something was wrong with the message: what follows it is not to be trusted.
+            self.close_connection();
+        }
         let runtime = self.manager.worker.runtime();
         let built = reply::build(reply, self.request.as_ref(), &mut self.info, config.local_reply.as_ref(), &*runtime);
         self.send_head(built.head, built.body.is_empty());
         if !built.body.is_empty() {
             self.info.bytes_sent += built.body.len() as u64;
-            self.down.send_data(built.body, true);
+            self.send_data(built.body, true);
         }
         self.flush().await;
     }
@@ -67,6 +73,29 @@ impl<D: Downstream> Stream<'_, D> {
         }
     }
 
+    /// Queues an informational head.
+    pub(super) fn send_informational(&mut self, head: &ResponseHead) {
+        self.count_code(head.status);
+        self.down.send_informational(head);
+    }
+
+    /// Queues body of the response; with `end` nothing follows.
+    pub(super) fn send_data(&mut self, data: Bytes, end: bool) {
+        self.response_ended |= end;
+        self.down.send_data(data, end);
+    }
+
+    /// Ends a response that has begun and cannot be completed: the client gets what there is of it, and sees that it is
+    /// not all.
+    pub(super) async fn cut_off(&mut self) {
+        self.manager.stats.downstream_rq_tx_reset().inc();
+        if self.info.protocol == Some(Version::Http2) {
+            // A reset overtakes what is queued: the connection's task gets its turn to write first.
+            tokio::task::yield_now().await;
+        }
+        self.down.abort();
+    }
+
     /// Completes a final head and queues it.
     pub(super) fn send_head(&mut self, mut head: ResponseHead, end: bool) {
         let manager = self.manager;
@@ -78,6 +107,7 @@ impl<D: Downstream> Stream<'_, D> {
             SystemTime::now(),
         );
         self.info.response_code = head.status;
+        self.count_code(head.status);
         let version = self.info.protocol.unwrap_or_default();
         if !self.down.request_complete() && !self.tunnel {
             manager.stats.downstream_rq_response_before_rq_complete().inc();
@@ -96,6 +126,7 @@ impl<D: Downstream> Stream<'_, D> {
             self.close_connection();
         }
         self.info.timing.first_downstream_tx.get_or_insert_with(Instant::now);
+        self.response_ended |= end;
         self.down.send_head(&head, end);
         self.response = Some(head);
     }

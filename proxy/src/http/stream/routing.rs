@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
 use filters::http::{Known, Method, RequestHead, Version};
 
@@ -15,7 +16,7 @@ use crate::route::{ClusterName, ForwardAction, MatchInput, RouteAction, Selectio
 enum Found {
     Route(Routed),
     /// Where the same request would be answered.
-    Tls(bytes::Bytes),
+    Tls(Bytes),
     Nothing,
 }
 
@@ -39,7 +40,7 @@ impl<D: Downstream> Stream<'_, D> {
             Selection::RequireTls(_) => Found::Tls(tls_redirect(head)),
             Selection::NoRoute(_) | Selection::NoVirtualHost => Found::Nothing,
         };
-        let upgrade = upgrade_protocol(head).map(<[u8]>::to_vec);
+        let upgrade = upgrade_protocol(head).map(Bytes::copy_from_slice);
         match found {
             Found::Route(routed) => self.take_route(routed),
             Found::Tls(location) => {
@@ -49,10 +50,13 @@ impl<D: Downstream> Stream<'_, D> {
             }
             Found::Nothing => {}
         }
-        if let Some(protocol) = upgrade
-            && !self.upgrade_allowed(&protocol)
-        {
+        self.upgrade = upgrade.as_ref().is_some_and(|protocol| self.upgrade_allowed(protocol));
+        if self.upgrade {
+            self.manager.stats.downstream_cx_upgrades_total().inc();
+            self.manager.stats.downstream_cx_upgrades_active().inc();
+        } else if let Some(protocol) = upgrade {
             if protocol.eq_ignore_ascii_case(b"connect") && self.routed.is_none() {
+                self.manager.stats.rq_total().inc();
                 self.no_route();
                 self.close_connection();
                 return self.reply_end(LocalReply::new(404, ""), details::ROUTE_NOT_FOUND).await;

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
-use filters::http::{Known, ResponseHead, Version};
+use filters::http::{Known, Method, ResponseHead, Version};
 
 use super::exchange::{Event, Progress};
 use super::expiry::Broken;
 use super::routing::upgrade_protocol;
 use super::{Downstream, End, Step, Stream};
 use crate::config::cluster::UpstreamProtocol;
+use crate::http::hygiene::is_upgrade;
 use crate::http::reply::LocalReply;
 use crate::http::upgrade;
 use crate::route::{ForwardAction, Route, RouteAction};
@@ -136,7 +137,7 @@ impl<D: Downstream> Stream<'_, D> {
         let asked = Instant::now();
         let lease = match self.wait_for(pool.acquire()).await {
             Ok(Ok(lease)) => lease,
-            Ok(Err(failure)) => return self.upstream_failed(cluster, host, failure).await,
+            Ok(Err(failure)) => return self.upstream_failed(host, failure).await,
             Err(broken) => return self.broken(cluster, broken).await,
         };
         if forward.auto_host_rewrite()
@@ -149,7 +150,7 @@ impl<D: Downstream> Stream<'_, D> {
         self.deadlines.begin_try(self.manager.worker.timers());
         let exchange = match self.start(lease, protocol) {
             Ok(exchange) => exchange,
-            Err(failure) => return self.upstream_failed(cluster, host, failure).await,
+            Err(failure) => return self.upstream_failed(host, failure).await,
         };
         let upstream = self.info.upstream_mut();
         upstream.pool_ready = Some(asked.elapsed());
@@ -192,27 +193,34 @@ impl<D: Downstream> Stream<'_, D> {
         loop {
             match poll_fn(|cx| self.poll_exchange(&mut up, &mut progress, cx)).await {
                 Event::Informational(head) => {
+                    self.upstream_started = true;
+                    self.charge(head.status);
                     if progress.informational > MAX_INFORMATIONAL {
                         let failure = UpstreamFailure::new(FailureKind::ProtocolError);
-                        return self.upstream_failed(cluster, host, failure).await;
+                        return self.upstream_failed(host, failure).await;
                     }
-                    if head.status != 100 || self.manager.config.proxy_100_continue {
-                        self.down.send_informational(&head);
+                    if self.manager.config.proxy_100_continue {
+                        self.send_informational(&head);
                     }
                 }
                 Event::Head(head) => {
-                    self.respond(host, &mut up, &mut progress, head, sent);
+                    self.upstream_started = true;
+                    self.respond(host, &mut up, &mut progress, head);
                 }
                 Event::Complete => {
                     let started = self.info.timing.first_upstream_tx.unwrap_or(sent);
                     cluster.context().stats.upstream_rq_time().record(millis(started.elapsed()));
                     self.info.timing.last_downstream_tx = Some(Instant::now());
+                    if !progress.request_sent {
+                        up.count_reset(cluster, FailureKind::LocalReset);
+                    }
                     up.finish(progress.request_sent);
                     return Ok(());
                 }
                 Event::Upstream(failure) => {
+                    up.count_reset(cluster, failure.kind);
                     drop(up);
-                    return self.upstream_failed(cluster, host, failure).await;
+                    return self.upstream_failed(host, failure).await;
                 }
                 Event::Downstream(interrupt) => {
                     give_up(cluster, up);
@@ -230,14 +238,7 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     /// The final response head goes downstream.
-    fn respond(
-        &mut self,
-        host: &Arc<Host>,
-        up: &mut Exchange,
-        progress: &mut Progress,
-        mut head: ResponseHead,
-        sent: Instant,
-    ) {
+    fn respond(&mut self, host: &Arc<Host>, up: &mut Exchange, progress: &mut Progress, mut head: ResponseHead) {
         let shard = host.shard(self.manager.worker.index());
         self.deadlines.response_begun();
         if head.status >= 500 {
@@ -246,23 +247,25 @@ impl<D: Downstream> Stream<'_, D> {
             shard.rq_success.inc()
         }
         self.charge(head.status);
-        let granted = self.tunnel && (head.status == 101 || (200..300).contains(&head.status));
+        let granted = self.tunnel && self.grants(&head);
         if self.tunnel {
             if granted {
                 progress.body_open = true;
                 self.deadlines.tunnel();
-                self.manager.stats.downstream_cx_upgrades_total().inc();
             } else {
+                // The request stays incomplete: what follows its head was never its body.
                 self.tunnel = false;
-                progress.request_sent = true;
             }
             if let Some(request) = &self.request {
                 upgrade::to_downstream(request, &mut head, granted);
             }
         }
-        if !self.manager.config.router().suppress_envoy_headers {
+        // How long upstream took can be told only from the end of the request.
+        if let Some(asked) = self.info.timing.last_downstream_rx
+            && !self.manager.config.router().suppress_envoy_headers
+        {
             let mut text = itoa::Buffer::new();
-            let text = Bytes::copy_from_slice(text.format(millis(sent.elapsed())).as_bytes());
+            let text = Bytes::copy_from_slice(text.format(millis(asked.elapsed())).as_bytes());
             head.headers.set(Known::XEnvoyUpstreamServiceTime, text);
         }
         if let Some(routed) = &self.routed
@@ -282,30 +285,29 @@ impl<D: Downstream> Stream<'_, D> {
         }
     }
 
-    /// The attempt came to nothing: a reply in its place, or, once a response has begun, an end.
-    async fn upstream_failed(&mut self, cluster: &Rc<Cluster>, host: &Arc<Host>, failure: UpstreamFailure) -> Step<()> {
-        let started = self.response.is_some();
-        let stats = &cluster.context().stats;
-        let shard = host.shard(self.manager.worker.index());
-        match failure.kind {
-            FailureKind::RemoteReset | FailureKind::RemoteRefused => stats.upstream_rq_rx_reset().inc(),
-            FailureKind::LocalReset => stats.upstream_rq_tx_reset().inc(),
-            FailureKind::ProtocolError => stats.upstream_cx_protocol_error().inc(),
-            _ => {}
+    /// Whether a response to an upgrade or CONNECT makes the stream a tunnel: 101 that names the protocol, or 2xx where
+    /// CONNECT asked for it, as HTTP/2 always does.
+    fn grants(&self, head: &ResponseHead) -> bool {
+        let connect = || self.request.as_ref().is_some_and(|request| request.method == Method::Connect);
+        match head.status {
+            101 => is_upgrade(&head.headers),
+            200..300 => head.version == Version::Http2 || connect(),
+            _ => false,
         }
+    }
+
+    /// The attempt came to nothing: a reply in its place, or, once a response has begun, an end.
+    async fn upstream_failed(&mut self, host: &Arc<Host>, failure: UpstreamFailure) -> Step<()> {
+        let shard = host.shard(self.manager.worker.index());
         if failure.kind != FailureKind::Overflow {
             shard.rq_error.inc();
         }
         self.info.flags.insert(failure.kind.flag());
         self.info.upstream_mut().transport_failure = failure.transport.clone();
-        let why = failure.details(started);
-        if started {
-            self.manager.stats.rq_reset_after_downstream_response_started().inc();
-            self.info.details = Some(why.into());
-            self.down.abort();
-            return Err(End::Done);
+        let why = failure.details(self.upstream_started);
+        if !self.upstream_started {
+            self.charge(failure.kind.status());
         }
-        self.charge(failure.kind.status());
         let mut reply = LocalReply::new(failure.kind.status(), failure.body());
         if failure.kind == FailureKind::Overflow {
             reply = self.overloaded(reply);
@@ -328,9 +330,7 @@ impl<D: Downstream> Stream<'_, D> {
 
 /// Ends a try that is not over. Only HTTP/2 has a word for that: an HTTP/1 connection closes.
 fn give_up(cluster: &Cluster, up: Exchange) {
-    if let Exchange::Http2(..) = up {
-        cluster.context().stats.upstream_rq_tx_reset().inc();
-    }
+    up.count_reset(cluster, FailureKind::LocalReset);
     drop(up);
 }
 

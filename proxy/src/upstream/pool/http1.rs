@@ -24,8 +24,6 @@ pub struct Http1Connection {
     encoder: RequestEncoder,
     /// Whether the current exchange lets it carry another.
     reusable: bool,
-    /// The final head of the current exchange was taken.
-    head_taken: bool,
     /// Request head and body of the current exchange were queued whole.
     request_sent: bool,
     /// Response of the current exchange was taken whole.
@@ -49,7 +47,6 @@ impl Http1Connection {
             decoder: ResponseDecoder::new(Rc::clone(&context.h1_options)),
             encoder: RequestEncoder::default(),
             reusable: false,
-            head_taken: false,
             request_sent: false,
             response_complete: false,
             write_failed: false,
@@ -82,7 +79,6 @@ impl Http1Lease {
         connection.active = true;
         connection.requests += 1;
         connection.reusable = false;
-        connection.head_taken = false;
         connection.request_sent = false;
         connection.response_complete = false;
         Self { pool, connection: Some(connection), _guard: guard }
@@ -185,12 +181,14 @@ impl Http1Lease {
             Ok(Some(ResponseEvent::Informational(head))) => Poll::Ready(Ok(*head)),
             Ok(Some(ResponseEvent::Head(decoded))) => {
                 let Some(c) = &mut self.connection else { return Poll::Ready(Err(gone())) };
-                c.head_taken = true;
                 c.reusable = decoded.keep_alive;
+                if decoded.close_notified {
+                    self.pool.context.stats.upstream_cx_close_notify().inc();
+                }
                 c.response_complete = decoded.body.is_empty();
                 Poll::Ready(Ok(decoded.head))
             }
-            Ok(_) => Poll::Ready(Err(UpstreamFailure::new(FailureKind::ProtocolError))),
+            Ok(_) => Poll::Ready(Err(protocol_error(&self.pool.context))),
             Err(failure) => Poll::Ready(Err(failure)),
         }
     }
@@ -211,7 +209,7 @@ impl Http1Lease {
             Ok(Some(ResponseEvent::Trailers(trailers))) => Some(Frame::Trailers(trailers)),
             Ok(Some(ResponseEvent::End) | None) => None,
             Ok(Some(ResponseEvent::Head(_) | ResponseEvent::Informational(_))) => {
-                return Poll::Ready(Err(UpstreamFailure::new(FailureKind::ProtocolError)));
+                return Poll::Ready(Err(protocol_error(&self.pool.context)));
             }
             Err(failure) => return Poll::Ready(Err(failure)),
         };
@@ -232,9 +230,7 @@ impl Http1Lease {
             match c.decoder.decode(&mut c.read) {
                 Ok(Some(event)) => return Poll::Ready(Ok(Some(event))),
                 Ok(None) => {}
-                Err(error) => {
-                    return Poll::Ready(Err(UpstreamFailure::with(FailureKind::ProtocolError, error.details)));
-                }
+                Err(_) => return Poll::Ready(Err(protocol_error(context))),
             }
             let read = context.worker.with_scratch(|scratch| c.io.poll_read(cx, scratch, &mut c.read));
             match std::task::ready!(read) {
@@ -244,10 +240,11 @@ impl Http1Lease {
                     c.reusable = false;
                     return Poll::Ready(match c.decoder.eof(&c.read) {
                         Eof::End if ended.is_ok() => Ok(None),
-                        Eof::Incomplete if c.head_taken && ended.is_ok() => {
-                            Err(UpstreamFailure::new(FailureKind::ProtocolError))
+                        // A message that is cut short breaks the protocol, however its connection ended.
+                        Eof::Incomplete => Err(protocol_error(context)),
+                        Eof::End | Eof::BeforeHead | Eof::Idle => {
+                            Err(UpstreamFailure::new(FailureKind::ConnectionTermination))
                         }
-                        _ => Err(UpstreamFailure::new(FailureKind::ConnectionTermination)),
                     });
                 }
             }
@@ -264,6 +261,9 @@ impl Http1Lease {
             self.pool.context.stats.upstream_cx_max_requests().inc();
         }
         // Bytes behind the response are nobody's.
+        if c.decoder.is_idle() && !c.read.is_empty() {
+            self.pool.context.stats.upstream_cx_protocol_error().inc();
+        }
         let clean = c.read.is_empty() && c.out.is_empty() && c.decoder.is_idle() && c.request_sent && !c.write_failed;
         if c.reusable && clean && !spent && !self.pool.draining.get() {
             c.out.release();
@@ -294,6 +294,12 @@ impl Drop for Http1Lease {
             self.close(connection);
         }
     }
+}
+
+/// What the upstream sent is no response, or not all of one.
+fn protocol_error(context: &ClusterContext) -> UpstreamFailure {
+    context.stats.upstream_cx_protocol_error().inc();
+    UpstreamFailure::new(FailureKind::ProtocolError)
 }
 
 fn gone() -> UpstreamFailure {

@@ -198,11 +198,12 @@ impl ResponseEncoder {
         out: &mut WriteBuf,
     ) -> Result<(), EncodeError> {
         let length = content_length(&head.headers)?;
-        let bodiless = options.head_request || matches!(head.status, 204 | 304);
+        let status_bodiless = head.status < 200 || matches!(head.status, 204 | 304);
+        let bodiless = options.head_request || status_bodiless;
         let chunks = options.version != Version::Http10;
         let (framing, line) = if options.tunnel {
             (Framing::Raw, FramingLine::Nothing)
-        } else if matches!(head.status, 204 | 304) {
+        } else if status_bodiless {
             (Framing::Empty, FramingLine::Nothing)
         } else {
             match length {

@@ -88,7 +88,7 @@ impl fmt::Debug for ServerOptions {
 /// A request's head with what the connection said beside it.
 #[derive(Debug)]
 pub struct DecodedRequest {
-    /// The head. `scheme` is the absolute form's, else `http`: the connection manager decides.
+    /// The head. `scheme` is the absolute form's, else none yet: the connection manager decides.
     pub head: RequestHead,
     /// What follows the head.
     pub body: BodyKind,
@@ -98,10 +98,6 @@ pub struct DecodedRequest {
     pub expect_continue: bool,
     /// The `upgrade` value when the client asks to switch protocols; [`Self::body`] is then a tunnel.
     pub upgrade: Option<Bytes>,
-    /// Whether neither a `host` header nor the target named an authority (an empty `host` names one).
-    pub host_missing: bool,
-    /// The scheme of an absolute-form target.
-    pub url_scheme: Option<Scheme>,
     /// Headers dropped for an underscore, for `http1.dropped_headers_with_underscores`.
     pub dropped_underscores: u32,
     /// How the client spelled header names, if options ask for it.
@@ -287,14 +283,13 @@ impl RequestDecoder {
         let upgrade = facts.is_upgrade() && method != Method::Connect;
         let body = request_body(&mut headers, &facts, &method, upgrade, options)?;
 
-        let has_host = facts.host.is_some() || target.authority.is_some();
         let default_host = || options.default_host_for_http_10.clone().filter(|_| version == Version::Http10);
         let authority = match target.authority {
-            Some(authority) => authority,
+            Some(authority) => Some(authority),
             None => match facts.host.take() {
-                Some(host) if is_authority(&host) => host,
+                Some(host) if is_authority(&host) => Some(host),
                 Some(_) => return Err(DecodeError::new(400, details::HTTP_INVALID_AUTHORITY)),
-                None => default_host().unwrap_or_default(),
+                None => default_host(),
             },
         };
         let keep_alive = match version {
@@ -307,14 +302,13 @@ impl RequestDecoder {
             keep_alive,
             expect_continue: facts.expect_continue,
             upgrade: facts.upgrade.filter(|_| upgrade),
-            host_missing: !has_host && authority.is_empty(),
-            url_scheme: target.scheme,
             dropped_underscores: facts.dropped_underscores,
             case,
             head: RequestHead {
                 method,
-                scheme: target.scheme.unwrap_or_default(),
-                authority,
+                scheme: target.scheme.unwrap_or(Scheme::Unknown),
+                authority_missing: authority.is_none(),
+                authority: authority.unwrap_or_default(),
                 path: target.path,
                 protocol: None,
                 version,

@@ -67,6 +67,8 @@ pub struct DecodedResponse {
     pub body: BodyKind,
     /// Whether the upstream lets the connection carry further requests once this response is complete.
     pub keep_alive: bool,
+    /// Whether the upstream said that it will close the connection (HTTP/1.0 says so by saying nothing).
+    pub close_notified: bool,
     /// How the upstream spelled header names, if options ask for it.
     pub case: Option<HeaderCase>,
 }
@@ -93,8 +95,8 @@ pub enum Eof {
     Idle,
     /// It is the end of the body, or of the tunnel.
     End,
-    /// No byte of the response has arrived: another connection may be tried.
-    BeforeResponse,
+    /// No byte of the next head has arrived.
+    BeforeHead,
     /// The response is cut off.
     Incomplete,
 }
@@ -188,7 +190,7 @@ impl ResponseDecoder {
                 self.state = State::Idle;
                 Eof::End
             }
-            State::Head(_) if buf.is_empty() && self.informational == 0 => Eof::BeforeResponse,
+            State::Head(_) if buf.is_empty() => Eof::BeforeHead,
             State::Head(_) | State::Body | State::Failed(_) => Eof::Incomplete,
         }
     }
@@ -267,14 +269,18 @@ impl ResponseDecoder {
             headers.append(Known::Host, host);
         }
         let body = response_body(&mut headers, &facts, status, expected, &self.options)?;
-        let persistent = match version {
-            Version::Http10 => facts.keep_alive && facts.transfer_encoding.is_none(),
-            _ => !facts.close && !facts.proxy_close,
+        let close_notified = match version {
+            Version::Http10 => !facts.keep_alive,
+            _ => facts.close || facts.proxy_close,
         };
+        // Chunks in HTTP/1.0 are a framing fault to be survived, not repeated (RFC 9112 section 6.1).
+        let persistent =
+            !close_notified && status != 101 && (version != Version::Http10 || facts.transfer_encoding.is_none());
         Ok(DecodedResponse {
             head: ResponseHead { status, version, headers },
             body,
             keep_alive: persistent && !matches!(body, BodyKind::UntilClose | BodyKind::Tunnel),
+            close_notified,
             case,
         })
     }
@@ -304,7 +310,9 @@ fn response_body(
         }
         headers.remove(&Known::ContentLength);
         return match status {
-            101 if expected == Expected::Upgrade => Ok(BodyKind::Tunnel),
+            101 if expected == Expected::Upgrade && facts.is_upgrade() => Ok(BodyKind::Tunnel),
+            // Asked for, but it does not say what it switches to: the end of the connection.
+            101 if expected == Expected::Upgrade => Ok(BodyKind::Empty),
             // Nobody asked to switch.
             101 => Err(DecodeError::codec()),
             _ => Ok(BodyKind::Empty),

@@ -103,11 +103,11 @@ impl Story {
         let head = &request.head;
         let mut line = format!("{:?} {} @{}", head.method, head.path.escape_ascii(), head.authority.escape_ascii());
         let flags = [
-            (request.host_missing, " no-host".to_owned()),
+            (head.authority_missing, " no-host".to_owned()),
             (head.version == filters::http::Version::Http10, " 1.0".to_owned()),
             (!request.keep_alive, " close".to_owned()),
             (request.expect_continue, " expect".to_owned()),
-            (request.url_scheme.is_some(), format!(" {}", head.scheme.as_str())),
+            (head.scheme != filters::http::Scheme::Unknown, format!(" {}", head.scheme.as_str())),
             (request.dropped_underscores > 0, format!(" dropped {}", request.dropped_underscores)),
             (
                 request.upgrade.is_some(),

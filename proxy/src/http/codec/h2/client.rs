@@ -216,6 +216,7 @@ fn failure(error: &h2::Error) -> UpstreamFailure {
     if error.is_reset() && error.is_remote() {
         return UpstreamFailure::new(match error.reason() {
             Some(Reason::REFUSED_STREAM) => FailureKind::RemoteRefused,
+            Some(Reason::PROTOCOL_ERROR) => FailureKind::ProtocolError,
             _ => FailureKind::RemoteReset,
         });
     }

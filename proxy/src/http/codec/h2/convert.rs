@@ -50,6 +50,7 @@ pub(super) fn request_from_h2(
         }
         head.headers.remove(&Known::Host);
     }
+    head.authority_missing = head.authority.is_empty();
     Ok(head)
 }
 

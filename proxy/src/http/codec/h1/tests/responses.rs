@@ -101,9 +101,9 @@ fn bodies() {
     check(
         Expected::Body,
         &[
-            (b"", "BeforeResponse"),
+            (b"", "BeforeHead"),
             (b"HTTP/1.1 2", "Incomplete"),
-            (b"HTTP/1.1 103 E\r\n\r\n", "1xx 103; Incomplete"),
+            (b"HTTP/1.1 103 E\r\n\r\n", "1xx 103; BeforeHead"),
             (b"HTTP/1.1 204 No Content\r\n\r\n", "204; idle"),
             (b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", "204; idle"),
             (b"HTTP/1.1 204 No Content\r\ncontent-length: 3\r\n\r\nabc", "502 http1.content_length_not_allowed"),
