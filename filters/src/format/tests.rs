@@ -62,6 +62,7 @@ fn request() -> RequestHead {
         method: Method::Get,
         scheme: Scheme::Http,
         authority: "h.com".into(),
+        authority_missing: false,
         path: "/direct".into(),
         protocol: None,
         version: Version::Http11,
