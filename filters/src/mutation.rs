@@ -345,7 +345,7 @@ fn mutable_name(name: &str, at: At<'_>, verb: &str) -> Result<HeaderName, Config
     match HeaderKey::parse(name) {
         Some(HeaderKey::Name(name)) => Ok(name),
         None if !name.starts_with(':') => Err(at.error(format_args!("'{name}' is not a header name"))),
-        _ => Err(at.error(format_args!(":-prefixed or host headers may not be {verb}"))),
+        _ => Err(at.error(format_args!("'{name}': :-prefixed or host headers may not be {verb}"))),
     }
 }
 

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use filters::config::ConfigError;
 use stats::Store;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use xds_client::{Client, Event, Hub, Interest, Pause, Rejection, ResourceError, SourceConfig, Subscription, Update};
@@ -35,6 +36,7 @@ use self::outside::{ClusterWorld, ListenerWorld, Sources};
 use self::parse::{ParseEnv, check_resource, decode_checked};
 use self::routes::Routes;
 use crate::admin::SharedState;
+use crate::config::cluster::{ClusterConfig, Discovery};
 use crate::config::endpoint::{LoadAssignment, Use};
 use crate::config::listener::ListenerConfig;
 use crate::observe::catalogue::ListenerManagerStats;
@@ -154,7 +156,7 @@ impl Control {
         });
         let resolver = dns::driver::HickoryResolver::new(answers);
         let world =
-            ClusterWorld::new(Rc::clone(&env), publisher.clone(), Arc::clone(&store), Rc::clone(&sources), resolver);
+            ClusterWorld::new(publisher.clone(), Arc::clone(&store), Rc::clone(&sources), resolver);
         let uses_cds = dynamic.clusters.is_some();
         let clusters = ClusterManager::new(world, publisher.workers(), uses_cds, fastrand::Rng::new());
         let routes = Rc::new(Routes::new(publisher.clone(), Arc::clone(&store), Rc::clone(&env)));
@@ -191,6 +193,12 @@ impl Control {
         control.env.cluster_exists.set(Rc::new(move |name: &str| {
             weak.upgrade()
                 .is_none_or(|control| control.clusters.try_borrow().is_ok_and(|clusters| clusters.exists(name)))
+        }));
+        let weak = Rc::downgrade(&control);
+        control.env.backs_sources.set(Rc::new(move |name: &str| {
+            weak.upgrade().is_none_or(|control| {
+                control.clusters.try_borrow().is_ok_and(|clusters| clusters.backs_sources(name))
+            })
         }));
         control
     }
@@ -248,6 +256,24 @@ impl Control {
     /// When it is invalid or its name is taken.
     pub fn add_static_cluster(&self, resource: ClusterResource) -> Result<(), String> {
         self.clusters.borrow_mut().add_static(resource, SystemTime::now())
+    }
+
+    /// Checks that static clusters get their endpoints from where they can be had, once all of them are known.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is wrong.
+    pub fn check_static_clusters(&self) -> Result<(), String> {
+        self.clusters.borrow().views().try_for_each(|view| {
+            self.check_endpoints_source(view.config).map_err(|error| format!("cluster {:?}: {error}", view.config.name))
+        })
+    }
+
+    fn check_endpoints_source(&self, config: &ClusterConfig) -> Result<(), ConfigError> {
+        let Discovery::Eds(eds) = &config.discovery else { return Ok(()) };
+        let session = self.env.session();
+        let root = session.root();
+        let at = root.field("eds_cluster_config");
+        self.env.check_source(&at.field("eds_config"), &eds.source, xds_client::ENDPOINTS)
     }
 
     /// Adds a static listener; it serves once the server is live.
@@ -399,7 +425,9 @@ impl Control {
                 continue;
             }
             let session = self.env.session();
-            let cluster = ClusterResource::parse(session.root(), raw);
+            let mut cluster = ClusterResource::parse(session.root(), raw);
+            cluster.config =
+                cluster.config.and_then(|config| self.check_endpoints_source(&config).map(|()| config));
             self.env.say(&format!("cluster {:?}", cluster.name), &session);
             parsed.push(cluster);
         }

@@ -12,18 +12,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use filters::config::Session;
+use filters::config::{ConfigError, Session};
 use filters::format::FormatOptions;
 use stats::Store;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use xds_client::proto::UnknownFields;
-use xds_client::{Environment, Hub, PlainNetwork};
+use xds_client::{Environment, Hub, PlainNetwork, Target};
 
 use crate::admin::{Admin, AdminServer, ServerInfo, SharedState, bind};
 use crate::cli::{DrainStrategy as DrainFlag, Mode, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::bootstrap::load::{Loaded, load};
+use crate::config::bootstrap::runtime::LayerSource;
 use crate::config::config_source;
 use crate::control::clusters::ClusterResource;
 use crate::control::listeners::Options as ListenerOptions;
@@ -180,6 +181,8 @@ impl<'a> Server<'a> {
     /// Loads everything a start would, binds nothing.
     fn validate(&self, bootstrap: &Bootstrap) -> Result<(), String> {
         self.static_clusters(bootstrap)?;
+        // Subscriptions are made, so that sources are checked; nothing runs them.
+        self.set_sources(bootstrap);
         self.control.validate_listeners(&bootstrap.listeners)
     }
 
@@ -189,6 +192,38 @@ impl<'a> Server<'a> {
             let resource = ClusterResource::parse(session.root(), raw.clone());
             self.control.env.say(&format!("cluster {name:?}"), &session);
             self.control.add_static_cluster(resource).map_err(|error| format!("cluster {name:?}: {error}"))?;
+        }
+        self.control.check_static_clusters()?;
+        self.check_sources(bootstrap).map_err(|error| error.to_string())
+    }
+
+    /// What the bootstrap asks for by the name of a cluster has to be there.
+    fn check_sources(&self, bootstrap: &Bootstrap) -> Result<(), ConfigError> {
+        let (env, session) = (&self.control.env, self.control.env.session());
+        let root = session.root();
+        let dynamic = root.field("dynamic_resources");
+        let ads = bootstrap.dynamic.ads.as_ref().map(|source| &source.service.target);
+        if let Some(Target::Cluster(cluster)) = ads
+            && !self.control.clusters.borrow().exists(cluster)
+        {
+            let at = dynamic.field("ads_config");
+            return Err(at.field("cluster_name").error(format_args!("Unknown gRPC client cluster '{cluster}'")));
+        }
+        if let Some(clusters) = &bootstrap.dynamic.clusters {
+            env.check_backing_cluster(&dynamic.field("cds_config"), &clusters.source)?;
+        }
+        let layers = root.field("layered_runtime");
+        let layers = layers.field("layers");
+        for (index, layer) in bootstrap.layers.iter().enumerate() {
+            if let LayerSource::Rtds { source: Some(source), .. } = &layer.source {
+                let at = layers.index(index);
+                env.check_source(&at.field("rtds_layer").field("rtds_config"), &source.source, xds_client::RUNTIME)?;
+            }
+        }
+        let local = &bootstrap.local_cluster_name;
+        if !local.is_empty() && !self.control.clusters.borrow().exists(local) {
+            let at = root.field("cluster_manager");
+            return Err(at.field("local_cluster_name").error(format_args!("local cluster '{local}' must be defined")));
         }
         Ok(())
     }
@@ -399,10 +434,10 @@ fn parse_env(
         local_address: crate::sys::local_address(options.local_address_v6),
         strip_fragment: !runtime.flag("envoy.reloadable_features.http_reject_path_with_fragment", true),
         skip_deprecated_logs: options.skip_deprecated_logs,
-        source: config_source::source,
         server_stats: server_stats.clone(),
         runtime_stats: runtime_stats.clone(),
         cluster_exists: OnceLockLocal::new(),
+        backs_sources: OnceLockLocal::new(),
         warned: ParseEnv::warned(),
     }
 }

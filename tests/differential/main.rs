@@ -17,6 +17,7 @@
 mod support;
 
 mod areas;
+mod fragments;
 mod known;
 mod manifest;
 mod observe;

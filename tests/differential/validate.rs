@@ -34,6 +34,7 @@ pub fn run() {
             }
         }
     }
+    failures.extend(super::fragments::failures());
     super::open::report(&format!("{} verdicts differ", failures.len()), &failures);
 }
 
@@ -46,7 +47,7 @@ fn files(directory: &str) -> Vec<PathBuf> {
 }
 
 /// The lines of a log that say why.
-fn short(log: &str) -> String {
+pub fn short(log: &str) -> String {
     let telling = |line: &&str| line.contains("error") || line.contains("[critical]") || line.contains("PARSE");
     let lines: Vec<&str> = log.lines().filter(telling).take(3).collect();
     if lines.is_empty() { log.chars().take(400).collect() } else { lines.join(" | ").chars().take(600).collect() }

@@ -23,6 +23,21 @@ pub enum SourceConfig {
     File(FileSource),
 }
 
+impl SourceConfig {
+    /// The configured cluster that is asked, if it is one.
+    pub fn cluster(&self) -> Option<&str> {
+        let target = match self {
+            Self::Grpc(source) => &source.service.target,
+            Self::Rest(source) => &source.target,
+            Self::Ads | Self::File(_) => return None,
+        };
+        match target {
+            Target::Cluster(name) => Some(name),
+            Target::Address(_) => None,
+        }
+    }
+}
+
 /// A gRPC stream to a control plane.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GrpcSource {

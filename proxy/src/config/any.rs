@@ -5,7 +5,7 @@
 //! sees one shape only. The JSON form becomes bytes through an injected function, because that needs the descriptors.
 
 use bytes::Bytes;
-use envoy_types::pb::google::protobuf::{Any, Struct};
+use envoy_types::pb::google::protobuf::{Any, Struct, Value};
 use filters::config::{At, ConfigError};
 use prost::Message;
 
@@ -67,6 +67,36 @@ pub fn unwrap(at: &At<'_>, any: Any, convert: StructToBytes) -> Result<Typed, Co
     }
 }
 
+/// Converts the content of a `TypedStruct` into the message it stands for.
+///
+/// # Errors
+/// When it does not fit the type.
+pub fn struct_to_bytes(type_url: &str, content: &Struct) -> Result<Bytes, String> {
+    let json = struct_to_json(content).to_string();
+    let options = xds_client::proto::LoadOptions { source: "TypedStruct", ..Default::default() };
+    xds_client::proto::load(json.as_bytes(), xds_client::proto::Format::Json, type_url, &options)
+        .map(|document| Bytes::copy_from_slice(document.bytes()))
+        .map_err(|error| error.to_string())
+}
+
+fn struct_to_json(content: &Struct) -> serde_json::Value {
+    content.fields.iter().map(|(name, value)| (name.clone(), value_to_json(value))).collect()
+}
+
+fn value_to_json(value: &Value) -> serde_json::Value {
+    use envoy_types::pb::google::protobuf::value::Kind;
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        // A whole number is written as one, so that integer fields take it.
+        Some(Kind::NumberValue(n)) if n.fract() == 0.0 && n.abs() < 9e15 => (*n as i64).into(),
+        Some(Kind::NumberValue(n)) => (*n).into(),
+        Some(Kind::StringValue(text)) => text.as_str().into(),
+        Some(Kind::BoolValue(b)) => (*b).into(),
+        Some(Kind::StructValue(inner)) => struct_to_json(inner),
+        Some(Kind::ListValue(list)) => list.values.iter().map(value_to_json).collect(),
+    }
+}
+
 /// Both `TypedStruct` types: same fields, same numbers.
 #[derive(Clone, PartialEq, Message)]
 struct TypedStruct {
@@ -103,7 +133,7 @@ mod tests {
         let session = Session::default();
         for package in ["udpa.type.v1", "xds.type.v3"] {
             let wrap = |inner: &str, key: &str| {
-                let fields = [(key.to_owned(), envoy_types::pb::google::protobuf::Value::default())].into();
+                let fields = [(key.to_owned(), Value::default())].into();
                 let inner = TypedStruct { type_url: inner.into(), value: Some(Struct { fields }) };
                 Any { type_url: format!("type.googleapis.com/{package}.TypedStruct"), value: inner.encode_to_vec() }
             };

@@ -9,6 +9,8 @@ mod overload;
 pub mod runtime;
 mod stats;
 
+pub use self::node::NODE_REQUIRED;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,8 +31,8 @@ use xds_client::GrpcSource;
 use self::runtime::LayerConfig;
 use super::address::{SocketOption, resolved, socket_options};
 use super::cluster::{BindConfig, duration};
-use super::config_source::{self, ConfigSource, Scope};
-use crate::cli::Options;
+use super::config_source::{self, ConfigSource, Files};
+use crate::cli::{Mode, Options};
 use crate::overload::OverloadConfig;
 
 pub use self::load::{LoadError, Loaded, load};
@@ -264,7 +266,7 @@ impl Bootstrap {
         let regex_limits = runtime::regex_limits(&layers);
         let node = node::complete(node.unwrap_or_default(), options);
         let dynamic = dynamic_resources
-            .map(|proto| parse_dynamic(at.field("dynamic_resources"), proto))
+            .map(|proto| parse_dynamic(at.field("dynamic_resources"), proto, options.mode))
             .transpose()?
             .unwrap_or_default();
         let (local_cluster_name, upstream_bind_config) = match cluster_manager {
@@ -370,15 +372,16 @@ fn log_format(
     }
 }
 
-fn parse_dynamic(at: At<'_>, proto: DynamicProto) -> Result<DynamicResources, ConfigError> {
+fn parse_dynamic(at: At<'_>, proto: DynamicProto, mode: Mode) -> Result<DynamicResources, ConfigError> {
     let DynamicProto { lds_config, lds_resources_locator, cds_config, cds_resources_locator, ads_config } = proto;
     at.unsupported(&dynamic_unsupported::lds_resources_locator, &lds_resources_locator)?;
     at.unsupported(&dynamic_unsupported::cds_resources_locator, &cds_resources_locator)?;
-    let source = |name: &'static str, proto| config_source::parse(at.field(name), proto, Scope::default());
+    let listener_files = if mode == Mode::Validate { Files::MayCome } else { Files::Exist };
+    let source = |name: &'static str, proto, files| config_source::parse(at.field(name), proto, files);
     Ok(DynamicResources {
         ads: ads_config.map(|proto| config_source::ads(at.field("ads_config"), proto)).transpose()?,
-        clusters: cds_config.map(|proto| source("cds_config", proto)).transpose()?,
-        listeners: lds_config.map(|proto| source("lds_config", proto)).transpose()?,
+        clusters: cds_config.map(|proto| source("cds_config", proto, Files::Exist)).transpose()?,
+        listeners: lds_config.map(|proto| source("lds_config", proto, listener_files)).transpose()?,
     })
 }
 

@@ -244,7 +244,7 @@ impl ClusterConfig {
             },
         )?;
         if lb.policy == LbPolicy::ClusterProvided && !matches!(discovery, Discovery::OriginalDst(_)) {
-            return Err(at.error(format_args!(
+            return Err(at.field("lb_policy").error(format_args!(
                 "cluster manager: cluster provided LB specified but cluster '{name}' did not provide one. Check \
                  cluster documentation."
             )));

@@ -73,28 +73,22 @@ pub struct ConfigSource {
     pub initial_fetch_timeout: Option<Duration>,
 }
 
-/// What a source means where it stands.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Scope<'a> {
-    /// What `self` means: the source the enclosing resource came from.
-    pub enclosing: Option<&'a SourceConfig>,
+/// Whether the file of a source has to be there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// It has to.
+    Exist,
+    /// Not looked at: `--mode validate` does not open listener sources, in Envoy either.
+    MayCome,
 }
 
-/// For whoever keeps the waiting time itself: the source alone. `self` means the aggregated stream.
+/// Understands a `ConfigSource`. Its `resource_api_version` does not matter: there is one left.
 ///
 /// # Errors
-/// When it is no valid source.
-pub fn source(at: &At<'_>, proto: core::ConfigSource) -> Result<SourceConfig, ConfigError> {
-    parse(*at, proto, Scope::default()).map(|parsed| parsed.source)
-}
-
-/// Understands a `ConfigSource`.
-///
-/// # Errors
-/// When it names no source, an unsupported one, or a version other than 3.
+/// When it names no source, an unsupported one, or transport version 2.
 #[expect(deprecated, reason = "the deprecated way to name a file is one")]
-pub fn parse(at: At<'_>, proto: core::ConfigSource, scope: Scope<'_>) -> Result<ConfigSource, ConfigError> {
-    let core::ConfigSource { authorities, initial_fetch_timeout, resource_api_version, config_source_specifier } =
+pub fn parse(at: At<'_>, proto: core::ConfigSource, files: Files) -> Result<ConfigSource, ConfigError> {
+    let core::ConfigSource { authorities, initial_fetch_timeout, resource_api_version: _, config_source_specifier } =
         proto;
     at.unsupported(&config_source_unsupported::authorities, &authorities)?;
     let timeout = match duration(at.field("initial_fetch_timeout"), initial_fetch_timeout)? {
@@ -102,38 +96,25 @@ pub fn parse(at: At<'_>, proto: core::ConfigSource, scope: Scope<'_>) -> Result<
         Some(Duration::ZERO) => None,
         some => some,
     };
-    let needs_version = !matches!(
-        config_source_specifier,
-        Some(ConfigSourceSpecifier::Path(_) | ConfigSourceSpecifier::PathConfigSource(_))
-    );
-    if needs_version || resource_api_version != core::ApiVersion::Auto as i32 {
-        require_v3(at.field("resource_api_version"), resource_api_version)?;
-    }
     let source = match config_source_specifier {
         Some(ConfigSourceSpecifier::Path(path)) => {
-            existing_file(at.field("path"), &path)?;
+            existing_file(at.field("path"), &path, files)?;
             SourceConfig::File(FileSource::new(path))
         }
-        Some(ConfigSourceSpecifier::PathConfigSource(file)) => file_source(at.field("path_config_source"), file)?,
+        Some(ConfigSourceSpecifier::PathConfigSource(file)) => file_source(at.field("path_config_source"), file, files)?,
         Some(ConfigSourceSpecifier::ApiConfigSource(api)) => {
             let at = at.field("api_config_source");
-            let kind = api.api_type;
-            let source = api_source(at, api)?;
-            // An aggregated type in a single resource's source means the process's one stream, as does `ads`.
-            if matches!(ApiType::try_from(kind), Ok(ApiType::AggregatedGrpc | ApiType::AggregatedDeltaGrpc)) {
-                SourceConfig::Ads
-            } else {
-                source
+            match ApiType::try_from(api.api_type) {
+                // They are for collections that xdstp:// URLs name.
+                Ok(kind @ (ApiType::AggregatedGrpc | ApiType::AggregatedDeltaGrpc)) => {
+                    let name = kind.as_str_name();
+                    return Err(at.field("api_type").error(format_args!("Unsupported config source {name}")));
+                }
+                _ => api_source(at, api)?,
             }
         }
         Some(ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})) => SourceConfig::Ads,
-        Some(ConfigSourceSpecifier::Self_(core::SelfConfigSource { transport_api_version })) => {
-            if transport_api_version != core::ApiVersion::Auto as i32 {
-                require_v3(at.field("self").field("transport_api_version"), transport_api_version)?;
-            }
-            scope.enclosing.cloned().unwrap_or(SourceConfig::Ads)
-        }
-        None => {
+        Some(ConfigSourceSpecifier::Self_(_)) | None => {
             return Err(at.error("Missing config source specifier in envoy::config::core::v3::ConfigSource"));
         }
     };
@@ -146,33 +127,35 @@ pub fn parse(at: At<'_>, proto: core::ConfigSource, scope: Scope<'_>) -> Result<
 /// When it is no valid gRPC source.
 pub fn ads(at: At<'_>, proto: core::ApiConfigSource) -> Result<GrpcSource, ConfigError> {
     match api_source(at, proto)? {
-        SourceConfig::Grpc(source) => Ok(GrpcSource { aggregated: true, ..source }),
-        _ => Err(at.field("api_type").error("the aggregated stream must be GRPC or DELTA_GRPC")),
+        SourceConfig::Grpc(source) if !source.aggregated => Ok(GrpcSource { aggregated: true, ..source }),
+        _ => Err(at
+            .field("api_type")
+            .error("envoy.config.core.v3.ApiConfigSource type must be of non-aggregated gRPC: GRPC or DELTA_GRPC")),
     }
 }
 
-fn require_v3(at: At<'_>, version: i32) -> Result<(), ConfigError> {
+#[expect(deprecated, reason = "the version that is refused")]
+fn refuse_v2(at: At<'_>, version: i32) -> Result<(), ConfigError> {
     match core::ApiVersion::try_from(version) {
-        Ok(core::ApiVersion::V3) => Ok(()),
-        Ok(version) => Err(at.error(format_args!(
-            "V2 (and AUTO) xDS transport protocol versions are deprecated: {} is given, V3 is needed",
-            version.as_str_name()
-        ))),
+        Ok(core::ApiVersion::V3 | core::ApiVersion::Auto) => Ok(()),
+        Ok(core::ApiVersion::V2) => Err(at.error(
+            "V2 xDS transport protocol version is deprecated in envoy.config.core.v3.ApiConfigSource: V3 is needed",
+        )),
         Err(_) => Err(at.error("value must be one of the defined enum values")),
     }
 }
 
-fn existing_file(at: At<'_>, path: &str) -> Result<(), ConfigError> {
-    if std::path::Path::new(path).exists() {
+fn existing_file(at: At<'_>, path: &str, files: Files) -> Result<(), ConfigError> {
+    if files == Files::MayCome || std::path::Path::new(path).exists() {
         return Ok(());
     }
     Err(at.error(format_args!("paths must refer to an existing path in the system: '{path}' does not exist")))
 }
 
-fn file_source(at: At<'_>, proto: core::PathConfigSource) -> Result<SourceConfig, ConfigError> {
+fn file_source(at: At<'_>, proto: core::PathConfigSource, files: Files) -> Result<SourceConfig, ConfigError> {
     let core::PathConfigSource { path, watched_directory, poll_interval } = proto;
     at.unsupported(&path_unsupported::poll_interval, &poll_interval)?;
-    existing_file(at.field("path"), &path)?;
+    existing_file(at.field("path"), &path, files)?;
     let mut source = FileSource::new(path);
     if let Some(core::WatchedDirectory { path, watch_modify }) = watched_directory {
         source.watch_modify = watch_modify;
@@ -195,7 +178,7 @@ fn api_source(at: At<'_>, proto: core::ApiConfigSource) -> Result<SourceConfig, 
         config_validators,
     } = proto;
     at.unsupported(&api_config_source_unsupported::config_validators, &config_validators)?;
-    require_v3(at.field("transport_api_version"), transport_api_version)?;
+    refuse_v2(at.field("transport_api_version"), transport_api_version)?;
     let kind = ApiType::try_from(api_type)
         .map_err(|_| at.field("api_type").error("value must be one of the defined enum values"))?;
     let mode = match kind {

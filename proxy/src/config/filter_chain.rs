@@ -20,6 +20,7 @@ use prost::Message;
 
 use self::matches::ChainMatch;
 pub use self::network::UNSUPPORTED_FILTERS;
+use super::any;
 use super::listener::fingerprint::Fingerprint;
 use super::listener::metadata::{self, Metadata};
 use super::service::ChainService;
@@ -36,6 +37,8 @@ pub struct FilterChain {
     pub transport: Transport,
     /// The terminal network filter.
     pub network: NetworkFilter,
+    /// Where its configuration stands in the listener, for what is found wrong with it only when it is joined.
+    pub network_path: String,
     /// How long the transport's handshake may take; `None` for ever.
     pub transport_socket_connect_timeout: Option<Duration>,
     /// Metadata of the chain.
@@ -110,40 +113,46 @@ pub(crate) fn parse_all(
     default: Option<proto::FilterChain>,
     fingerprint: &Fingerprint,
 ) -> Result<ChainIndex, ConfigError> {
-    let refuse =
-        |message: std::fmt::Arguments<'_>| at.error(format_args!("error adding listener '{address}': {message}"));
     if chains.is_empty() && default.is_none() {
-        return Err(refuse(format_args!("no filter chains specified")));
+        let message = format_args!("error adding listener '{address}': no filter chains specified");
+        return Err(at.field("filter_chains").error(message));
     }
+    let refuse = |at: &At<'_>, message: std::fmt::Arguments<'_>| {
+        at.error(format_args!("error adding listener '{address}': {message}"))
+    };
     let list = at.field("filter_chains");
     let mut seen = HashMap::with_capacity(chains.len());
     let mut parsed = Vec::with_capacity(chains.len());
     for (index, mut chain) in chains.into_iter().enumerate() {
         let at = list.index(index);
+        let criteria_at = at.field("filter_chain_match");
         let criteria = chain.filter_chain_match.take().unwrap_or_default();
         if let Some(earlier) = seen.insert(criteria.encode_to_vec(), chain.name.clone()) {
-            return Err(refuse(format_args!(
+            return Err(refuse(&criteria_at, format_args!(
                 "filter chain '{}' has the same matching rules defined as '{earlier}'. duplicate matcher is: {}",
                 chain.name,
                 matches::to_json(&criteria)
             )));
         }
         if !criteria.address_suffix.is_empty() || criteria.suffix_len.is_some() {
-            return Err(refuse(format_args!("filter chain '{}' contains unimplemented fields", chain.name)));
+            let field = if criteria.suffix_len.is_some() { "suffix_len" } else { "address_suffix" };
+            let message = format_args!("filter chain '{}' contains unimplemented fields", chain.name);
+            return Err(refuse(&criteria_at.field(field), message));
         }
-        if criteria.server_names.iter().any(|name| name.contains('*') && !name.starts_with("*.")) {
-            return Err(refuse(format_args!("partial wildcards are not supported in \"server_names\"")));
+        if let Some(index) = criteria.server_names.iter().position(|name| name.contains('*') && !name.starts_with("*.")) {
+            let message = format_args!("partial wildcards are not supported in \"server_names\"");
+            return Err(refuse(&criteria_at.field("server_names").index(index), message));
         }
         let identity = fingerprint.chains.get(index).copied().unwrap_or_default();
         parsed
-            .push((ChainMatch::parse(&at.field("filter_chain_match"), criteria)?, filter_chain(&at, chain, identity)?));
+            .push((ChainMatch::parse(&criteria_at, criteria)?, filter_chain(&at, chain, identity)?));
     }
     let default = match default {
         // Its match is not looked at.
         Some(chain) => Some(filter_chain(&at.field("default_filter_chain"), chain, fingerprint.default_chain)?),
         None => None,
     };
-    ChainIndex::build(parsed, default).map_err(|error| refuse(format_args!("{error}")))
+    ChainIndex::build(parsed, default).map_err(|error| refuse(&list, format_args!("{error}")))
 }
 
 fn filter_chain(at: &At<'_>, chain: proto::FilterChain, identity: u64) -> Result<Arc<FilterChain>, ConfigError> {
@@ -161,6 +170,7 @@ fn filter_chain(at: &At<'_>, chain: proto::FilterChain, identity: u64) -> Result
     let timeout = at.field("transport_socket_connect_timeout");
     Ok(Arc::new(FilterChain {
         name: name.into(),
+        network_path: at.field("filters").index(filters.len().saturating_sub(1)).field("typed_config").path(),
         transport: transport_socket_of(&at.field("transport_socket"), transport_socket)?,
         network: network::parse(&at.field("filters"), filters)?,
         transport_socket_connect_timeout: match transport_socket_connect_timeout {
@@ -177,15 +187,16 @@ fn filter_chain(at: &At<'_>, chain: proto::FilterChain, identity: u64) -> Result
 fn transport_socket_of(at: &At<'_>, socket: Option<core::TransportSocket>) -> Result<Transport, ConfigError> {
     use core::transport_socket::ConfigType;
     let Some(core::TransportSocket { name, config_type }) = socket else { return Ok(Transport::RawBuffer) };
-    let Some(ConfigType::TypedConfig(config)) = config_type else { return Err(at.unknown_extension(&name, "")) };
     let here = at.field("typed_config");
+    let Some(ConfigType::TypedConfig(config)) = config_type else { return Err(here.unknown_extension(&name, "")) };
+    let config = untyped(&here, config)?;
     match type_name(&config) {
         "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => {
             let RawBuffer {} = unpack(&here, &config)?;
         }
         other => match UNSUPPORTED_TRANSPORTS.iter().find(|entry| entry.message == other) {
             Some(entry) => at.refuse_or_warn(entry)?,
-            None => return Err(at.unknown_extension(&name, other)),
+            None => return Err(here.unknown_extension(&name, other)),
         },
     }
     Ok(Transport::RawBuffer)
@@ -194,6 +205,12 @@ fn transport_socket_of(at: &At<'_>, socket: Option<core::TransportSocket>) -> Re
 /// The message type an `Any` holds, without the host of its type URL.
 pub(crate) fn type_name(any: &Any) -> &str {
     any.type_url.rsplit('/').next().unwrap_or_default()
+}
+
+/// The same, without a `TypedStruct` around it.
+pub(crate) fn untyped(at: &At<'_>, any: Any) -> Result<Any, ConfigError> {
+    let any::Typed { type_url, value } = any::unwrap(at, any, any::struct_to_bytes)?;
+    Ok(Any { type_url, value: value.into() })
 }
 
 /// The message in an `Any` whose type was checked.

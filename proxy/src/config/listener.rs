@@ -201,7 +201,8 @@ impl ListenerConfig {
         at.unsupported(&unsupported::reuse_port, &reuse_port)?;
 
         let Some(address) = address else {
-            return Err(at.error(format_args!("error adding listener named '{name}': address is necessary")));
+            let message = format_args!("error adding listener named '{name}': address is necessary");
+            return Err(at.field("address").error(message));
         };
         let addresses =
             address::parse(at, &name, address, additional_addresses, socket_options, tcp_keepalive.as_ref())?;

@@ -74,7 +74,6 @@ impl RouteTable {
         } = proto;
         at.unsupported(&ledger::table::vhds, &vhds)?;
         at.unsupported(&ledger::table::cluster_specifier_plugins, &cluster_specifier_plugins)?;
-        at.unsupported(&ledger::table::request_mirror_policies, &request_mirror_policies)?;
         at.unsupported(&ledger::table::route_specifiers, &route_specifiers)?;
 
         let mut parser = Parser {
@@ -83,6 +82,8 @@ impl RouteTable {
             most_specific_wins: most_specific_header_mutations_wins,
             clusters: BTreeSet::new(),
         };
+        parser.mirrors(&request_mirror_policies, at)?;
+        at.unsupported(&ledger::table::request_mirror_policies, &request_mirror_policies)?;
         let table = Level {
             request: parser.request(request_headers_to_add, request_headers_to_remove, at)?,
             response: parser.response(response_headers_to_add, response_headers_to_remove, at)?,
@@ -201,6 +202,7 @@ impl Parser<'_> {
         at.unsupported(&row::retry_policy_typed_config, &retry_policy_typed_config)?;
         at.unsupported(&row::hedge_policy, &hedge_policy)?;
         at.unsupported(&row::include_is_timeout_retry_header, &include_is_timeout_retry_header)?;
+        self.mirrors(&request_mirror_policies, at)?;
         at.unsupported(&row::request_mirror_policies, &request_mirror_policies)?;
         at.unsupported(&row::route_specifiers, &route_specifiers)?;
         for VirtualCluster { headers, name: _ } in &virtual_clusters {
@@ -381,6 +383,30 @@ impl Parser<'_> {
         let name: Arc<str> = name.into();
         self.clusters.insert(Arc::clone(&name));
         Ok(name)
+    }
+
+    /// Envoy's checks of `request_mirror_policies`, at every level that has them.
+    fn mirrors(&mut self, policies: &[RequestMirrorPolicy], at: At<'_>) -> Result<(), ConfigError> {
+        let list = at.field("request_mirror_policies");
+        for (n, mirror) in policies.iter().enumerate() {
+            let at = list.index(n);
+            match (&mirror.cluster[..], &mirror.cluster_header[..]) {
+                ("", "") => {
+                    return Err(at.error(
+                        "Exactly one of cluster or cluster_header in request mirror policy need to be specified",
+                    ));
+                }
+                (cluster, "") => drop(self.cluster(cluster, "shadow cluster", at)?),
+                ("", _) => {}
+                (cluster, header) => {
+                    return Err(at.error(format_args!(
+                        "Only one of cluster '{cluster}' or cluster_header '{header}' in request mirror policy can be \
+                         specified"
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn action(

@@ -17,12 +17,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::core::v3::ConfigSource;
 
 pub use self::resource::ClusterResource;
 use self::version::{Fed, Version};
 use super::dns::{LookupId, Outcome, Resolver};
-use crate::config::cluster::{ClusterConfig, Discovery};
+use crate::config::cluster::{ClusterConfig, Discovery, EdsConfig};
 use crate::config::endpoint::LoadAssignment;
 use crate::upstream::breaker::Breakers;
 use crate::upstream::host::{Host, HostSet, Membership};
@@ -55,8 +54,8 @@ pub struct PublishedCluster {
 /// Where assignments come from. A subscription to a name that is subscribed already has to ask the server again, as
 /// Envoy does, and delivers what is known at the latest when the server repeats it.
 pub trait EdsSubscriber {
-    /// Asks for the assignment of `service_name`; every version of it goes to `on_assignment` with this number.
-    fn subscribe(&mut self, watch: WatchId, service_name: &Arc<str>, source: &ConfigSource);
+    /// Asks for the assignment of `eds.service_name`; every version of it goes to `on_assignment` with this number.
+    fn subscribe(&mut self, watch: WatchId, eds: &EdsConfig);
     /// The assignment is not wanted any more.
     fn unsubscribe(&mut self, watch: WatchId);
 }
@@ -354,6 +353,13 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
         self.clusters.contains_key(name)
     }
 
+    /// Whether resources may be fetched through this cluster: it is static, and its own hosts need no other cluster.
+    #[must_use]
+    pub fn backs_sources(&self, name: &str) -> bool {
+        let finds_hosts = |version: &Version| !matches!(version.config.discovery, Discovery::Eds(_));
+        self.clusters.get(name).is_some_and(|cluster| !cluster.added_via_api && cluster.versions().all(finds_hosts))
+    }
+
     /// Whether a cluster of this name is in use.
     #[must_use]
     pub fn is_active(&self, name: &str) -> bool {
@@ -452,7 +458,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
             self.watches.insert(watch, name.clone());
             version.watch = Some(watch);
             version.fetch_deadline = eds.initial_fetch_timeout.and_then(|timeout| now.checked_add(timeout));
-            self.outside.subscribe(watch, &eds.service_name, &eds.source);
+            self.outside.subscribe(watch, eds);
         }
         version.begin(now);
         self.ask(now, name, &mut version);

@@ -16,6 +16,7 @@ use super::listeners::{Dependencies, Readiness, Ticket};
 use super::parse::ParseEnv;
 use super::routes::{Routes, Subscriber};
 use crate::config::access_log;
+use crate::config::config_source::{self, ConfigSource, Files};
 use crate::config::filter_chain::{FilterChain, NetworkFilter};
 use crate::config::hcm::{self, RouteSource};
 use crate::config::listener::ListenerConfig;
@@ -80,8 +81,9 @@ impl Join {
                     RouteSource::Rds { source, name } => {
                         let at = at.field("rds");
                         let here = at.field("config_source");
-                        let timeout = initial_fetch_timeout(source);
-                        let source = (env.source)(&here, (**source).clone())?;
+                        let ConfigSource { source, initial_fetch_timeout: timeout } =
+                            config_source::parse(here, (**source).clone(), Files::Exist)?;
+                        env.check_source(&here, &source, xds_client::ROUTE)?;
                         let name = Arc::from(name.as_str());
                         let required =
                             self.0.routes.require(&*self.0.subscriber, &name, &source, timeout, &config.stat_prefix);
@@ -106,8 +108,7 @@ impl Dependencies for Join {
                 access_log::parse_all(&root.field("access_log"), listener.access_logs.clone(), &self.0.env.log())?;
             // Set by whoever came first: two versions of a listener never share a configuration.
             let _ = listener.logs.set(logs.into());
-            let chains = root.field("filter_chains");
-            for (index, chain) in listener.chains.iter().enumerate() {
+            for chain in listener.chains.iter() {
                 if let Some(ChainService::Http(HttpChain { routes: ChainRoutes::Discovered(key), .. })) =
                     chain.service.get()
                 {
@@ -116,8 +117,7 @@ impl Dependencies for Join {
                     keys.push(Arc::clone(key));
                 }
                 if chain.service.get().is_none() {
-                    let at = chains.index(index);
-                    let service = self.chain(&at, chain, &mut keys)?;
+                    let service = self.chain(&root.field(&chain.network_path), chain, &mut keys)?;
                     let _ = chain.service.set(service);
                 }
             }
@@ -142,20 +142,6 @@ impl Dependencies for Join {
         let keys = self.0.used.borrow_mut().remove(&ticket);
         for key in keys.into_iter().flatten() {
             self.0.routes.release(&key);
-        }
-    }
-}
-
-/// `initial_fetch_timeout` of a source: 15 s unless set; zero waits for ever.
-#[must_use]
-pub fn initial_fetch_timeout(
-    source: &envoy_types::pb::envoy::config::core::v3::ConfigSource,
-) -> Option<std::time::Duration> {
-    match &source.initial_fetch_timeout {
-        None => Some(xds_client::DEFAULT_INITIAL_FETCH_TIMEOUT),
-        Some(timeout) => {
-            let (seconds, nanos) = (u64::try_from(timeout.seconds).ok()?, u32::try_from(timeout.nanos).ok()?);
-            Some(std::time::Duration::new(seconds, nanos)).filter(|timeout| !timeout.is_zero())
         }
     }
 }

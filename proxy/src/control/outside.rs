@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::core::v3::ConfigSource;
 use stats::{GroupHandle, Store};
 use xds_client::{Hub, Interest, SourceConfig, SubscribeError, Subscription};
 
@@ -14,12 +13,11 @@ use super::clusters::{
 };
 use super::dns::driver::HickoryResolver;
 use super::dns::{LookupId, Question, Resolver};
-use super::join::initial_fetch_timeout;
 use super::listeners::ListenerSink;
 use super::listeners::sockets::ListenSocket;
 use super::observer::SubscriptionScope;
-use super::parse::ParseEnv;
 use super::routes::Subscriber;
+use crate::config::cluster::EdsConfig;
 use crate::config::filter_chain::FilterChain;
 use crate::downstream::accept::ActiveListener;
 use crate::observe::catalogue::{ClusterManagerStats, ClusterStats};
@@ -47,7 +45,6 @@ impl Subscriber for Sources {
 
 /// The cluster manager's world.
 pub struct ClusterWorld {
-    env: Rc<ParseEnv>,
     publisher: Publisher,
     store: Arc<Store>,
     sources: Rc<Sources>,
@@ -70,7 +67,6 @@ impl ClusterWorld {
     /// A world without clusters.
     #[must_use]
     pub fn new(
-        env: Rc<ParseEnv>,
         publisher: Publisher,
         store: Arc<Store>,
         sources: Rc<Sources>,
@@ -80,7 +76,6 @@ impl ClusterWorld {
         Self {
             stats: group.shard(store.control_shard()),
             _group: group,
-            env,
             publisher,
             store,
             sources,
@@ -127,18 +122,13 @@ impl ClusterSink for ClusterWorld {
 }
 
 impl EdsSubscriber for ClusterWorld {
-    fn subscribe(&mut self, watch: WatchId, service_name: &Arc<str>, source: &ConfigSource) {
-        let session = self.env.session();
-        let root = session.root();
-        let at = root.field("eds_cluster_config");
-        let timeout = initial_fetch_timeout(source);
+    fn subscribe(&mut self, watch: WatchId, eds: &EdsConfig) {
+        let EdsConfig { service_name, source, initial_fetch_timeout } = eds;
         let scope = SubscriptionScope::new(&self.store, &format!("cluster.{}.", service_name.replace(':', "_")));
-        let interest =
-            Interest::name(xds_client::ENDPOINTS, &**service_name).initial_fetch_timeout(timeout).observed_by(scope);
-        let subscribed = (self.env.source)(&at, source.clone())
-            .map_err(|error| error.to_string())
-            .and_then(|source| self.sources.subscribe(&source, interest).map_err(|error| error.to_string()));
-        match subscribed {
+        let interest = Interest::name(xds_client::ENDPOINTS, &**service_name)
+            .initial_fetch_timeout(*initial_fetch_timeout)
+            .observed_by(scope);
+        match self.sources.subscribe(source, interest) {
             Ok(subscription) => {
                 let watch_of = Watch { service_name: Arc::clone(service_name), _subscription: subscription };
                 self.watches.insert(watch, watch_of);

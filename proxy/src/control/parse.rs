@@ -7,9 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::core::v3::ConfigSource;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
-use envoy_types::pb::google::protobuf::Struct;
 use filters::config::{At, ConfigError, Session, Warning};
 use filters::format::FormatOptions;
 use filters::matcher::RegexLimits;
@@ -18,6 +16,8 @@ use xds_client::SourceConfig;
 use xds_client::proto::{CheckOptions, UnknownFields, check};
 
 use crate::config::access_log::LogContext;
+use crate::config::any::struct_to_bytes;
+use crate::config::bootstrap::NODE_REQUIRED;
 use crate::config::hcm::HcmContext;
 use crate::config::route::RouteEnv;
 use crate::observe::access_log::LogFiles;
@@ -46,14 +46,14 @@ pub struct ParseEnv {
     pub strip_fragment: bool,
     /// `--skip-deprecated-logs`
     pub skip_deprecated_logs: bool,
-    /// Turns a protobuf config source into one the xDS client understands.
-    pub source: fn(&At<'_>, ConfigSource) -> Result<SourceConfig, ConfigError>,
     /// Control's shard of `server.` and `runtime.`.
     pub server_stats: ServerStats,
     /// Control's shard of `runtime.`.
     pub runtime_stats: RuntimeStats,
     /// Whether a cluster exists, once there is a cluster manager.
     pub cluster_exists: OnceLockLocal<dyn Fn(&str) -> bool>,
+    /// Whether resources can be fetched through a cluster, once there is a cluster manager.
+    pub backs_sources: OnceLockLocal<dyn Fn(&str) -> bool>,
     /// What was warned about.
     pub warned: RefCell<BTreeSet<String>>,
 }
@@ -127,6 +127,34 @@ impl ParseEnv {
         LogContext { convert: struct_to_bytes, formats: &self.formats, limits: self.regex.get(), files: &self.files }
     }
 
+    /// Checks what a source of resources of this type needs of the rest of the configuration: a node that can be named,
+    /// and a cluster to ask that is there before anything is discovered.
+    ///
+    /// # Errors
+    /// Which of the two is missing.
+    pub fn check_source(&self, at: &At<'_>, source: &SourceConfig, type_url: &str) -> Result<(), ConfigError> {
+        if self.node_id.is_empty() || self.node_cluster.is_empty() {
+            return Err(at.error(format_args!("{type_url}: {NODE_REQUIRED}")));
+        }
+        self.check_backing_cluster(at, source)
+    }
+
+    /// The second half of [`Self::check_source`].
+    ///
+    /// # Errors
+    /// When the cluster to ask is not there.
+    pub fn check_backing_cluster(&self, at: &At<'_>, source: &SourceConfig) -> Result<(), ConfigError> {
+        let (Some(cluster), Some(backs_sources)) = (source.cluster(), self.backs_sources.get()) else { return Ok(()) };
+        if backs_sources(cluster) {
+            return Ok(());
+        }
+        let field = if matches!(source, SourceConfig::Rest(_)) { "cluster_names" } else { "cluster_name" };
+        Err(at.field(field).error(format_args!(
+            "envoy.config.core.v3.ApiConfigSource must have a statically defined non-EDS cluster: '{cluster}' does not \
+             exist, was added via api, or is an EDS cluster"
+        )))
+    }
+
     /// A discovered route table: its clusters need not exist.
     ///
     /// # Errors
@@ -196,36 +224,6 @@ pub fn check_resource(env: &ParseEnv, type_url: &str, raw: &Bytes) -> Result<(),
         }
     }
     Ok(())
-}
-
-/// Converts the content of a `TypedStruct` into the message it stands for.
-///
-/// # Errors
-/// When it does not fit the type.
-pub fn struct_to_bytes(type_url: &str, content: &Struct) -> Result<Bytes, String> {
-    let json = struct_to_json(content).to_string();
-    let options = xds_client::proto::LoadOptions { source: "TypedStruct", ..Default::default() };
-    xds_client::proto::load(json.as_bytes(), xds_client::proto::Format::Json, type_url, &options)
-        .map(|document| Bytes::copy_from_slice(document.bytes()))
-        .map_err(|error| error.to_string())
-}
-
-fn struct_to_json(content: &Struct) -> serde_json::Value {
-    content.fields.iter().map(|(name, value)| (name.clone(), value_to_json(value))).collect()
-}
-
-fn value_to_json(value: &envoy_types::pb::google::protobuf::Value) -> serde_json::Value {
-    use envoy_types::pb::google::protobuf::value::Kind;
-    match &value.kind {
-        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
-        // A whole number is written as one, so that integer fields take it.
-        Some(Kind::NumberValue(n)) if n.fract() == 0.0 && n.abs() < 9e15 => (*n as i64).into(),
-        Some(Kind::NumberValue(n)) => (*n).into(),
-        Some(Kind::StringValue(text)) => text.as_str().into(),
-        Some(Kind::BoolValue(b)) => (*b).into(),
-        Some(Kind::StructValue(inner)) => struct_to_json(inner),
-        Some(Kind::ListValue(list)) => list.values.iter().map(value_to_json).collect(),
-    }
 }
 
 /// The machine's name.

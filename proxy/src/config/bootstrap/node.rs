@@ -9,6 +9,10 @@ use filters::config::{At, ConfigError};
 
 use crate::cli::{LEGATE_VERSION, Options};
 
+/// Why a node without a name cannot ask a control plane.
+pub const NODE_REQUIRED: &str = "node 'id' and 'cluster' are required. Set it either in 'node' config or via \
+                                 --service-node and --service-cluster options.";
+
 /// Command-line values win; user agent and version are always ours: control planes decide by them what they send.
 pub(super) fn complete(mut node: Node, options: &Options) -> Node {
     if !options.service_node.is_empty() {
@@ -41,8 +45,5 @@ pub(super) fn require(at: At<'_>, node: &Node, needed: bool) -> Result<(), Confi
     if !needed || (!node.id.is_empty() && !node.cluster.is_empty()) {
         return Ok(());
     }
-    Err(at.field("node").error(
-        "node 'id' and 'cluster' are required. Set it either in 'node' config or via --service-node and --service-cluster \
-         options.",
-    ))
+    Err(at.field("node").error(NODE_REQUIRED))
 }

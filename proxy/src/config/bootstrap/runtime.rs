@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::bootstrap::v3::{LayeredRuntime, RuntimeLayer
 use filters::config::{At, ConfigError};
 use filters::matcher::RegexLimits;
 
-use crate::config::config_source::{self, ConfigSource, Scope};
+use crate::config::config_source::{self, ConfigSource, Files};
 use crate::runtime::{Values, flatten};
 
 /// One layer.
@@ -75,7 +75,7 @@ pub(super) fn parse(at: At<'_>, proto: LayeredRuntime) -> Result<Vec<LayerConfig
             LayerSpecifier::RtdsLayer(RtdsLayer { name: resource, rtds_config }) => {
                 let at = at.field("rtds_layer");
                 let source = at.required("rtds_config", rtds_config)?;
-                let source = config_source::parse(at.field("rtds_config"), source, Scope::default())?;
+                let source = config_source::parse(at.field("rtds_config"), source, Files::Exist)?;
                 LayerSource::Rtds { resource, source: Some(source) }
             }
         };

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
-use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::extensions::clusters::dns::v3 as dns_cluster;
 use envoy_types::pb::envoy::extensions::clusters::original_dst::v3::OriginalDstCluster;
@@ -13,9 +12,11 @@ use envoy_types::pb::google::protobuf::Any;
 use filters::config::{At, ConfigError};
 use filters::ledger;
 use http::HeaderName;
+use xds_client::SourceConfig;
 
 use super::dns::{DnsConfig, DnsFields};
-use super::{decode, duration, type_name};
+use super::{decode, type_name};
+use crate::config::config_source::{self, ConfigSource, Files};
 use crate::config::endpoint::{LoadAssignment, Use};
 
 ledger! {
@@ -45,7 +46,7 @@ pub struct EdsConfig {
     /// What to ask for: `service_name`, or else the cluster's name.
     pub service_name: Arc<str>,
     /// Whom to ask.
-    pub source: core::ConfigSource,
+    pub source: SourceConfig,
     /// How long the cluster waits for its first assignment (15 s); `None` for ever.
     pub initial_fetch_timeout: Option<Duration>,
 }
@@ -62,13 +63,8 @@ pub struct OriginalDstConfig {
 impl EdsConfig {
     /// Whether assignments come from a file: such a cluster needs no other cluster.
     #[must_use]
-    #[expect(deprecated, reason = "the deprecated way to name a file is one")]
     pub const fn is_file(&self) -> bool {
-        use core::config_source::ConfigSourceSpecifier;
-        matches!(
-            self.source.config_source_specifier,
-            Some(ConfigSourceSpecifier::Path(_) | ConfigSourceSpecifier::PathConfigSource(_))
-        )
+        matches!(self.source, SourceConfig::File(_))
     }
 }
 
@@ -132,7 +128,7 @@ impl Discovery {
             }
         };
         if eds.is_some() && !matches!(kind, Kind::Eds) {
-            return Err(at.error("eds_cluster_config set in a non-EDS cluster"));
+            return Err(at.field("eds_cluster_config").error("eds_cluster_config set in a non-EDS cluster"));
         }
         if let Kind::OriginalDst(proto) = kind {
             return original_dst_cluster(at, proto, load_assignment.is_some(), lb_policy);
@@ -157,7 +153,7 @@ impl Discovery {
                 let assignment = LoadAssignment::parse(assignment_at, load_assignment, Use::Dns)?;
                 let one = matches!(assignment.localities.as_slice(), [locality] if locality.endpoints.len() == 1);
                 if !one {
-                    return Err(at.error(
+                    return Err(assignment_at.error(
                         "LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint",
                     ));
                 }
@@ -237,13 +233,13 @@ fn original_dst_cluster(
     let OriginalDstCluster { use_http_header, http_header_name, upstream_port_override, metadata_key } = proto;
     if lb_policy != LbPolicy::ClusterProvided as i32 {
         let name = LbPolicy::try_from(lb_policy).map_or("", |policy| policy.as_str_name());
-        return Err(at.error(format_args!(
+        return Err(at.field("lb_policy").error(format_args!(
             "cluster: LB policy {name} is not valid for Cluster type ORIGINAL_DST. Only 'CLUSTER_PROVIDED' is allowed \
              with cluster type 'ORIGINAL_DST'"
         )));
     }
     if has_assignment {
-        return Err(at.error("ORIGINAL_DST clusters must have no load assignment configured"));
+        return Err(at.field("load_assignment").error("ORIGINAL_DST clusters must have no load assignment configured"));
     }
     at.unsupported(&original_dst_unsupported::metadata_key, &metadata_key)?;
     if !use_http_header && !http_header_name.is_empty() {
@@ -275,36 +271,16 @@ fn eds_config(
     cluster_name: &str,
     proto: Option<proto::cluster::EdsClusterConfig>,
 ) -> Result<EdsConfig, ConfigError> {
-    let Some(proto::cluster::EdsClusterConfig { eds_config, service_name }) = proto else {
-        return Err(at.error("cannot create an EDS cluster without an EDS config"));
-    };
     let at = at.field("eds_cluster_config");
-    let source = eds_config.unwrap_or_default();
-    source_names_something(at.field("eds_config"), &source)?;
-    let timeout = duration(at.field("initial_fetch_timeout"), source.initial_fetch_timeout)?;
+    let Some(proto::cluster::EdsClusterConfig { eds_config, service_name }) = proto else {
+        return Err(at.field("eds_config").error("cannot create an EDS cluster without an EDS config"));
+    };
+    let ConfigSource { source, initial_fetch_timeout } =
+        config_source::parse(at.field("eds_config"), eds_config.unwrap_or_default(), Files::Exist)?;
     let service_name = if service_name.is_empty() { cluster_name } else { &service_name };
     Ok(EdsConfig {
         service_name: service_name.into(),
         source,
-        initial_fetch_timeout: Some(timeout.unwrap_or(Duration::from_secs(15))).filter(|timeout| !timeout.is_zero()),
+        initial_fetch_timeout,
     })
-}
-
-/// Envoy's checks of a source that need nothing but the source.
-#[expect(deprecated, reason = "the deprecated way to name a file is one")]
-fn source_names_something(at: At<'_>, source: &core::ConfigSource) -> Result<(), ConfigError> {
-    use core::config_source::ConfigSourceSpecifier as Specifier;
-    let path = match &source.config_source_specifier {
-        None | Some(Specifier::Self_(_)) => {
-            return Err(at.error("Missing config source specifier in envoy::config::core::v3::ConfigSource"));
-        }
-        Some(Specifier::Ads(_) | Specifier::ApiConfigSource(_)) => return Ok(()),
-        Some(Specifier::Path(path)) => path,
-        Some(Specifier::PathConfigSource(file)) => &file.path,
-    };
-    if std::path::Path::new(path).exists() {
-        Ok(())
-    } else {
-        Err(at.error(format_args!("paths must refer to an existing path in the system: '{path}' does not exist")))
-    }
 }

@@ -25,9 +25,16 @@ fn with(specifier: ConfigSourceSpecifier) -> core::ConfigSource {
     }
 }
 
+/// The value of the enum that is deprecated.
+const V2: i32 = 1;
+
+fn ads() -> ConfigSourceSpecifier {
+    ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})
+}
+
 fn parsed(proto: core::ConfigSource) -> Result<ConfigSource, String> {
     let session = Session::default();
-    parse(session.root(), proto, Scope::default()).map_err(|error| error.to_string())
+    parse(session.root(), proto, Files::Exist).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -40,15 +47,15 @@ fn grpc_sources_in_both_modes() {
         assert_eq!(source.service.target, Target::Cluster("xds".into()));
         assert_eq!(source.rate_limit, None);
     }
-    let aggregated = with(ConfigSourceSpecifier::ApiConfigSource(api(ApiType::AggregatedGrpc, vec![envoy("xds")])));
-    assert_eq!(parsed(aggregated).unwrap().source, SourceConfig::Ads);
+    let any_version = core::ConfigSource { resource_api_version: V2, ..with(ads()) };
+    assert_eq!(parsed(any_version).unwrap().source, SourceConfig::Ads);
 }
 
 #[test]
 fn waiting_for_ever_is_zero() {
     let proto = core::ConfigSource {
         initial_fetch_timeout: Some(google::Duration::default()),
-        ..with(ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {}))
+        ..with(ads())
     };
     assert_eq!(parsed(proto).unwrap(), ConfigSource { source: SourceConfig::Ads, initial_fetch_timeout: None });
 }
@@ -68,7 +75,7 @@ fn back_off_and_rate_limits() {
         ..api(ApiType::Grpc, vec![service])
     };
     let session = Session::default();
-    let source = ads(session.root(), proto).unwrap();
+    let source = super::ads(session.root(), proto).unwrap();
     assert!(source.aggregated);
     assert_eq!(source.backoff, BackoffConfig { base: Duration::from_secs(1), max: Duration::from_secs(7) });
     assert_eq!(source.rate_limit, Some(RateLimit::default()));
@@ -119,11 +126,13 @@ fn what_is_wrong_is_said() {
         refresh_delay: delay,
         ..api(ApiType::Rest, Vec::new())
     };
-    let old = core::ApiConfigSource { transport_api_version: 0, ..api(ApiType::Grpc, vec![envoy("xds")]) };
+    let old = core::ApiConfigSource { transport_api_version: V2, ..api(ApiType::Grpc, vec![envoy("xds")]) };
+    let aggregated = api(ApiType::AggregatedGrpc, vec![envoy("xds")]);
     for (proto, expected) in [
-        (core::ConfigSource::default(), "V3 is needed"),
-        (core::ConfigSource { resource_api_version: 2, ..Default::default() }, "Missing config source specifier"),
-        (with(ConfigSourceSpecifier::ApiConfigSource(old)), "api_config_source.transport_api_version: V2 (and AUTO)"),
+        (core::ConfigSource::default(), "Missing config source specifier"),
+        (with(ConfigSourceSpecifier::Self_(core::SelfConfigSource::default())), "Missing config source specifier"),
+        (with(ConfigSourceSpecifier::ApiConfigSource(old)), "api_config_source.transport_api_version: V2 xDS transport"),
+        (with(ConfigSourceSpecifier::ApiConfigSource(aggregated)), "Unsupported config source AGGREGATED_GRPC"),
         (with(ConfigSourceSpecifier::ApiConfigSource(api(ApiType::Grpc, Vec::new()))), "single gRPC service"),
         (with(ConfigSourceSpecifier::ApiConfigSource(rest(&[], None))), "singleton cluster name"),
         (with(ConfigSourceSpecifier::ApiConfigSource(rest(&["c"], None))), "refresh_delay: value is required"),

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::listener::v3 as proto;
 use filters::config::{At, ConfigError, Entry, Verdict};
 use filters::ledger;
 
-use super::{HttpManager, NetworkFilter, type_name, unpack};
+use super::{HttpManager, NetworkFilter, type_name, unpack, untyped};
 use crate::config::tcp_proxy::TcpProxyConfig;
 
 const HTTP: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -108,9 +108,10 @@ fn step(at: &At<'_>, filter: proto::Filter) -> Result<Step, ConfigError> {
             at.unsupported(&unsupported::config_discovery, &Some(source))?;
             return Ok(Step { kind: name, filter: None, terminal: false });
         }
-        None => return Err(at.unknown_extension(&name, "")),
+        None => return Err(at.field("typed_config").unknown_extension(&name, "")),
     };
     let here = at.field("typed_config");
+    let config = untyped(&here, config)?;
     let kind = type_name(&config);
     let (filter, terminal) = match kind {
         HTTP => (Some(NetworkFilter::Http(HttpManager { config: Bytes::copy_from_slice(&config.value) })), true),
@@ -120,7 +121,7 @@ fn step(at: &At<'_>, filter: proto::Filter) -> Result<Step, ConfigError> {
         }
         other => {
             let Some(entry) = UNSUPPORTED_FILTERS.iter().find(|entry| entry.message == other) else {
-                return Err(at.unknown_extension(&name, other));
+                return Err(here.unknown_extension(&name, other));
             };
             at.refuse_or_warn(entry)?;
             (None, TERMINAL.contains(&other))

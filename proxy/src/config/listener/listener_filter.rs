@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::extensions::filters::listener as extensions;
 use filters::config::{At, ConfigError, Entry, Verdict};
 use filters::ledger;
 
-use crate::config::filter_chain::{type_name, unpack};
+use crate::config::filter_chain::{type_name, unpack, untyped};
 use crate::downstream::listener_filters::FilterCounter;
 
 /// The most of a client hello `tls_inspector` looks at when it does not say.
@@ -181,9 +181,10 @@ fn listener_filter(at: &At<'_>, filter: proto::ListenerFilter) -> Result<Option<
             at.unsupported(&unsupported::config_discovery, &Some(source))?;
             return Ok(None);
         }
-        None => return Err(at.unknown_extension(&name, "")),
+        None => return Err(at.field("typed_config").unknown_extension(&name, "")),
     };
     let here = at.field("typed_config");
+    let config = untyped(&here, config)?;
     let kind = match type_name(&config) {
         "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
             ListenerFilterKind::TlsInspector(parse_tls_inspector(&here, unpack(&here, &config)?)?)
@@ -201,7 +202,7 @@ fn listener_filter(at: &At<'_>, filter: proto::ListenerFilter) -> Result<Option<
         }
         other => {
             let Some(entry) = UNSUPPORTED_FILTERS.iter().find(|entry| entry.message == other) else {
-                return Err(at.unknown_extension(&name, other));
+                return Err(here.unknown_extension(&name, other));
             };
             at.refuse_or_warn(entry)?;
             return Ok(None);

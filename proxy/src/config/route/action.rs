@@ -91,25 +91,7 @@ impl Parser<'_> {
         at.unsupported(&row::early_data_policy, &early_data_policy)?;
         at.unsupported(&row::retry_policy, &retry_policy)?;
         at.unsupported(&row::retry_policy_typed_config, &retry_policy_typed_config)?;
-        for (n, mirror) in request_mirror_policies.iter().enumerate() {
-            let here = at.field("request_mirror_policies");
-            let at = here.index(n);
-            match (&mirror.cluster[..], &mirror.cluster_header[..]) {
-                ("", "") => {
-                    return Err(at.error(
-                        "Exactly one of cluster or cluster_header in request mirror policy need to be specified",
-                    ));
-                }
-                (cluster, "") => drop(self.cluster(cluster, "shadow cluster", at)?),
-                ("", _) => {}
-                (cluster, header) => {
-                    return Err(at.error(format_args!(
-                        "Only one of cluster '{cluster}' or cluster_header '{header}' in request mirror policy can be \
-                         specified"
-                    )));
-                }
-            }
-        }
+        self.mirrors(&request_mirror_policies, at)?;
         at.unsupported(&row::request_mirror_policies, &request_mirror_policies)?;
         at.unsupported(&row::rate_limits, &rate_limits)?;
         at.unsupported(&row::include_vh_rate_limits, &include_vh_rate_limits)?;

@@ -48,8 +48,8 @@ impl ClusterSink for Log {
 }
 
 impl EdsSubscriber for Log {
-    fn subscribe(&mut self, watch: WatchId, service_name: &Arc<str>, _: &ConfigSource) {
-        self.said.push(format!("subscribe {} {service_name}", watch.0));
+    fn subscribe(&mut self, watch: WatchId, eds: &EdsConfig) {
+        self.said.push(format!("subscribe {} {}", watch.0, eds.service_name));
     }
 
     fn unsubscribe(&mut self, watch: WatchId) {
@@ -110,7 +110,7 @@ fn cluster(name: &str, kind: DiscoveryType) -> Proto {
 
 fn eds(name: &str) -> Proto {
     let ads = core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource::default());
-    let source = ConfigSource { config_source_specifier: Some(ads), ..Default::default() };
+    let source = core::ConfigSource { config_source_specifier: Some(ads), ..Default::default() };
     let config = EdsClusterConfig { eds_config: Some(source), service_name: String::new() };
     Proto { eds_cluster_config: Some(config), ..cluster(name, DiscoveryType::Eds) }
 }

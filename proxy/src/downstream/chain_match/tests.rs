@@ -9,6 +9,7 @@ fn chain(index: usize) -> Arc<FilterChain> {
         name: index.to_string().into(),
         transport: Transport::RawBuffer,
         network: NetworkFilter::Empty,
+        network_path: String::new(),
         transport_socket_connect_timeout: None,
         metadata: None,
         identity: 0,
