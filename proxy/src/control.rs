@@ -155,8 +155,7 @@ impl Control {
             }
         });
         let resolver = dns::driver::HickoryResolver::new(answers);
-        let world =
-            ClusterWorld::new(publisher.clone(), Arc::clone(&store), Rc::clone(&sources), resolver);
+        let world = ClusterWorld::new(publisher.clone(), Arc::clone(&store), Rc::clone(&sources), resolver);
         let uses_cds = dynamic.clusters.is_some();
         let clusters = ClusterManager::new(world, publisher.workers(), uses_cds, fastrand::Rng::new());
         let routes = Rc::new(Routes::new(publisher.clone(), Arc::clone(&store), Rc::clone(&env)));
@@ -196,9 +195,8 @@ impl Control {
         }));
         let weak = Rc::downgrade(&control);
         control.env.backs_sources.set(Rc::new(move |name: &str| {
-            weak.upgrade().is_none_or(|control| {
-                control.clusters.try_borrow().is_ok_and(|clusters| clusters.backs_sources(name))
-            })
+            weak.upgrade()
+                .is_none_or(|control| control.clusters.try_borrow().is_ok_and(|clusters| clusters.backs_sources(name)))
         }));
         control
     }
@@ -426,8 +424,7 @@ impl Control {
             }
             let session = self.env.session();
             let mut cluster = ClusterResource::parse(session.root(), raw);
-            cluster.config =
-                cluster.config.and_then(|config| self.check_endpoints_source(&config).map(|()| config));
+            cluster.config = cluster.config.and_then(|config| self.check_endpoints_source(&config).map(|()| config));
             self.env.say(&format!("cluster {:?}", cluster.name), &session);
             parsed.push(cluster);
         }

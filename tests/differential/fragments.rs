@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::support::proxy::{Kind, workspace};
 
-const ROUTER: &str = r#"{name: envoy.filters.http.router, typed_config: {"@type": T/extensions.filters.http.router.v3.Router}}"#;
+const ROUTER: &str =
+    r#"{name: envoy.filters.http.router, typed_config: {"@type": T/extensions.filters.http.router.v3.Router}}"#;
 const ADDRESS: &str = "address: {socket_address: {address: 127.0.0.1, port_value: 0}}";
 const HCM: &str = "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const TCP: &str = "extensions.filters.network.tcp_proxy.v3.TcpProxy";
@@ -85,10 +86,13 @@ fn failure(row: &Row<'_>, file: &Path) -> Option<String> {
 fn document(kind: &str, fragment: &str) -> String {
     let (cluster, listener, root) = match kind {
         "boot" => (String::new(), String::new(), fragment.replace("\\n", "\n")),
-        "cluster" | "static" | "dns" | "endpoints" | "httpopts" => (cluster(kind, fragment), String::new(), String::new()),
+        "cluster" | "static" | "dns" | "endpoints" | "httpopts" => {
+            (cluster(kind, fragment), String::new(), String::new())
+        }
         _ => (String::new(), listener(kind, fragment), String::new()),
     };
-    let listener = if listener.is_empty() { format!("name: idle, {ADDRESS}, filter_chains: [{{filters: []}}]") } else { listener };
+    let listener =
+        if listener.is_empty() { format!("name: idle, {ADDRESS}, filter_chains: [{{filters: []}}]") } else { listener };
     let cluster = if cluster.is_empty() { cluster } else { format!("  - {{{cluster}}}\n") };
     let service = assignment("service", "127.0.0.1", 9000);
     let text = format!(
@@ -100,7 +104,9 @@ fn document(kind: &str, fragment: &str) -> String {
 
 fn assignment(name: &str, host: &str, port: u16) -> String {
     let address = format!("{{socket_address: {{address: {host}, port_value: {port}}}}}");
-    format!("load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {address}}}}}]}}]}}")
+    format!(
+        "load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {address}}}}}]}}]}}"
+    )
 }
 
 fn cluster(kind: &str, fragment: &str) -> String {
@@ -132,11 +138,15 @@ fn listener(kind: &str, fragment: &str) -> String {
         "network" => within("chain", format!("filters: [{{{fragment}}}]")),
         "tcp" => within(
             "network",
-            format!("name: envoy.filters.network.tcp_proxy, typed_config: {{\"@type\": T/{TCP}, stat_prefix: t, {fragment}}}"),
+            format!(
+                "name: envoy.filters.network.tcp_proxy, typed_config: {{\"@type\": T/{TCP}, stat_prefix: t, {fragment}}}"
+            ),
         ),
         "hcm" => within(
             "network",
-            format!("name: envoy.filters.network.http_connection_manager, typed_config: {{\"@type\": T/{HCM}, {fragment}}}"),
+            format!(
+                "name: envoy.filters.network.http_connection_manager, typed_config: {{\"@type\": T/{HCM}, {fragment}}}"
+            ),
         ),
         "manager" => within(
             "hcm",

@@ -101,7 +101,9 @@ pub fn parse(at: At<'_>, proto: core::ConfigSource, files: Files) -> Result<Conf
             existing_file(at.field("path"), &path, files)?;
             SourceConfig::File(FileSource::new(path))
         }
-        Some(ConfigSourceSpecifier::PathConfigSource(file)) => file_source(at.field("path_config_source"), file, files)?,
+        Some(ConfigSourceSpecifier::PathConfigSource(file)) => {
+            file_source(at.field("path_config_source"), file, files)?
+        }
         Some(ConfigSourceSpecifier::ApiConfigSource(api)) => {
             let at = at.field("api_config_source");
             match ApiType::try_from(api.api_type) {

@@ -128,24 +128,27 @@ pub(crate) fn parse_all(
         let criteria_at = at.field("filter_chain_match");
         let criteria = chain.filter_chain_match.take().unwrap_or_default();
         if let Some(earlier) = seen.insert(criteria.encode_to_vec(), chain.name.clone()) {
-            return Err(refuse(&criteria_at, format_args!(
-                "filter chain '{}' has the same matching rules defined as '{earlier}'. duplicate matcher is: {}",
-                chain.name,
-                matches::to_json(&criteria)
-            )));
+            return Err(refuse(
+                &criteria_at,
+                format_args!(
+                    "filter chain '{}' has the same matching rules defined as '{earlier}'. duplicate matcher is: {}",
+                    chain.name,
+                    matches::to_json(&criteria)
+                ),
+            ));
         }
         if !criteria.address_suffix.is_empty() || criteria.suffix_len.is_some() {
             let field = if criteria.suffix_len.is_some() { "suffix_len" } else { "address_suffix" };
             let message = format_args!("filter chain '{}' contains unimplemented fields", chain.name);
             return Err(refuse(&criteria_at.field(field), message));
         }
-        if let Some(index) = criteria.server_names.iter().position(|name| name.contains('*') && !name.starts_with("*.")) {
+        if let Some(index) = criteria.server_names.iter().position(|name| name.contains('*') && !name.starts_with("*."))
+        {
             let message = format_args!("partial wildcards are not supported in \"server_names\"");
             return Err(refuse(&criteria_at.field("server_names").index(index), message));
         }
         let identity = fingerprint.chains.get(index).copied().unwrap_or_default();
-        parsed
-            .push((ChainMatch::parse(&criteria_at, criteria)?, filter_chain(&at, chain, identity)?));
+        parsed.push((ChainMatch::parse(&criteria_at, criteria)?, filter_chain(&at, chain, identity)?));
     }
     let default = match default {
         // Its match is not looked at.

@@ -16,6 +16,7 @@ use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use envoy_types::pb::envoy::config::route::v3::{
     FilterConfig, Route as RouteProto, RouteConfiguration, VirtualCluster, VirtualHost as VirtualHostProto,
+    route_action::RequestMirrorPolicy,
 };
 use envoy_types::pb::google::protobuf::{Any, UInt32Value, UInt64Value};
 use filters::config::{At, ConfigError};

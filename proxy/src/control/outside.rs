@@ -66,12 +66,7 @@ struct Watch {
 impl ClusterWorld {
     /// A world without clusters.
     #[must_use]
-    pub fn new(
-        publisher: Publisher,
-        store: Arc<Store>,
-        sources: Rc<Sources>,
-        resolver: HickoryResolver,
-    ) -> Self {
+    pub fn new(publisher: Publisher, store: Arc<Store>, sources: Rc<Sources>, resolver: HickoryResolver) -> Self {
         let group = store.group::<ClusterManagerStats>("cluster_manager.");
         Self {
             stats: group.shard(store.control_shard()),

@@ -278,9 +278,5 @@ fn eds_config(
     let ConfigSource { source, initial_fetch_timeout } =
         config_source::parse(at.field("eds_config"), eds_config.unwrap_or_default(), Files::Exist)?;
     let service_name = if service_name.is_empty() { cluster_name } else { &service_name };
-    Ok(EdsConfig {
-        service_name: service_name.into(),
-        source,
-        initial_fetch_timeout,
-    })
+    Ok(EdsConfig { service_name: service_name.into(), source, initial_fetch_timeout })
 }

@@ -53,10 +53,7 @@ fn grpc_sources_in_both_modes() {
 
 #[test]
 fn waiting_for_ever_is_zero() {
-    let proto = core::ConfigSource {
-        initial_fetch_timeout: Some(google::Duration::default()),
-        ..with(ads())
-    };
+    let proto = core::ConfigSource { initial_fetch_timeout: Some(google::Duration::default()), ..with(ads()) };
     assert_eq!(parsed(proto).unwrap(), ConfigSource { source: SourceConfig::Ads, initial_fetch_timeout: None });
 }
 
@@ -131,7 +128,10 @@ fn what_is_wrong_is_said() {
     for (proto, expected) in [
         (core::ConfigSource::default(), "Missing config source specifier"),
         (with(ConfigSourceSpecifier::Self_(core::SelfConfigSource::default())), "Missing config source specifier"),
-        (with(ConfigSourceSpecifier::ApiConfigSource(old)), "api_config_source.transport_api_version: V2 xDS transport"),
+        (
+            with(ConfigSourceSpecifier::ApiConfigSource(old)),
+            "api_config_source.transport_api_version: V2 xDS transport",
+        ),
         (with(ConfigSourceSpecifier::ApiConfigSource(aggregated)), "Unsupported config source AGGREGATED_GRPC"),
         (with(ConfigSourceSpecifier::ApiConfigSource(api(ApiType::Grpc, Vec::new()))), "single gRPC service"),
         (with(ConfigSourceSpecifier::ApiConfigSource(rest(&[], None))), "singleton cluster name"),
