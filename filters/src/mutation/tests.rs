@@ -118,11 +118,11 @@ fn refusals_by_table() {
     let both =
         HeaderValueOption { append: Some(BoolValue { value: true }), ..add("a", "1", HeaderAppendAction::AddIfAbsent) };
     for (adds, removes, error) in [
-        (vec![add("Host", "a", append)], vec![], ":-prefixed or host headers may not be modified"),
-        (vec![add(":path", "a", append)], vec![], ":-prefixed or host headers may not be modified"),
-        (vec![add(":x", "a", append)], vec![], ":-prefixed or host headers may not be modified"),
-        (vec![], vec!["host"], ":-prefixed or host headers may not be removed"),
-        (vec![], vec![":status"], ":-prefixed or host headers may not be removed"),
+        (vec![add("Host", "a", append)], vec![], "'Host': :-prefixed or host headers may not be modified"),
+        (vec![add(":path", "a", append)], vec![], "':path': :-prefixed or host headers may not be modified"),
+        (vec![add(":x", "a", append)], vec![], "':x': :-prefixed or host headers may not be modified"),
+        (vec![], vec!["host"], "'host': :-prefixed or host headers may not be removed"),
+        (vec![], vec![":status"], "':status': :-prefixed or host headers may not be removed"),
         (vec![add("a", "x%", append)], vec![], "no command"),
         (vec![both], vec![], "Both append and append_action are set and it's not allowed"),
     ] {
