@@ -154,7 +154,7 @@ impl Control {
                 }
             }
         });
-        let resolver = dns::driver::HickoryResolver::new(answers);
+        let resolver = dns::driver::HickoryResolver::new(answers, &store);
         let world = ClusterWorld::new(publisher.clone(), Arc::clone(&store), Rc::clone(&sources), resolver);
         let uses_cds = dynamic.clusters.is_some();
         let clusters = ClusterManager::new(world, publisher.workers(), uses_cds, fastrand::Rng::new());

@@ -115,7 +115,10 @@ impl<'a> Server<'a> {
         let server_group = store.group::<ServerStats>("server.");
         let runtime_group = store.group::<RuntimeStats>("runtime.");
         let stats = server_group.shard(store.control_shard());
-        let env = Rc::new(parse_env(options, bootstrap, &store, &stats, &runtime_group.shard(store.control_shard())));
+        let files = Arc::new(LogFiles::new(options.file_flush_interval));
+        files.publish(&store);
+        let runtime_stats = runtime_group.shard(store.control_shard());
+        let env = Rc::new(parse_env(options, bootstrap, &store, &files, &stats, &runtime_stats));
         // Statistics of the process live as long as it does.
         std::mem::forget((server_group, runtime_group));
         env.say("bootstrap", session);
@@ -161,6 +164,7 @@ impl<'a> Server<'a> {
         *control.bootstrap.borrow_mut() = Some((loaded.bytes.clone(), SystemTime::now()));
         stats.concurrency().set(workers as u64);
         stats.live().set(1);
+        stats.hot_restart_generation().set(1);
         stats.static_unknown_fields().add(loaded.unknown_fields.len() as u64);
         stats.days_until_first_cert_expiring().set(u64::from(u32::MAX));
         Ok(Self {
@@ -414,6 +418,7 @@ fn parse_env(
     options: &Options,
     bootstrap: &Bootstrap,
     store: &Arc<Store>,
+    files: &Arc<LogFiles>,
     server_stats: &ServerStats,
     runtime_stats: &RuntimeStats,
 ) -> ParseEnv {
@@ -428,7 +433,7 @@ fn parse_env(
         unknown_fields,
         regex: bootstrap.regex_limits.into(),
         formats: FormatOptions { omit_empty_values: false, hostname: hostname() },
-        files: LogFiles::new(options.file_flush_interval),
+        files: Arc::clone(files),
         node_id: bootstrap.node.id.clone(),
         node_cluster: bootstrap.node.cluster.clone(),
         local_address: crate::sys::local_address(options.local_address_v6),

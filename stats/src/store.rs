@@ -30,17 +30,21 @@ pub struct StoreOptions {
 /// By type and prefix.
 type Families = HashMap<(TypeId, Box<str>), Weak<dyn Family>>;
 
+/// Brings statistics up to date that somebody else keeps.
+type Refresh = Arc<dyn Fn() + Send + Sync>;
+
 /// All statistics of the process.
 pub struct Store {
     shards: usize,
     options: StoreOptions,
     families: Mutex<Families>,
+    refreshes: Mutex<Vec<Refresh>>,
 }
 
 impl Store {
     /// A store for that many threads that count: workers + 2.
     pub fn new(shards: usize, options: StoreOptions) -> Arc<Self> {
-        Arc::new(Self { shards: shards.max(1), options, families: Mutex::default() })
+        Arc::new(Self { shards: shards.max(1), options, families: Mutex::default(), refreshes: Mutex::default() })
     }
 
     /// How many shards there are.
@@ -86,6 +90,12 @@ impl Store {
         TextReadout(self.single(name))
     }
 
+    /// Calls `refresh` whenever statistics are about to be read, on the thread that reads them: for numbers that are kept
+    /// elsewhere because counting them here would cost the thread they come from. It must not read the store.
+    pub fn before_reading(&self, refresh: impl Fn() + Send + Sync + 'static) {
+        lock(&self.refreshes).push(Arc::new(refresh));
+    }
+
     /// Takes over what histograms have recorded; the interval shown is from the last call to this one. To be called every
     /// `stats_flush_interval` (5 s) by one thread, or before a scrape with `stats_flush_on_admin`.
     pub fn flush(&self) {
@@ -115,6 +125,8 @@ impl Store {
     }
 
     pub(crate) fn collect(&self, selection: Selection<'_>) -> Snapshot {
+        let refreshes = lock(&self.refreshes).clone();
+        refreshes.iter().for_each(|refresh| refresh());
         let mut families = self.live();
         families.sort_by(|a, b| a.prefix().cmp(b.prefix()));
         let mut collector = Collector::new(selection, &self.options.matcher, &self.options.tags);

@@ -35,7 +35,7 @@ pub struct ParseEnv {
     /// Facts format strings print.
     pub formats: FormatOptions,
     /// The process's log files.
-    pub files: LogFiles,
+    pub files: Arc<LogFiles>,
     /// `node.id`
     pub node_id: String,
     /// `node.cluster`

@@ -319,6 +319,7 @@ stats::group! {
             concurrency,
             days_until_first_cert_expiring,
             hot_restart_epoch,
+            hot_restart_generation,
             live,
             memory_allocated,
             memory_heap_size,
@@ -399,17 +400,17 @@ stats::group! {
 }
 
 stats::group! {
-    /// `filesystem.`: access-log files.
-    pub struct FilesystemStats {
+    /// `dns.cares.`: the resolver. It is not c-ares, but dashboards look for its numbers there.
+    pub struct DnsStats {
         counters {
-            flushed_by_timer,
-            reopen_failed,
-            write_buffered,
-            write_completed,
-            write_failed,
+            get_addr_failure,
+            not_found,
+            reinits,
+            resolve_total,
+            timeouts,
         }
         gauges {
-            write_total_buffered,
+            pending_resolutions,
         }
     }
 }

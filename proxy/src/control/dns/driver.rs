@@ -15,11 +15,13 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use stats::{GroupHandle, Store};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
 use super::{LookupId, Outcome, Question, Resolver};
 use crate::config::cluster::{LookupFamily, ResolverConfig};
+use crate::observe::catalogue::DnsStats;
 
 /// The resolver of a process: one set of servers per configuration. Lives on a local runtime.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct HickoryResolver {
     answers: UnboundedSender<(LookupId, Outcome)>,
     running: HashMap<LookupId, JoinHandle<()>>,
     resolvers: HashMap<Arc<ResolverConfig>, Built>,
+    stats: DnsStats,
+    _shown: Arc<GroupHandle<DnsStats>>,
 }
 
 #[derive(Debug)]
@@ -39,10 +43,12 @@ struct Built {
 type SystemFiles = [Option<SystemTime>; 2];
 
 impl HickoryResolver {
-    /// A resolver that sends every outcome to `answers`.
+    /// A resolver that sends every outcome to `answers` and counts under `dns.cares.`.
     #[must_use]
-    pub fn new(answers: UnboundedSender<(LookupId, Outcome)>) -> Self {
-        Self { answers, running: HashMap::new(), resolvers: HashMap::new() }
+    pub fn new(answers: UnboundedSender<(LookupId, Outcome)>, store: &Arc<Store>) -> Self {
+        let group = store.group::<DnsStats>("dns.cares.");
+        let stats = group.shard(store.control_shard());
+        Self { answers, running: HashMap::new(), resolvers: HashMap::new(), stats, _shown: group }
     }
 
     fn resolver(&mut self, config: &Arc<ResolverConfig>) -> Result<Rc<TokioResolver>, String> {
@@ -52,6 +58,9 @@ impl HickoryResolver {
             && built.files == files
         {
             return built.resolver.clone();
+        }
+        if self.resolvers.contains_key(config) {
+            self.stats.reinits().inc();
         }
         let resolver = build(config).map(Rc::new).map_err(|error| error.to_string());
         self.resolvers.insert(config.clone(), Built { files, resolver: resolver.clone() });
@@ -64,11 +73,18 @@ impl Resolver for HickoryResolver {
         self.running.retain(|_, task| !task.is_finished());
         let resolver = self.resolver(&question.resolver);
         let answers = self.answers.clone();
+        let pending = Pending::new(self.stats.clone());
         let task = tokio::task::spawn_local(async move {
             let outcome = match resolver {
-                Ok(resolver) => lookup(&resolver, &question.host, question.family).await,
+                Ok(resolver) => lookup(&Asker { resolver, stats: &pending.0 }, &question.host, question.family).await,
                 Err(error) => Outcome::Failed(error),
             };
+            match outcome {
+                Outcome::Addresses { .. } => {}
+                Outcome::Empty => pending.0.not_found().inc(),
+                Outcome::Failed(_) => pending.0.get_addr_failure().inc(),
+            }
+            drop(pending);
             // Nobody listens any more when the process ends.
             let _ = answers.send((id, outcome));
         });
@@ -80,6 +96,29 @@ impl Resolver for HickoryResolver {
             task.abort();
         }
     }
+}
+
+/// A question that is being asked, also if it is given up.
+struct Pending(DnsStats);
+
+impl Pending {
+    fn new(stats: DnsStats) -> Self {
+        stats.resolve_total().inc();
+        stats.pending_resolutions().inc();
+        Self(stats)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.pending_resolutions().dec();
+    }
+}
+
+/// Whom to ask, and where to count that nobody answered.
+struct Asker<'a> {
+    resolver: Rc<TokioResolver>,
+    stats: &'a DnsStats,
 }
 
 fn build(config: &ResolverConfig) -> Result<TokioResolver, NetError> {
@@ -121,22 +160,22 @@ fn name_server(address: SocketAddr, tcp_only: bool) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections)
 }
 
-async fn lookup(resolver: &TokioResolver, host: &str, family: LookupFamily) -> Outcome {
+async fn lookup(asker: &Asker<'_>, host: &str, family: LookupFamily) -> Outcome {
     use RecordType::{A, AAAA};
     match family {
-        LookupFamily::V4Only => one(resolver, host, A).await,
-        LookupFamily::V6Only => one(resolver, host, AAAA).await,
-        LookupFamily::Auto => first(resolver, host, [AAAA, A]).await,
-        LookupFamily::V4Preferred => first(resolver, host, [A, AAAA]).await,
-        LookupFamily::All => both(futures_util::future::join(one(resolver, host, A), one(resolver, host, AAAA)).await),
+        LookupFamily::V4Only => one(asker, host, A).await,
+        LookupFamily::V6Only => one(asker, host, AAAA).await,
+        LookupFamily::Auto => first(asker, host, [AAAA, A]).await,
+        LookupFamily::V4Preferred => first(asker, host, [A, AAAA]).await,
+        LookupFamily::All => both(futures_util::future::join(one(asker, host, A), one(asker, host, AAAA)).await),
     }
 }
 
 /// The first kind of address there is.
-async fn first(resolver: &TokioResolver, host: &str, [preferred, other]: [RecordType; 2]) -> Outcome {
-    match one(resolver, host, preferred).await {
+async fn first(asker: &Asker<'_>, host: &str, [preferred, other]: [RecordType; 2]) -> Outcome {
+    match one(asker, host, preferred).await {
         found @ Outcome::Addresses { .. } => found,
-        missed => match (missed, one(resolver, host, other).await) {
+        missed => match (missed, one(asker, host, other).await) {
             // No answer about the one does not make an empty answer about the other final.
             (failed @ Outcome::Failed(_), Outcome::Empty) => failed,
             (_, outcome) => outcome,
@@ -157,10 +196,15 @@ fn both(outcomes: (Outcome, Outcome)) -> Outcome {
     }
 }
 
-async fn one(resolver: &TokioResolver, host: &str, kind: RecordType) -> Outcome {
-    let answer = match resolver.lookup(host, kind).await {
+async fn one(asker: &Asker<'_>, host: &str, kind: RecordType) -> Outcome {
+    let answer = match asker.resolver.lookup(host, kind).await {
         Ok(answer) => answer,
-        Err(error) => return failure(&error),
+        Err(error) => {
+            if matches!(error, NetError::Timeout) {
+                asker.stats.timeouts().inc();
+            }
+            return failure(&error);
+        }
     };
     let mut ttl = u32::MAX;
     let mut addresses = Vec::new();

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use stats::Store;
+
 /// How many buffers may wait for a file: with 64 KiB each, 4 MiB.
 const WAITING_LIMIT: usize = 64;
 
@@ -152,6 +154,34 @@ impl LogFiles {
         for file in files {
             file.stop(deadline);
         }
+    }
+
+    /// Shows the statistics under `filesystem.`; they are summed up when somebody reads them.
+    pub fn publish(self: &Arc<Self>, store: &Arc<Store>) {
+        let counter = |name: &str| store.counter(&format!("filesystem.{name}"));
+        let counters = [
+            counter("flushed_by_timer"),
+            counter("reopen_failed"),
+            counter("write_buffered"),
+            counter("write_completed"),
+            counter("write_failed"),
+        ];
+        let buffered = store.gauge("filesystem.write_total_buffered");
+        let files = Arc::downgrade(self);
+        // Two readers at once must not both add what is new.
+        let shown = Mutex::new([0_u64; 5]);
+        store.before_reading(move || {
+            let Some(files) = files.upgrade() else { return };
+            let mut shown = lock(&shown);
+            let now = files.stats();
+            let values =
+                [now.flushed_by_timer, now.reopen_failed, now.write_buffered, now.write_completed, now.write_failed];
+            for ((counter, shown), value) in counters.iter().zip(shown.iter_mut()).zip(values) {
+                counter.add(value.saturating_sub(*shown));
+                *shown = value;
+            }
+            buffered.set(now.write_total_buffered);
+        });
     }
 
     /// The statistics now.

@@ -26,7 +26,13 @@ fn info() -> StreamInfo {
 fn lines_of_two_workers_reach_the_file_by_shutdown() {
     let directory = tempfile::tempdir().unwrap();
     let target = LogTarget::File(directory.path().join("a.log"));
-    let files = LogFiles::new(Duration::from_secs(10));
+    let files = Arc::new(LogFiles::new(Duration::from_secs(10)));
+    let store = stats::Store::new(3, stats::StoreOptions::default());
+    files.publish(&store);
+    let shown = |name: &str| {
+        let snapshot = store.snapshot();
+        snapshot.numbers().find(|number| number.name == name).map(|number| number.value).unwrap()
+    };
     let file = files.open(&target).unwrap();
     assert!(Arc::ptr_eq(&file, &files.open(&target).unwrap()), "a path is opened once");
     let format = LogFormat::Text(Format::parse("%RESPONSE_CODE%\n", &FormatOptions::default()).unwrap());
@@ -39,6 +45,7 @@ fn lines_of_two_workers_reach_the_file_by_shutdown() {
     }
     let stats = files.stats();
     assert_eq!((stats.write_buffered, stats.write_total_buffered, stats.write_completed), (3, 12, 0));
+    assert_eq!((shown("filesystem.write_buffered"), shown("filesystem.write_total_buffered")), (3, 12));
     one.flush();
     drop((one, two));
     files.shutdown(PATIENCE);
@@ -48,6 +55,7 @@ fn lines_of_two_workers_reach_the_file_by_shutdown() {
     assert_eq!(lines, ["200", "404", "503"]);
     let stats = files.stats();
     assert_eq!((stats.write_completed, stats.write_total_buffered, stats.flushed_by_timer), (2, 0, 2));
+    assert_eq!((shown("filesystem.write_buffered"), shown("filesystem.write_completed")), (3, 2), "each counted once");
 }
 
 #[test]

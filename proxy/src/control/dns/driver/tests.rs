@@ -1,5 +1,7 @@
 use std::net::UdpSocket;
 
+use stats::StoreOptions;
+
 use super::*;
 
 /// A DNS server on loopback that answers every question by its name: `a.*` has an address, `none.*` does not exist,
@@ -44,7 +46,8 @@ fn addresses_an_empty_answer_and_no_answer_are_told_apart() {
     let found = Outcome::Addresses { addresses: vec![IpAddr::from([192, 0, 2, 7])], ttl: Duration::from_secs(30) };
     local.block_on(&runtime, async {
         let (answers, mut received) = tokio::sync::mpsc::unbounded_channel();
-        let mut resolver = HickoryResolver::new(answers);
+        let store = Store::new(3, StoreOptions::default());
+        let mut resolver = HickoryResolver::new(answers, &store);
         let mut ask = async |host: &str, family| {
             let question = Question { host: host.into(), family, resolver: config.clone() };
             resolver.resolve(LookupId(7), question);
@@ -62,6 +65,11 @@ fn addresses_an_empty_answer_and_no_answer_are_told_apart() {
             matches!(&localhost, Outcome::Addresses { addresses, .. } if addresses == &[IpAddr::from([127, 0, 0, 1])]),
             "{localhost:?}"
         );
+        let shard = |count: fn(&DnsStats) -> u64| store.group::<DnsStats>("dns.cares.").total(count);
+        assert_eq!(shard(|stats| stats.resolve_total().value()), 8);
+        assert_eq!(shard(|stats| stats.not_found().value()), 3);
+        assert_eq!(shard(|stats| stats.get_addr_failure().value()), 1);
+        assert_eq!(shard(|stats| stats.pending_resolutions().value()), 0);
     });
 }
 
