@@ -14,7 +14,7 @@ use xxhash_rust::xxh64::xxh64;
 use super::reader::{Malformed, Raw};
 use super::schema::{self, EnumSchema, MessageSchema, each, text};
 
-/// A `google.protobuf.FileDescriptorSet`, deflated; made by `cargo run -p xtask`.
+/// A `google.protobuf.FileDescriptorSet`, deflated; made by `cargo run --manifest-path xds-client/xtask/Cargo.toml`.
 static COMPRESSED: &[u8] = include_bytes!("descriptors.bin.z");
 
 /// The message type of a full name.

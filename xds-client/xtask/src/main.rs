@@ -7,8 +7,9 @@
 //! disagree with the Rust types about field numbers.
 //!
 //! ```text
-//! cargo run -p xtask            # regenerate
-//! cargo run -p xtask -- --check # fail when the checked-in file is out of date
+//! cd xds-client/xtask
+//! cargo run            # regenerate
+//! cargo run -- --check # fail when the checked-in file is out of date
 //! ```
 
 mod locate;
@@ -70,7 +71,7 @@ fn run(check: bool) -> Result<(), Box<dyn Error>> {
         DeflateDecoder::new(std::fs::read(&output)?.as_slice()).read_to_end(&mut current)?;
         // The inflated bytes are compared: another version of the compressor is not a difference.
         if current != set {
-            return Err(format!("{} is out of date: run `cargo run -p xtask`", output.display()).into());
+            return Err(format!("{} is out of date: run `cargo run --manifest-path xds-client/xtask/Cargo.toml`", output.display()).into());
         }
         println!("{} is up to date ({} bytes of descriptors)", output.display(), set.len());
         return Ok(());
