@@ -13,12 +13,7 @@ import xml.etree.ElementTree as xml
 from peers import Checks, Proxy, free_port, upstream
 
 # Cases Legate fails and Envoy does not: "section: description" -> why that is right. Each must still be needed.
-EXPLAINED = {
-    "http2/3.5: Sends invalid connection preface": (
-        "the connection is terminated, as RFC 9113 3.4 demands; bytes beyond the preface that nobody read make it a reset, "
-        "which h2spec does not take for a close"
-    ),
-}
+EXPLAINED = {}
 
 # Some cases wait for something not to happen; so long.
 TIMEOUT = 2

@@ -10,6 +10,7 @@ pub mod config_source;
 pub mod endpoint;
 pub mod filter_chain;
 pub mod hcm;
+pub mod http2;
 pub mod ledger;
 pub mod listener;
 pub mod route;

@@ -26,10 +26,7 @@ pub use self::breakers::{CircuitBreakers, RetryBudget, Thresholds};
 pub use self::connection::{BindConfig, ConnectionOptions, SourceAddress, TransportSocket};
 pub use self::discovery::{Discovery, EdsConfig, InvalidDestination, OriginalDstConfig};
 pub use self::dns::{Backoff, DnsConfig, LookupFamily, ResolverConfig};
-pub use self::http::{
-    CommonHttpOptions, Http2Keepalive, HttpOptions, UnderscoreAction, UpstreamHttp1Options, UpstreamHttp2Options,
-    UpstreamProtocol,
-};
+pub use self::http::{CommonHttpOptions, HttpOptions, UnderscoreAction, UpstreamHttp1Options, UpstreamProtocol};
 pub use self::lb::{LbConfig, LbPolicy, LeastRequest};
 use crate::config::endpoint::{self, metadata_from};
 use crate::upstream::host::Metadata;
@@ -71,7 +68,6 @@ pub static LEDGER: &[&[&Entry]] = &[
     http::unsupported::ALL,
     http::sni_unsupported::ALL,
     http::http1_unsupported::ALL,
-    http::http2_unsupported::ALL,
     lb::common_unsupported::ALL,
     lb::zone_aware_unsupported::ALL,
     lb::typed_zone_aware_unsupported::ALL,

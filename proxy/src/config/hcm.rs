@@ -21,13 +21,14 @@ use filters::config::Entry;
 use filters::http::HeaderName;
 
 use super::access_log::LogContext;
+use super::http2::Http2Options;
 use crate::http::hygiene::{RequestHygiene, ResponseHygiene};
 use crate::http::path::PathOptions;
 use crate::http::reply::LocalReplyConfig;
 use crate::observe::access_log::AccessLog;
 pub use chain::unsupported_http_filters;
 pub use local_reply::body_format;
-pub use options::{http1, http2};
+pub use options::http1;
 pub use parse::parse;
 
 /// Type name of the network filter this configures.
@@ -37,7 +38,6 @@ pub const TYPE: &str = "envoy.extensions.filters.network.http_connection_manager
 pub static LEDGER: &[&[&Entry]] = &[
     parse::unsupported::ALL,
     options::unsupported_http1::ALL,
-    options::unsupported_http2::ALL,
     unsupported_http_filters::ALL,
     chain::unsupported_router::ALL,
 ];
@@ -312,54 +312,4 @@ pub enum HeaderCase {
         /// `formatter_type_on_envoy_headers`: Envoy's own headers in proper case.
         proper_case_for_own: bool,
     },
-}
-
-/// `http2_protocol_options`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Http2Options {
-    /// `hpack_table_size` (default 4096)
-    pub hpack_table_size: u32,
-    /// `max_concurrent_streams` (default 1024)
-    pub max_concurrent_streams: u32,
-    /// `initial_stream_window_size` (default 16 MiB)
-    pub initial_stream_window_size: u32,
-    /// `initial_connection_window_size` (default 24 MiB)
-    pub initial_connection_window_size: u32,
-    /// `allow_connect`
-    pub allow_connect: bool,
-    /// `max_outbound_frames` (default 10000)
-    pub max_outbound_frames: u32,
-    /// `max_outbound_control_frames` (default 1000)
-    pub max_outbound_control_frames: u32,
-    /// `max_consecutive_inbound_frames_with_empty_payload` (default 1)
-    pub max_consecutive_inbound_empty_frames: u32,
-    /// `max_inbound_priority_frames_per_stream` (default 100)
-    pub max_inbound_priority_frames_per_stream: u32,
-    /// `max_inbound_window_update_frames_per_data_frame_sent` (default 10)
-    pub max_inbound_window_updates_per_data_frame: u32,
-    /// Reset the stream instead of closing the connection on an invalid message.
-    pub stream_error_on_invalid_message: bool,
-    /// `connection_keepalive`
-    pub keepalive: Option<Keepalive>,
-    /// `max_header_field_size_kb`, in bytes (default 64 KiB)
-    pub max_header_field_size: usize,
-    /// `enable_huffman_encoding` (default true)
-    pub huffman: bool,
-    /// `stream_reset_burst` (default 1000)
-    pub stream_reset_burst: u64,
-    /// `stream_reset_rate`, per second (default 33)
-    pub stream_reset_rate: u64,
-}
-
-/// `connection_keepalive`
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Keepalive {
-    /// `interval`; `None` for none on a busy connection
-    pub interval: Option<Duration>,
-    /// `timeout`
-    pub timeout: Duration,
-    /// `interval_jitter`, percent (default 15)
-    pub jitter: f64,
-    /// `connection_idle_interval`: also before a request on a connection that was idle this long.
-    pub idle_interval: Option<Duration>,
 }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use filters::config::{Entry, Verdict};
 use filters::matcher;
 
-use super::{access_log, bootstrap, cluster, config_source, filter_chain, hcm, listener, route, tcp_proxy};
+use super::{access_log, bootstrap, cluster, config_source, filter_chain, hcm, http2, listener, route, tcp_proxy};
 
 /// Rows of fields.
 fn declared() -> impl Iterator<Item = &'static Entry> {
@@ -44,7 +44,8 @@ fn declared() -> impl Iterator<Item = &'static Entry> {
         tcp_proxy::unsupported::ALL,
         tcp_proxy::cluster_weight::ALL,
     ];
-    let others = [bootstrap::LEDGER, cluster::LEDGER, filter_chain::LEDGER, hcm::LEDGER, matcher::LEDGER];
+    let others =
+        [bootstrap::LEDGER, cluster::LEDGER, filter_chain::LEDGER, hcm::LEDGER, http2::LEDGER, matcher::LEDGER];
     let rows = others.into_iter().flatten().chain(OWN);
     rows.flat_map(|rows| rows.iter().copied())
 }

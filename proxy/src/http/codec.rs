@@ -51,6 +51,12 @@ pub trait Downstream {
     /// Ready only when the client is gone or gave the stream up. Asked while nothing else is wanted of it.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt>;
 
+    /// Ready only when the client gave the stream up while its request is not complete, where that can be known without
+    /// reading the request.
+    fn poll_reset(&mut self, _: &mut Context<'_>) -> Poll<Interrupt> {
+        Poll::Pending
+    }
+
     /// Gives the exchange up: the client sees a reset stream, or a connection that closes behind what was queued.
     fn abort(&mut self);
 
@@ -65,6 +71,10 @@ pub enum Interrupt {
     Disconnect,
     /// The client reset the stream; the details name how.
     Reset(&'static str),
+    /// This side closed the connection on the stream; the details say why.
+    Closed(&'static str),
+    /// The codec gave the stream up, with its connection or alone, for what the client sent: there is nobody to answer.
+    Codec(&'static str),
     /// What the client sent is not what it may send: answer with this, if no response has begun.
     Malformed {
         /// Status to answer with.

@@ -5,9 +5,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use filters::matcher::Runtime;
 use filters::stream_info::ConnectionInfo;
 use stats::GroupHandle;
 
@@ -73,7 +74,7 @@ impl Manager {
             ChainRoutes::Inline(table) => RouteSource::Inline(Rc::new(Arc::clone(table))),
             ChainRoutes::Discovered(name) => RouteSource::Discovered(worker.route_slot(name)),
         };
-        let (http1, http2, limits) = (&config.http1, &config.http2, &config.limits);
+        let (http1, limits) = (&config.http1, &config.limits);
         let h1_options = ServerOptions {
             max_headers_bytes: limits.max_request_headers_bytes,
             max_headers_count: limits.max_headers_count,
@@ -95,13 +96,10 @@ impl Manager {
             ignore_upgrade: None,
         };
         let h2_options = Http2Options {
-            hpack_table_size: http2.hpack_table_size,
-            max_concurrent_streams: http2.max_concurrent_streams,
-            initial_stream_window_size: http2.initial_stream_window_size,
-            initial_connection_window_size: http2.initial_connection_window_size,
-            allow_connect: http2.allow_connect,
-            max_header_list_size: u32::try_from(limits.max_request_headers_bytes).unwrap_or(u32::MAX),
+            protocol: Arc::new(config.http2.clone()),
+            max_headers_bytes: u32::try_from(limits.max_request_headers_bytes).unwrap_or(u32::MAX),
             max_headers_count: u32::try_from(limits.max_headers_count).unwrap_or(u32::MAX),
+            underscores: limits.underscores,
             send_buffer: buffer_limit,
         };
         Rc::new(Self {
@@ -173,6 +171,11 @@ pub struct Connection {
     pub requests: Cell<u64>,
     /// Streams open now.
     pub active: Cell<u32>,
+    /// Requests that have ended, and those of them that ended young and unanswered.
+    ended: Cell<u64>,
+    premature: Cell<u64>,
+    /// The client resets so many requests that it must be doing so on purpose.
+    pub reset_too_often: Cell<bool>,
     /// The connection is being given up: responses say so.
     pub draining: Cell<bool>,
     /// What may ask for the connection to be given up: the server, its listener, its filter chain.
@@ -197,6 +200,9 @@ impl Connection {
             peer,
             requests: Cell::new(0),
             active: Cell::new(0),
+            ended: Cell::new(0),
+            premature: Cell::new(0),
+            reset_too_often: Cell::new(false),
             draining: Cell::new(false),
             drains,
             chain,
@@ -208,6 +214,25 @@ impl Connection {
     pub fn give_up(&self) {
         self.draining.set(true);
         self.wake_task();
+    }
+
+    /// A request ended, after this long, answered or not. A client that resets half of its requests right away is up to
+    /// no good (CVE-2023-44487).
+    pub fn request_ended(&self, lived: Duration, answered: bool, runtime: &dyn Runtime) {
+        self.ended.set(self.ended.get() + 1);
+        let number = |key, default| runtime.integer(key).unwrap_or(default);
+        if !answered && lived.as_secs() <= number("overload.premature_reset_min_stream_lifetime_seconds", 1) {
+            self.premature.set(self.premature.get() + 1);
+        }
+        if self.premature.get() == 0 {
+            return;
+        }
+        // Before so many requests have ended, it is assumed that all further ones will be fine.
+        let total = number("overload.premature_reset_total_stream_count", 500).max(self.ended.get());
+        if self.premature.get() * 2 >= total {
+            self.reset_too_often.set(true);
+            self.wake_task();
+        }
     }
 
     /// A stream ended.

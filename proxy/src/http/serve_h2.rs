@@ -1,113 +1,276 @@
 //! A downstream HTTP/2 connection: accepts streams, each a task of its own, until either side ends it.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use h2::Reason;
+use filters::http::{Known, RequestHead};
 
-use super::codec::h2::ServerConnection;
+use super::codec::h2::inspect::Fault;
+use super::codec::h2::{Accepted, Keepalive, ServerConnection, ServerExchange, Watch};
 use super::manager::{Connection, Manager};
 use super::stream::{self, Incoming};
 use crate::transport::Io;
-use crate::worker::timer::Tick;
+use crate::worker::timer::{Alarm, Tick};
 
-/// How a connection is ended from this side.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Open,
-    /// GOAWAY was sent; streams in flight finish.
-    Draining,
-}
+/// Streams accepted in one go, unless `http.max_requests_per_io_cycle` says otherwise: any number.
+const MAX_REQUESTS_KEY: &str = "http.max_requests_per_io_cycle";
 
 /// Serves the connection to its end; says whether the peer ended it.
 pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io: Io) -> bool {
-    let timers = manager.worker.timers();
-    let alarm = timers.alarm();
-    let mut h2 = ServerConnection::new(io, &manager.h2_options);
-    let opened = timers.now();
-    let mut idle_since = opened;
-    let max_duration = opened.after_opt(manager.config.timeouts.max_connection_duration);
-    let mut phase = Phase::Open;
-    let mut by_us = false;
-    let mut give_up = Tick::NEVER;
-    poll_fn(|cx| {
-        connection.watch_drain(cx);
+    let mut server = Server::new(manager, connection, io);
+    let end = poll_fn(|cx| server.poll(cx)).await;
+    server.close(end).await
+}
+
+/// How far this side has come with ending the connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// The client was told to open no more streams; it may not have heard yet.
+    Draining,
+    /// Streams it opens now are not served any more.
+    Closing,
+}
+
+/// Why the connection is over.
+enum End {
+    /// The client closed it.
+    Peer,
+    /// This side did, when there was nothing left to do.
+    Us,
+    /// The client broke the protocol.
+    Fault(Fault),
+    /// This side closes it at once; what streams log.
+    Abrupt(&'static str),
+}
+
+struct Server<'a> {
+    manager: &'a Rc<Manager>,
+    connection: &'a Rc<Connection>,
+    h2: ServerConnection,
+    watch: Watch,
+    alarm: Alarm,
+    keepalive: Keepalive,
+    phase: Phase,
+    /// Streams that were accepted and are not over.
+    streams: Rc<Cell<u32>>,
+    idle_since: Tick,
+    max_duration: Tick,
+    /// Streams accepted in one go.
+    max_accepted: u64,
+    /// When draining becomes closing.
+    drained: Tick,
+}
+
+impl<'a> Server<'a> {
+    fn new(manager: &'a Rc<Manager>, connection: &'a Rc<Connection>, io: Io) -> Self {
+        let timers = manager.worker.timers();
+        let now = timers.now();
+        let h2 = ServerConnection::new(io, &manager.h2_options);
+        Self {
+            watch: h2.watch().clone(),
+            h2,
+            alarm: timers.alarm(),
+            keepalive: Keepalive::new(manager.h2_options.protocol.keepalive, now),
+            phase: Phase::Open,
+            streams: Rc::default(),
+            idle_since: now,
+            max_duration: now.after_opt(manager.config.timeouts.max_connection_duration),
+            max_accepted: manager.worker.runtime().integer(MAX_REQUESTS_KEY).unwrap_or(u64::MAX).max(1),
+            drained: Tick::NEVER,
+            manager,
+            connection,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.connection.watch_drain(cx);
+        let over = self.accept(cx);
+        self.count();
+        if let Some(fault) = self.watch.fault() {
+            return Poll::Ready(End::Fault(fault));
+        }
+        if let Some(over) = over {
+            return Poll::Ready(over);
+        }
+        if self.connection.reset_too_often.get() {
+            self.manager.stats.downstream_rq_too_many_premature_resets().inc();
+            return Poll::Ready(End::Abrupt("too_many_premature_resets"));
+        }
+        if self.keepalive.wants_handle() {
+            self.keepalive.attach(self.h2.ping_pong());
+        }
+        self.clock(cx)
+    }
+
+    /// Takes the streams that have come.
+    fn accept(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        let mut accepted = 0_u64;
         loop {
-            match h2.poll_accept(cx) {
-                Poll::Ready(None) => return Poll::Ready(()),
-                Poll::Ready(Some(Err(error))) => {
-                    if error.is_library() || error.reason().is_some_and(|r| r != Reason::NO_ERROR) {
-                        manager.stats.downstream_cx_protocol_error().inc();
-                        manager.http2_stats.rx_messaging_error().inc();
+            if accepted >= self.max_accepted {
+                cx.waker().wake_by_ref();
+                return None;
+            }
+            match self.h2.poll_accept(cx) {
+                Poll::Pending => {
+                    for refusal in self.watch.take_unclaimed() {
+                        stream::refused(self.manager, self.connection, refusal.details, refusal.protocol_error);
                     }
-                    return Poll::Ready(());
+                    return None;
                 }
-                Poll::Ready(Some(Ok(Ok((head, mut exchange))))) => {
-                    manager.http2_stats.streams_active().inc();
-                    let (manager, connection) = (Rc::clone(manager), Rc::clone(connection));
-                    tokio::task::spawn_local(async move {
-                        let alarm = manager.worker.timers().alarm();
-                        let expects_continue = head
-                            .headers
-                            .value(&filters::http::Known::Expect)
-                            .is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"));
-                        let incoming = Incoming { head, began: Instant::now(), expects_continue };
-                        stream::serve(&manager, &connection, &alarm, &mut exchange, incoming).await;
-                        // Dropped before its request is complete, the stream ends with RST_STREAM(NO_ERROR) once the
-                        // response is written (RFC 9113 section 8.1).
-                        drop(exchange);
-                        manager.http2_stats.streams_active().dec();
-                        connection.stream_ended();
-                    });
+                Poll::Ready(None) if self.watch.saw_end() => return Some(End::Peer),
+                Poll::Ready(None) => return Some(End::Us),
+                Poll::Ready(Some(Err(error))) => {
+                    if error.is_library() || error.reason().is_some_and(|reason| reason != h2::Reason::NO_ERROR) {
+                        self.manager.stats.downstream_cx_protocol_error().inc();
+                    }
+                    return Some(End::Peer);
                 }
-                Poll::Ready(Some(Ok(Err(_)))) => {
-                    manager.http2_stats.rx_messaging_error().inc();
+                Poll::Ready(Some(Ok(Accepted::Stream(head, exchange)))) => {
+                    accepted += 1;
+                    self.spawn(head, exchange);
                 }
-                Poll::Pending => break,
+                Poll::Ready(Some(Ok(Accepted::Refused(refusal)))) => {
+                    stream::refused(self.manager, self.connection, refusal.details, refusal.protocol_error);
+                }
             }
         }
-        if connection.active.get() > 0 {
-            idle_since = timers.now();
+    }
+
+    fn spawn(&self, head: RequestHead, mut exchange: ServerExchange) {
+        self.manager.http2_stats.streams_active().inc();
+        let streams = Rc::clone(&self.streams);
+        streams.set(streams.get() + 1);
+        let (manager, connection) = (Rc::clone(self.manager), Rc::clone(self.connection));
+        tokio::task::spawn_local(async move {
+            let alarm = manager.worker.timers().alarm();
+            let expects_continue =
+                head.headers.value(&Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+            let incoming = Incoming { head, began: Instant::now(), expects_continue };
+            stream::serve(&manager, &connection, &alarm, &mut exchange, incoming).await;
+            // Dropped before its request is complete, the stream ends with RST_STREAM(NO_ERROR) once the response is
+            // written (RFC 9113 section 8.1).
+            exchange.close().await;
+            manager.http2_stats.streams_active().dec();
+            streams.set(streams.get() - 1);
+            connection.stream_ended();
+        });
+    }
+
+    /// What depends on time: PINGs, idleness, the steps of draining.
+    fn clock(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let timers = self.manager.worker.timers();
+        let timeouts = &self.manager.config.timeouts;
+        let busy = self.streams.get() > 0;
+        let mut now = timers.now();
+        if busy {
+            self.idle_since = now;
         }
         loop {
-            if phase == Phase::Open && connection.draining.get() {
-                phase = Phase::Draining;
-                by_us = true;
-                manager.http2_stats.goaway_sent().inc();
-                h2.graceful_shutdown();
-                give_up = timers.now().after(manager.config.timeouts.drain).after(manager.config.timeouts.drain);
+            if !self.keepalive.poll(self.watch.take_heard(), now, cx) {
+                self.manager.http2_stats.keepalive_timeout().inc();
+                return Poll::Ready(End::Abrupt("downstream_local_disconnect(http2_ping_timeout)"));
+            }
+            if self.phase == Phase::Open && self.connection.draining.get() {
+                self.phase = Phase::Draining;
+                self.drained = now.after(timeouts.drain);
+                self.watch.hold_shutdown();
+                self.h2.graceful_shutdown();
                 cx.waker().wake_by_ref();
             }
-            let idle = idle_since.after_opt(manager.config.timeouts.idle);
-            let idle = if connection.active.get() > 0 { Tick::NEVER } else { idle };
-            let next = match phase {
-                Phase::Open => idle.min(max_duration),
-                Phase::Draining => {
-                    if connection.active.get() > 0 {
-                        Tick::NEVER
-                    } else {
-                        give_up
-                    }
-                }
-            };
-            if alarm.poll(next, cx).is_pending() {
+            if self.drained <= now {
+                self.drained = Tick::NEVER;
+                self.phase = Phase::Closing;
+                self.watch.finish_shutdown();
+                cx.waker().wake_by_ref();
+            }
+            let idle =
+                if busy || self.phase != Phase::Open { Tick::NEVER } else { self.idle_since.after_opt(timeouts.idle) };
+            let last = if self.phase == Phase::Open { self.max_duration } else { Tick::NEVER };
+            let next = idle.min(last).min(self.drained).min(self.keepalive.rings());
+            if self.alarm.poll(next, cx).is_pending() {
                 return Poll::Pending;
             }
-            if phase == Phase::Draining {
-                return Poll::Ready(());
-            }
-            let now = timers.now();
+            now = timers.now();
             if idle <= now {
-                manager.stats.downstream_cx_idle_timeout().inc();
-                connection.draining.set(true);
-            } else if max_duration <= now {
-                manager.stats.downstream_cx_max_duration_reached().inc();
-                connection.draining.set(true);
+                self.manager.stats.downstream_cx_idle_timeout().inc();
+                self.connection.draining.set(true);
+            } else if last <= now {
+                self.manager.stats.downstream_cx_max_duration_reached().inc();
+                self.connection.draining.set(true);
             }
         }
+    }
+
+    /// Ends the connection; says whether the peer did it first.
+    async fn close(self, end: End) -> bool {
+        let stats = &self.manager.stats;
+        let begun = self.watch.begun();
+        let busy = self.streams.get() > 0 || !begun.is_empty();
+        let by_peer = matches!(end, End::Peer);
+        if busy {
+            stats.downstream_cx_destroy_active_rq().inc();
+            if by_peer {
+                stats.downstream_cx_destroy_remote_active_rq().inc();
+            } else {
+                stats.downstream_cx_destroy_local_active_rq().inc();
+            }
+        }
+        if let End::Abrupt(details) = end {
+            self.watch.end_as(details);
+        }
+        // Streams learn of the end by the codec's.
+        drop(self.h2);
+        let by_peer = match end {
+            End::Peer => true,
+            End::Us | End::Abrupt(_) => false,
+            End::Fault(fault) => {
+                if fault.protocol_error {
+                    stats.downstream_cx_protocol_error().inc();
+                }
+                for number in begun {
+                    let details = fault.details_of(number);
+                    stream::refused(self.manager, self.connection, details, true);
+                }
+                self.watch.say_goodbye(&fault).await;
+                linger(self.manager, &self.watch, &self.alarm).await
+            }
+        };
+        count(self.manager, &self.watch);
+        by_peer
+    }
+
+    fn count(&self) {
+        count(self.manager, &self.watch);
+    }
+}
+
+/// Leaves the client `delayed_close_timeout` to read what was said and close first; says whether it did.
+async fn linger(manager: &Manager, watch: &Watch, alarm: &Alarm) -> bool {
+    let worker = &manager.worker;
+    let Some(timeout) = manager.config.timeouts.delayed_close else { return false };
+    let until = worker.timers().now().after(timeout);
+    poll_fn(|cx| {
+        if worker.with_scratch(|scratch| watch.poll_closed(scratch, cx)).is_ready() {
+            return Poll::Ready(true);
+        }
+        alarm.poll(until, cx).map(|()| {
+            manager.stats.downstream_cx_delayed_close_timeout().inc();
+            false
+        })
     })
-    .await;
-    !by_us
+    .await
+}
+
+/// Moves what the wire counted to the statistics.
+fn count(manager: &Manager, watch: &Watch) {
+    let counts = watch.take_counts();
+    manager.stats.downstream_cx_rx_bytes_total().add(counts.rx_bytes);
+    manager.stats.downstream_cx_tx_bytes_total().add(counts.tx_bytes);
+    if counts.events {
+        counts.add_to(&manager.http2_stats);
+    }
 }

@@ -9,6 +9,7 @@ mod exchange;
 mod expiry;
 mod finish;
 mod limits;
+mod refused;
 mod respond;
 mod routing;
 mod upstream;
@@ -24,6 +25,7 @@ use filters::stream_info::StreamInfo;
 
 use self::deadline::Deadlines;
 pub use self::deadline::Expired;
+pub use self::refused::refused;
 use super::codec::{Downstream, Interrupt};
 use super::hygiene::RequestFacts;
 use super::manager::{Connection, Manager};
@@ -348,6 +350,14 @@ impl<'a, D: Downstream> Stream<'a, D> {
             Interrupt::Reset(how) => {
                 self.info.flags.insert(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
                 self.info.details = Some(how.into());
+            }
+            Interrupt::Closed(details) => {
+                self.info.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+                self.info.details = Some(details.into());
+            }
+            Interrupt::Codec(details) => {
+                self.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+                self.info.details = Some(details.into());
             }
             Interrupt::Malformed { details, .. } => {
                 stats.downstream_cx_protocol_error().inc();

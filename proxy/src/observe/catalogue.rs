@@ -275,6 +275,7 @@ stats::group! {
         counters {
             dropped_headers_with_underscores,
             goaway_sent,
+            header_list_size_too_large,
             header_overflow,
             headers_cb_no_stream,
             inbound_empty_frames_flood,

@@ -15,6 +15,7 @@ use super::host::{Host, HostSet};
 use super::lb::{PickContext, Scheduler};
 use super::pool::{Pool, PoolProtocol};
 use crate::config::cluster::{ClusterConfig, Discovery, UpstreamProtocol};
+use crate::config::hcm::Underscores;
 use crate::http::codec::h1::{ClientOptions, HeaderFormat};
 use crate::http::codec::h2::Http2Options;
 use crate::observe::catalogue::{ClusterStats, Http1Stats, Http2Stats};
@@ -103,15 +104,11 @@ impl ClusterContext {
             enable_trailers: config.http.http1.enable_trailers,
             ..ClientOptions::default()
         };
-        let http2 = &config.http.http2;
         let h2 = Http2Options {
-            hpack_table_size: http2.hpack_table_size,
-            max_concurrent_streams: http2.max_concurrent_streams,
-            initial_stream_window_size: http2.initial_stream_window_size,
-            initial_connection_window_size: http2.initial_connection_window_size,
-            allow_connect: http2.allow_connect,
-            max_header_list_size: max_headers.unwrap_or(60 << 10),
+            protocol: Arc::new(config.http.http2.clone()),
+            max_headers_bytes: max_headers.unwrap_or(60 << 10),
             max_headers_count: common.max_headers_count,
+            underscores: Underscores::Allow,
             send_buffer: buffer_limit(&config),
         };
         Rc::new(Self {

@@ -174,7 +174,7 @@ impl Pool {
             let mut state = self.state.borrow_mut();
             let per_connection = match self.protocol {
                 PoolProtocol::Http1 => 1,
-                PoolProtocol::Http2 => self.context.h2_options.max_concurrent_streams.max(1) as usize,
+                PoolProtocol::Http2 => self.context.h2_options.protocol.max_concurrent_streams.max(1) as usize,
             };
             if state.connecting * per_connection >= state.waiters.len() {
                 return;

@@ -8,6 +8,7 @@ use filters::config::{At, ConfigError};
 use filters::ledger;
 
 use super::{duration, percent};
+use crate::config::http2::Http2Options;
 
 ledger! {
     /// What is not implemented.
@@ -43,17 +44,6 @@ ledger! {
     ignore_http_11_upgrade => Warn, "it is about requests received, not about an upstream";
 } }
 
-ledger! {
-    /// What is not implemented.
-    pub mod http2_unsupported for "envoy.config.core.v3.Http2ProtocolOptions" {
-    allow_metadata => Warn, "METADATA frames are not implemented";
-    max_metadata_size => Warn, "METADATA frames are not implemented";
-    use_oghttp2_codec => Warn, "there is one codec";
-    enable_huffman_encoding => Warn, "the codec decides";
-    disallow_obs_text => Warn, "obs-text is accepted as by Envoy's default";
-    stream_error_on_invalid_http_messaging => Warn, "replaced by override_stream_error_on_invalid_http_message";
-} }
-
 /// What is spoken to a cluster's hosts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum UpstreamProtocol {
@@ -76,7 +66,7 @@ pub struct HttpOptions {
     /// When HTTP/1.1 is.
     pub http1: UpstreamHttp1Options,
     /// When HTTP/2 is.
-    pub http2: UpstreamHttp2Options,
+    pub http2: Http2Options,
 }
 
 /// Options of both protocols (`common_http_protocol_options`).
@@ -125,56 +115,6 @@ pub struct UpstreamHttp1Options {
     pub send_fully_qualified_url: bool,
 }
 
-/// Options of HTTP/2 to an upstream.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UpstreamHttp2Options {
-    /// `SETTINGS_HEADER_TABLE_SIZE` (4096).
-    pub hpack_table_size: u32,
-    /// Streams on a connection, below what the peer allows (1024).
-    pub max_concurrent_streams: u32,
-    /// Receive window of a stream, bytes (16 MiB).
-    pub initial_stream_window_size: u32,
-    /// Receive window of a connection, bytes (24 MiB).
-    pub initial_connection_window_size: u32,
-    /// Extended `CONNECT`.
-    pub allow_connect: bool,
-    /// Frames queued on a connection (10,000).
-    pub max_outbound_frames: u32,
-    /// Of these, control frames (1,000).
-    pub max_outbound_control_frames: u32,
-    /// Empty frames in a row accepted (1).
-    pub max_consecutive_inbound_frames_with_empty_payload: u32,
-    /// `PRIORITY` frames accepted per stream (100).
-    pub max_inbound_priority_frames_per_stream: u32,
-    /// `WINDOW_UPDATE` frames accepted per `DATA` frame sent (10).
-    pub max_inbound_window_update_frames_per_data_frame_sent: u32,
-    /// An invalid message resets its stream only, not the connection.
-    pub stream_error_on_invalid_http_message: bool,
-    /// Further `SETTINGS`, by identifier.
-    pub custom_settings: Vec<(u16, u32)>,
-    /// Pings; `None` sends none.
-    pub keepalive: Option<Http2Keepalive>,
-    /// Bytes of one header field (64 KiB).
-    pub max_header_field_size: u32,
-    /// Stream resets accepted at once (1000).
-    pub stream_reset_burst: u64,
-    /// Stream resets accepted per second (33).
-    pub stream_reset_rate: u64,
-}
-
-/// `connection_keepalive`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Http2Keepalive {
-    /// Time between pings; `None` sends none at intervals.
-    pub interval: Option<Duration>,
-    /// The connection is closed when a ping is not answered within this.
-    pub timeout: Duration,
-    /// The interval is lengthened by up to this share (0.15).
-    pub interval_jitter: f64,
-    /// A connection idle for this long is pinged before its next request; `None` never.
-    pub connection_idle_interval: Option<Duration>,
-}
-
 impl Default for CommonHttpOptions {
     fn default() -> Self {
         Self {
@@ -186,29 +126,6 @@ impl Default for CommonHttpOptions {
             max_stream_duration: None,
             headers_with_underscores: UnderscoreAction::Allow,
             max_requests_per_connection: None,
-        }
-    }
-}
-
-impl Default for UpstreamHttp2Options {
-    fn default() -> Self {
-        Self {
-            hpack_table_size: 4096,
-            max_concurrent_streams: 1024,
-            initial_stream_window_size: 16 << 20,
-            initial_connection_window_size: 24 << 20,
-            allow_connect: false,
-            max_outbound_frames: 10_000,
-            max_outbound_control_frames: 1_000,
-            max_consecutive_inbound_frames_with_empty_payload: 1,
-            max_inbound_priority_frames_per_stream: 100,
-            max_inbound_window_update_frames_per_data_frame_sent: 10,
-            stream_error_on_invalid_http_message: false,
-            custom_settings: Vec::new(),
-            keepalive: None,
-            max_header_field_size: 64 << 10,
-            stream_reset_burst: 1000,
-            stream_reset_rate: 33,
         }
     }
 }
@@ -305,12 +222,12 @@ impl HttpOptions {
     ) -> Result<Self, ConfigError> {
         let common = common.map(|proto| CommonHttpOptions::parse(at.field("common_http_protocol_options"), proto));
         let http1 = http1.map(|proto| UpstreamHttp1Options::parse(at.field("http_protocol_options"), proto));
-        let http2 = http2.map(|proto| UpstreamHttp2Options::parse(at.field("http2_protocol_options"), proto));
+        let http2 = Http2Options::parse(at.field("http2_protocol_options"), http2, false)?;
         Ok(Self {
             protocol,
             common: common.transpose()?.unwrap_or_default(),
             http1: http1.transpose()?.unwrap_or_default(),
-            http2: http2.transpose()?.unwrap_or_default(),
+            http2,
         })
     }
 }
@@ -415,155 +332,5 @@ impl UpstreamHttp1Options {
             }
         };
         Ok(Self { proper_case_words, enable_trailers, allow_chunked_length, send_fully_qualified_url })
-    }
-}
-
-impl UpstreamHttp2Options {
-    fn parse(at: At<'_>, proto: core::Http2ProtocolOptions) -> Result<Self, ConfigError> {
-        #[expect(deprecated, reason = "every field is accounted for, deprecated ones too")]
-        let core::Http2ProtocolOptions {
-            hpack_table_size,
-            max_concurrent_streams,
-            initial_stream_window_size,
-            initial_connection_window_size,
-            allow_connect,
-            allow_metadata,
-            max_outbound_frames,
-            max_outbound_control_frames,
-            max_consecutive_inbound_frames_with_empty_payload,
-            max_inbound_priority_frames_per_stream,
-            max_inbound_window_update_frames_per_data_frame_sent,
-            stream_error_on_invalid_http_messaging,
-            override_stream_error_on_invalid_http_message,
-            custom_settings_parameters,
-            connection_keepalive,
-            use_oghttp2_codec,
-            max_metadata_size,
-            enable_huffman_encoding,
-            max_header_field_size_kb,
-            disallow_obs_text,
-            stream_reset_burst,
-            stream_reset_rate,
-        } = proto;
-        at.unsupported(&http2_unsupported::allow_metadata, &allow_metadata)?;
-        at.unsupported(&http2_unsupported::max_metadata_size, &max_metadata_size)?;
-        at.unsupported(&http2_unsupported::use_oghttp2_codec, &use_oghttp2_codec)?;
-        at.unsupported(&http2_unsupported::enable_huffman_encoding, &enable_huffman_encoding)?;
-        at.unsupported(&http2_unsupported::disallow_obs_text, &disallow_obs_text)?;
-        at.unsupported(
-            &http2_unsupported::stream_error_on_invalid_http_messaging,
-            &stream_error_on_invalid_http_messaging,
-        )?;
-        let defaults = Self::default();
-        let ranged = |name: &str, value: Option<u32>, min: u32, default: u32| match value {
-            None => Ok(default),
-            Some(value) if (min..=i32::MAX as u32).contains(&value) => Ok(value),
-            Some(_) => Err(at.field(name).error(format_args!("value must be inside range [{min}, 2147483647]"))),
-        };
-        let named = [
-            (1, "hpack_table_size", hpack_table_size.is_some()),
-            (3, "max_concurrent_streams", max_concurrent_streams.is_some()),
-            (4, "initial_stream_window_size", initial_stream_window_size.is_some()),
-        ];
-        Ok(Self {
-            hpack_table_size: hpack_table_size.map_or(defaults.hpack_table_size, |v| v.value),
-            max_concurrent_streams: ranged(
-                "max_concurrent_streams",
-                max_concurrent_streams.map(|v| v.value),
-                1,
-                defaults.max_concurrent_streams,
-            )?,
-            initial_stream_window_size: ranged(
-                "initial_stream_window_size",
-                initial_stream_window_size.map(|v| v.value),
-                65_535,
-                defaults.initial_stream_window_size,
-            )?,
-            initial_connection_window_size: ranged(
-                "initial_connection_window_size",
-                initial_connection_window_size.map(|v| v.value),
-                65_535,
-                defaults.initial_connection_window_size,
-            )?,
-            allow_connect,
-            max_outbound_frames: max_outbound_frames.map_or(defaults.max_outbound_frames, |v| v.value),
-            max_outbound_control_frames: max_outbound_control_frames
-                .map_or(defaults.max_outbound_control_frames, |v| v.value),
-            max_consecutive_inbound_frames_with_empty_payload: max_consecutive_inbound_frames_with_empty_payload
-                .map_or(defaults.max_consecutive_inbound_frames_with_empty_payload, |v| v.value),
-            max_inbound_priority_frames_per_stream: max_inbound_priority_frames_per_stream
-                .map_or(defaults.max_inbound_priority_frames_per_stream, |v| v.value),
-            max_inbound_window_update_frames_per_data_frame_sent: max_inbound_window_update_frames_per_data_frame_sent
-                .map_or(defaults.max_inbound_window_update_frames_per_data_frame_sent, |v| v.value),
-            stream_error_on_invalid_http_message: override_stream_error_on_invalid_http_message
-                .is_some_and(|v| v.value),
-            custom_settings: custom_settings(at, custom_settings_parameters, &named)?,
-            keepalive: connection_keepalive
-                .map(|proto| Http2Keepalive::parse(at.field("connection_keepalive"), proto))
-                .transpose()?,
-            max_header_field_size: max_header_field_size_kb
-                .map_or(defaults.max_header_field_size, |v| v.value.saturating_mul(1024)),
-            stream_reset_burst: stream_reset_burst.map_or(defaults.stream_reset_burst, |v| v.value),
-            stream_reset_rate: stream_reset_rate.map_or(defaults.stream_reset_rate, |v| v.value),
-        })
-    }
-}
-
-/// Further settings: each once, none that has a field of its own that is set, none that is ours to decide.
-fn custom_settings(
-    at: At<'_>,
-    protos: Vec<core::http2_protocol_options::SettingsParameter>,
-    named: &[(u16, &str, bool)],
-) -> Result<Vec<(u16, u32)>, ConfigError> {
-    let list = at.field("custom_settings_parameters");
-    let mut settings: Vec<(u16, u32)> = Vec::with_capacity(protos.len());
-    for (index, proto) in protos.into_iter().enumerate() {
-        let at = list.index(index);
-        let core::http2_protocol_options::SettingsParameter { identifier, value } = proto;
-        let identifier = u16::try_from(at.required("identifier", identifier)?.value)
-            .map_err(|_| at.field("identifier").error("value must be inside range [0, 65536]"))?;
-        let value = at.required("value", value)?.value;
-        match identifier {
-            2 if value == 1 => {
-                return Err(
-                    at.error("server push is not supported by Envoy and can not be enabled via a SETTINGS parameter.")
-                );
-            }
-            8 => {
-                return Err(at.error(
-                    "the {\"allow_connect\"} SETTINGS parameter must only be configured through the named field",
-                ));
-            }
-            _ => {}
-        }
-        if let Some((_, name, _)) = named.iter().find(|(id, _, set)| *id == identifier && *set) {
-            return Err(at.error(format_args!(
-                "the {{{name}}} HTTP/2 SETTINGS parameter(s) can not be configured through both named and custom \
-                 parameters"
-            )));
-        }
-        match settings.iter().find(|(id, _)| *id == identifier) {
-            Some((_, other)) if *other != value => {
-                return Err(at.error(format_args!(
-                    "inconsistent HTTP/2 custom SETTINGS parameter(s) detected; identifiers = {{0x{identifier:x}}}"
-                )));
-            }
-            Some(_) => {}
-            None => settings.push((identifier, value)),
-        }
-    }
-    Ok(settings)
-}
-
-impl Http2Keepalive {
-    fn parse(at: At<'_>, proto: core::KeepaliveSettings) -> Result<Self, ConfigError> {
-        let core::KeepaliveSettings { interval, timeout, interval_jitter, connection_idle_interval } = proto;
-        let timeout = duration(at.field("timeout"), timeout)?;
-        Ok(Self {
-            interval: duration(at.field("interval"), interval)?.filter(|interval| !interval.is_zero()),
-            timeout: at.required("timeout", timeout)?,
-            interval_jitter: interval_jitter.map_or(Ok(15.0), |v| percent(at.field("interval_jitter"), &v))? / 100.0,
-            connection_idle_interval: duration(at.field("connection_idle_interval"), connection_idle_interval)?,
-        })
     }
 }

@@ -17,6 +17,7 @@ use filters::config::Session;
 
 use super::*;
 use crate::config::endpoint::LoadAssignment;
+use crate::config::http2::Http2Options;
 
 fn of_type(kind: DiscoveryType) -> proto::Cluster {
     proto::Cluster {
@@ -325,7 +326,7 @@ fn http2_settings_are_consistent() {
         }))
     };
     let http = parse_http2(|_| {}).unwrap().http;
-    assert_eq!((http.protocol, http.http2), (UpstreamProtocol::Http2, UpstreamHttp2Options::default()));
+    assert_eq!((http.protocol, http.http2), (UpstreamProtocol::Http2, Http2Options::default()));
     let says = |result: Result<ClusterConfig, ConfigError>, expected: &str| {
         let error = result.expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");

@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
 use envoy_types::pb::envoy::config::core::v3::scheme_header_transformation::Transformation;
-use envoy_types::pb::envoy::config::core::v3::{HttpProtocolOptions, SchemeHeaderTransformation, TypedExtensionConfig};
+use envoy_types::pb::envoy::config::core::v3::{
+    Http2ProtocolOptions, HttpProtocolOptions, SchemeHeaderTransformation, TypedExtensionConfig,
+};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use envoy_types::pb::envoy::extensions::http::original_ip_detection::custom_header::v3::CustomHeaderConfig;
 use envoy_types::pb::envoy::extensions::http::original_ip_detection::xff::v3::{XffConfig, XffTrustedCidrs};
@@ -24,6 +26,7 @@ use super::{
 };
 use crate::config::access_log;
 use crate::config::any;
+use crate::config::http2::Http2Options;
 use crate::http::hygiene::{
     Detection, ForwardProto, InternalAddresses, RequestHygiene, ResponseHygiene, ServerHeader, UserAgent,
 };
@@ -253,7 +256,7 @@ pub fn parse(
             stream_error,
             context.log.convert,
         )?,
-        http2: options::http2(&at.field("http2_protocol_options"), http2_protocol_options, stream_error)?,
+        http2: http2(at, http2_protocol_options, stream_error, limits.max_request_headers_bytes)?,
         limits,
         timeouts,
         request,
@@ -517,6 +520,21 @@ fn percent(value: Option<Percent>) -> f64 {
     value.map_or(0.0, |Percent { value }| value)
 }
 
+/// HTTP/2's options; one field cannot be larger than all of a head.
+fn http2(
+    at: &At<'_>,
+    proto: Option<Http2ProtocolOptions>,
+    stream_error: bool,
+    max_headers_bytes: usize,
+) -> Result<Http2Options, ConfigError> {
+    let limited = proto.as_ref().is_some_and(|proto| proto.max_header_field_size_kb.is_some());
+    let options = Http2Options::parse(at.field("http2_protocol_options"), proto, stream_error)?;
+    if limited && options.max_header_field_size > max_headers_bytes {
+        return Err(at.error("max_header_field_size_kb must not exceed max_request_headers_kb"));
+    }
+    Ok(options)
+}
+
 /// Zero means off.
 fn on(duration: Duration) -> Option<Duration> {
     (!duration.is_zero()).then_some(duration)
@@ -534,7 +552,7 @@ pub(super) fn duration(at: &At<'_>, name: &str, value: Option<DurationProto>) ->
 }
 
 /// A wrapped number within a range, or its default.
-pub(super) fn ranged(
+fn ranged(
     at: &At<'_>,
     name: &str,
     value: Option<UInt32Value>,

@@ -103,7 +103,7 @@ fn settings_arrive() {
     assert_eq!(config.request.via, config.response.via);
     assert_eq!(config.request.user_agent.unwrap().node, "nid");
     assert!(config.request.internal.unwrap().ranges.contains("192.168.1.1".parse().unwrap()));
-    assert!(config.http1.stream_error_on_invalid_message && config.http2.stream_error_on_invalid_message);
+    assert!(config.http1.stream_error_on_invalid_message && config.http2.stream_error_on_invalid_http_message);
     assert_eq!(config.path.strip_port, crate::http::path::StripPort::Any);
     assert!(config.upgrades[0].enabled && config.upgrades[0].filters.is_none());
 }

@@ -1,29 +1,34 @@
-//! HTTP/2 over the `h2` crate: each stream's task talks to the connection's task through the crate's handles.
+//! HTTP/2 over the `h2` crate: each stream's task talks to the connection's task through the crate's handles. What passes
+//! on the wire is watched, and judged as Envoy does, in front of it ([`inspect`]).
 
 mod client;
 mod convert;
+pub mod inspect;
+mod keepalive;
 mod server;
+mod watched;
 
-pub use client::{ClientConnection, ClientExchange};
-pub use server::{ServerConnection, ServerExchange};
+use std::sync::Arc;
 
-/// HTTP/2 options of one side (`envoy.config.core.v3.Http2ProtocolOptions`), defaults as Envoy 1.40's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+pub use client::{ClientConnection, ClientExchange, Driver};
+pub use keepalive::Keepalive;
+pub use server::{Accepted, ServerConnection, ServerExchange};
+pub use watched::Watch;
+
+use crate::config::hcm::Underscores;
+use crate::config::http2;
+
+/// How a connection speaks HTTP/2: the protocol's options and the limits of heads.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Http2Options {
-    /// `hpack_table_size`: bytes of the decoder's dynamic table, 4096.
-    pub hpack_table_size: u32,
-    /// `max_concurrent_streams`: 1024.
-    pub max_concurrent_streams: u32,
-    /// `initial_stream_window_size`: 16 MiB.
-    pub initial_stream_window_size: u32,
-    /// `initial_connection_window_size`: 24 MiB.
-    pub initial_connection_window_size: u32,
-    /// `allow_connect`: extended CONNECT (RFC 8441), off.
-    pub allow_connect: bool,
-    /// Bytes of a header block, from `max_request_headers_kb` (60 KiB) or the upstream's limit.
-    pub max_header_list_size: u32,
-    /// Headers in a block, from `max_headers_count` (100).
+    /// `http2_protocol_options`
+    pub protocol: Arc<http2::Http2Options>,
+    /// Bytes of a head, from `max_request_headers_kb` (60 KiB) or the upstream's limit.
+    pub max_headers_bytes: u32,
+    /// Fields of a head, from `max_headers_count` (100).
     pub max_headers_count: u32,
+    /// `headers_with_underscores_action`
+    pub underscores: Underscores,
     /// Bytes a stream may queue for writing: the connection's buffer limit.
     pub send_buffer: usize,
 }
@@ -31,14 +36,19 @@ pub struct Http2Options {
 impl Default for Http2Options {
     fn default() -> Self {
         Self {
-            hpack_table_size: 4096,
-            max_concurrent_streams: 1024,
-            initial_stream_window_size: 16 << 20,
-            initial_connection_window_size: 24 << 20,
-            allow_connect: false,
-            max_header_list_size: 60 << 10,
+            protocol: Arc::default(),
+            max_headers_bytes: 60 << 10,
             max_headers_count: 100,
+            underscores: Underscores::Allow,
             send_buffer: 1 << 20,
         }
+    }
+}
+
+impl Http2Options {
+    /// What `h2` may take of a head. Envoy's limits are kept in front of it, and count without the 32 bytes per field that
+    /// `h2` adds (RFC 9113 section 6.5.2); this one bounds memory.
+    fn codec_headers_limit(&self) -> u32 {
+        self.max_headers_bytes.saturating_mul(2).saturating_add(64 << 10)
     }
 }

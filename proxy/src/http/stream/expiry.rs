@@ -115,10 +115,8 @@ impl<D: Downstream> Stream<'_, D> {
             if let Poll::Ready(which) = self.deadlines.poll(timers, self.alarm, cx) {
                 return Poll::Ready(Err(Broken::Expired(which)));
             }
-            if self.down.request_complete() {
-                return self.down.poll_gone(cx).map(|interrupt| Err(Broken::Gone(interrupt)));
-            }
-            Poll::Pending
+            let gone = if self.down.request_complete() { self.down.poll_gone(cx) } else { self.down.poll_reset(cx) };
+            gone.map(|interrupt| Err(Broken::Gone(interrupt)))
         })
         .await
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use filters::format::{AccessLogType, FormatContext};
+use filters::http::Version;
 
 use super::{Downstream, Stream};
 
@@ -37,7 +38,11 @@ impl<D: Downstream> Stream<'_, D> {
         if !self.response_ended || !self.down.request_complete() {
             stats.downstream_rq_rx_reset().inc();
         }
-        let millis = now.saturating_duration_since(self.info.start).as_millis();
+        let lived = now.saturating_duration_since(self.info.start);
+        if self.info.protocol == Some(Version::Http2) {
+            connection.request_ended(lived, self.info.response_code != 0, &*self.manager.worker.runtime());
+        }
+        let millis = lived.as_millis();
         stats.downstream_rq_time().record(u64::try_from(millis).unwrap_or(u64::MAX));
         let logs = &self.manager.config.access_logs;
         if logs.is_empty() {

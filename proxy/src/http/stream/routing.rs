@@ -58,7 +58,9 @@ impl<D: Downstream> Stream<'_, D> {
             if protocol.eq_ignore_ascii_case(b"connect") && self.routed.is_none() {
                 self.manager.stats.rq_total().inc();
                 self.no_route();
-                self.close_connection();
+                if self.info.protocol != Some(Version::Http2) {
+                    self.close_connection();
+                }
                 return self.reply_end(LocalReply::new(404, ""), details::ROUTE_NOT_FOUND).await;
             }
             self.manager.stats.downstream_rq_ws_on_non_ws_route().inc();

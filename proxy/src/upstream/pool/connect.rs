@@ -4,11 +4,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::http1::Http1Connection;
 use super::{ConnectionGuard, ConnectionKind, Pool, PoolProtocol, http2};
-use crate::http::codec::h2::ClientConnection;
+use crate::http::codec::h2::{ClientConnection, Driver};
 use crate::transport::Io;
 use crate::upstream::breaker::Permit;
 use crate::upstream::connect::{connect_failure, connected, failed, socket, within_timeout};
@@ -46,7 +44,7 @@ pub(super) async fn connect(pool: Rc<Pool>, permit: Permit) {
 
 enum Opened {
     Http1(Io),
-    Http2(ClientConnection, Box<h2::client::Connection<Io, Bytes>>, Option<SocketAddr>),
+    Http2(ClientConnection, Box<Driver>, Option<SocketAddr>),
 }
 
 async fn open(pool: &Pool) -> Result<Opened, UpstreamFailure> {

@@ -1,16 +1,18 @@
 //! HTTP/2 connections of a pool: many streams each, until the peer's or our limit, or its GOAWAY.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::future::poll_fn;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use filters::http::RequestHead;
 
 use super::{ConnectionGuard, Pool, RequestGuard};
-use crate::http::codec::h2::{ClientConnection, ClientExchange};
-use crate::transport::Io;
+use crate::http::codec::h2::inspect::Fault;
+use crate::http::codec::h2::{ClientConnection, ClientExchange, Driver, Keepalive, Watch};
+use crate::upstream::cluster::ClusterContext;
 use crate::upstream::failure::UpstreamFailure;
+use crate::worker::timer::{Alarm, Tick};
 
 /// One HTTP/2 connection.
 pub(super) struct Multiplexed {
@@ -24,6 +26,10 @@ pub(super) struct Multiplexed {
     /// `max_concurrent_streams` and `max_requests_per_connection` of the cluster.
     limit: usize,
     max_requests: u64,
+    /// When something last came from the peer.
+    heard: Cell<Tick>,
+    /// It was idle for so long that the peer is asked whether it is still there.
+    asked: Cell<bool>,
     local: Option<std::net::SocketAddr>,
     guard: ConnectionGuard,
 }
@@ -36,7 +42,7 @@ impl Multiplexed {
         }
         let mut client = self.client.borrow_mut();
         let noop = Waker::noop();
-        if matches!(client.poll_ready(&mut Context::from_waker(noop)), std::task::Poll::Ready(Err(_))) {
+        if matches!(client.poll_ready(&mut Context::from_waker(noop)), Poll::Ready(Err(_))) {
             // Closed, or the peer said GOAWAY: streams in flight finish.
             self.retired.set(true);
             return false;
@@ -59,6 +65,12 @@ pub struct Http2Lease {
 
 impl Http2Lease {
     pub(super) fn new(pool: Rc<Pool>, connection: Rc<Multiplexed>, guard: RequestGuard) -> Self {
+        let keepalive = pool.context.h2_options.protocol.keepalive;
+        if let Some(idle) = keepalive.and_then(|keepalive| keepalive.idle_interval)
+            && connection.heard.get().after(idle) < pool.context.worker.timers().now()
+        {
+            connection.asked.set(true);
+        }
         connection.active.set(connection.active.get() + 1);
         connection.requests.set(connection.requests.get() + 1);
         if connection.requests.get() >= connection.max_requests {
@@ -102,7 +114,7 @@ impl Drop for Http2Lease {
 pub(super) fn adopt(
     pool: &Rc<Pool>,
     client: ClientConnection,
-    driver: h2::client::Connection<Io, Bytes>,
+    driver: Driver,
     local: Option<std::net::SocketAddr>,
     guard: ConnectionGuard,
 ) -> Rc<Multiplexed> {
@@ -112,8 +124,10 @@ pub(super) fn adopt(
         active: Cell::new(0),
         requests: Cell::new(0),
         retired: Cell::new(false),
-        limit: pool.context.h2_options.max_concurrent_streams as usize,
+        limit: pool.context.h2_options.protocol.max_concurrent_streams as usize,
         max_requests: config.http.common.max_requests_per_connection.map_or(u64::MAX, u64::from),
+        heard: Cell::new(pool.context.worker.timers().now()),
+        asked: Cell::new(false),
         local,
         guard,
     });
@@ -121,57 +135,149 @@ pub(super) fn adopt(
     connection
 }
 
-async fn drive(
-    pool: std::rc::Weak<Pool>,
-    connection: std::rc::Weak<Multiplexed>,
-    mut driver: h2::client::Connection<Io, Bytes>,
-) {
-    let idle = {
-        let Some(pool) = pool.upgrade() else { return };
-        (
-            pool.context.config.http.common.idle_timeout,
-            pool.context.worker.timers().alarm(),
-            Rc::clone(pool.context.worker.timers()),
-        )
-    };
-    let (timeout, alarm, timers) = idle;
-    let mut idle_since = timers.now();
-    let mut idle_close = false;
-    let ended = std::future::poll_fn(|cx| {
-        if let std::task::Poll::Ready(ended) = std::pin::Pin::new(&mut driver).poll(cx) {
-            return std::task::Poll::Ready(ended.is_err());
+/// Drives a connection to its end.
+async fn drive(pool: Weak<Pool>, connection: Weak<Multiplexed>, driver: Driver) {
+    let Some(mut task) = pool.upgrade().map(|pool| Drive::new(&pool, driver)) else { return };
+    let watch = task.watch.clone();
+    let end = poll_fn(|cx| task.poll(&connection, cx)).await;
+    // Streams learn of the end by the codec's.
+    drop(task);
+    if let End::Fault(fault) = &end {
+        watch.say_goodbye(fault).await;
+    }
+    let (Some(pool), Some(connection)) = (pool.upgrade(), connection.upgrade()) else { return };
+    connection.retired.set(true);
+    count(&pool.context, &watch);
+    let stats = &pool.context.stats;
+    match &end {
+        End::Idle => stats.upstream_cx_idle_timeout().inc(),
+        End::Fault(fault) if fault.protocol_error => stats.upstream_cx_protocol_error().inc(),
+        // Envoy closes in the middle of reading, and takes that for an error of its own.
+        End::GoneAway | End::Codec(true) => stats.upstream_cx_protocol_error().inc(),
+        End::Codec(false) | End::Fault(_) | End::Silent => {}
+    }
+    let busy = connection.active.get() > 0 && !matches!(end, End::GoneAway);
+    connection.guard.ended(watch.saw_end(), connection.requests.get(), busy);
+    {
+        let mut state = pool.state.borrow_mut();
+        state.multiplexed.retain(|c| !Rc::ptr_eq(c, &connection));
+        state.open -= 1;
+    }
+    pool.serve_http2_waiters();
+}
+
+/// Why a connection is over.
+enum End {
+    /// The codec says so; whether for an error of the protocol.
+    Codec(bool),
+    /// The peer said GOAWAY, and the last stream has ended.
+    GoneAway,
+    /// Nobody needed it for a while.
+    Idle,
+    /// The peer broke the protocol.
+    Fault(Fault),
+    /// No answer to a PING.
+    Silent,
+}
+
+struct Drive {
+    driver: Driver,
+    watch: Watch,
+    context: Rc<ClusterContext>,
+    alarm: Alarm,
+    keepalive: Keepalive,
+    idle_since: Tick,
+    going_away: bool,
+}
+
+impl Drive {
+    fn new(pool: &Pool, mut driver: Driver) -> Self {
+        let context = Rc::clone(&pool.context);
+        let timers = context.worker.timers();
+        let now = timers.now();
+        let mut keepalive = Keepalive::new(context.h2_options.protocol.keepalive, now);
+        if keepalive.wants_handle() {
+            keepalive.attach(driver.ping_pong());
         }
-        let Some(shared) = connection.upgrade() else { return std::task::Poll::Ready(false) };
+        Self {
+            watch: driver.watch().clone(),
+            driver,
+            alarm: timers.alarm(),
+            keepalive,
+            idle_since: now,
+            going_away: false,
+            context,
+        }
+    }
+
+    fn poll(&mut self, connection: &Weak<Multiplexed>, cx: &mut Context<'_>) -> Poll<End> {
+        let driven = self.driver.poll(cx);
+        count(&self.context, &self.watch);
+        if let Some(fault) = self.watch.fault() {
+            return Poll::Ready(End::Fault(fault));
+        }
+        if !self.going_away && self.watch.saw_goaway() {
+            self.going_away = true;
+            self.context.stats.upstream_cx_close_notify().inc();
+        }
+        if self.going_away && !self.watch.saw_end() && matches!(driven, Poll::Ready(Ok(()))) {
+            return Poll::Ready(End::GoneAway);
+        }
+        if let Poll::Ready(ended) = driven {
+            return Poll::Ready(End::Codec(ended.is_err_and(|error| !error.is_io() && !error.is_remote())));
+        }
+        let Some(shared) = connection.upgrade() else { return Poll::Ready(End::Codec(false)) };
+        let now = self.context.worker.timers().now();
         if shared.active.get() > 0 {
-            idle_since = timers.now();
+            self.idle_since = now;
+        } else if self.going_away {
+            return Poll::Ready(End::GoneAway);
         } else if shared.retired.get() {
-            return std::task::Poll::Ready(false);
+            return Poll::Ready(End::Codec(false));
         }
-        while alarm.poll(idle_since.after_opt(timeout), cx).is_ready() {
-            if shared.active.get() == 0 {
-                idle_close = true;
-                return std::task::Poll::Ready(false);
+        self.clock(&shared, now, cx)
+    }
+
+    /// What depends on time: PINGs and idleness.
+    fn clock(&mut self, shared: &Multiplexed, mut now: Tick, cx: &mut Context<'_>) -> Poll<End> {
+        let idle_timeout = self.context.config.http.common.idle_timeout;
+        loop {
+            let heard = self.watch.take_heard();
+            if heard.0 {
+                shared.heard.set(now);
             }
-            idle_since = timers.now();
+            if shared.asked.take() {
+                self.keepalive.ask(now);
+            }
+            if !self.keepalive.poll(heard, now, cx) {
+                if let Some(stats) = &self.context.http2_stats {
+                    stats.keepalive_timeout().inc();
+                }
+                return Poll::Ready(End::Silent);
+            }
+            let idle = self.idle_since.after_opt(idle_timeout);
+            if self.alarm.poll(idle.min(self.keepalive.rings()), cx).is_pending() {
+                return Poll::Pending;
+            }
+            now = self.context.worker.timers().now();
+            if idle <= now {
+                if shared.active.get() == 0 {
+                    return Poll::Ready(End::Idle);
+                }
+                self.idle_since = now;
+            }
         }
-        std::task::Poll::Pending
-    })
-    .await;
-    if let (Some(pool), Some(connection)) = (pool.upgrade(), connection.upgrade()) {
-        connection.retired.set(true);
-        let stats = &pool.context.stats;
-        if idle_close {
-            stats.upstream_cx_idle_timeout().inc();
-        }
-        if ended {
-            stats.upstream_cx_protocol_error().inc();
-        }
-        connection.guard.ended(!idle_close, connection.requests.get(), connection.active.get() > 0);
-        {
-            let mut state = pool.state.borrow_mut();
-            state.multiplexed.retain(|c| !Rc::ptr_eq(c, &connection));
-            state.open -= 1;
-        }
-        pool.serve_http2_waiters();
+    }
+}
+
+/// Moves what the wire counted to the statistics.
+fn count(context: &ClusterContext, watch: &Watch) {
+    let counts = watch.take_counts();
+    context.stats.upstream_cx_rx_bytes_total().add(counts.rx_bytes);
+    context.stats.upstream_cx_tx_bytes_total().add(counts.tx_bytes);
+    if counts.events
+        && let Some(stats) = &context.http2_stats
+    {
+        counts.add_to(stats);
     }
 }

@@ -7,8 +7,10 @@ use filters::http::{Frame, Headers, RequestHead, ResponseHead};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 
-use super::Http2Options;
 use super::convert::{headers_from_h2, headers_to_h2, request_to_h2, response_from_h2};
+use super::inspect::Role;
+use super::{Http2Options, Watch};
+use crate::config::hcm::Underscores;
 use crate::transport::Io;
 use crate::upstream::failure::{FailureKind, UpstreamFailure};
 
@@ -16,31 +18,59 @@ use crate::upstream::failure::{FailureKind, UpstreamFailure};
 #[derive(Clone)]
 pub struct ClientConnection {
     send: SendRequest<Bytes>,
+    watch: Watch,
     max_headers: u32,
 }
 
+/// What drives an upstream connection.
+pub struct Driver {
+    connection: h2::client::Connection<Watch, Bytes>,
+    watch: Watch,
+}
+
+impl Driver {
+    /// Moves the connection on; ready when it is over.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        std::pin::Pin::new(&mut self.connection).poll(cx)
+    }
+
+    /// The handle for PINGs; there is one.
+    pub fn ping_pong(&mut self) -> Option<h2::PingPong> {
+        self.connection.ping_pong()
+    }
+
+    /// What passes on the connection's wire.
+    #[must_use]
+    pub const fn watch(&self) -> &Watch {
+        &self.watch
+    }
+}
+
 impl ClientConnection {
-    /// Opens HTTP/2 on a connected socket. The returned future drives the connection and must be run as a task; it ends when
-    /// the connection does.
+    /// Opens HTTP/2 on a connected socket. The driver must be run as a task.
     ///
     /// # Errors
     /// When the preface cannot be written.
-    pub async fn handshake(
-        io: Io,
-        options: &Http2Options,
-    ) -> Result<(Self, h2::client::Connection<Io, Bytes>), h2::Error> {
-        let (send, connection) = h2::client::Builder::new()
-            .initial_window_size(options.initial_stream_window_size)
-            .initial_connection_window_size(options.initial_connection_window_size)
-            .initial_max_send_streams(options.max_concurrent_streams as usize)
-            .max_concurrent_streams(options.max_concurrent_streams)
-            .max_header_list_size(options.max_header_list_size)
+    pub async fn handshake(io: Io, options: &Http2Options) -> Result<(Self, Driver), h2::Error> {
+        let protocol = &options.protocol;
+        let watch = Watch::new(io, Role::Client, options);
+        let mut builder = h2::client::Builder::new();
+        builder
+            .initial_window_size(protocol.initial_stream_window_size)
+            .initial_connection_window_size(protocol.initial_connection_window_size)
+            .initial_max_send_streams(protocol.max_concurrent_streams as usize)
+            .max_concurrent_streams(protocol.max_concurrent_streams)
+            .max_header_list_size(options.max_headers_bytes)
             .max_send_buffer_size(options.send_buffer)
-            .header_table_size(options.hpack_table_size)
-            .enable_push(false)
-            .handshake(io)
-            .await?;
-        Ok((Self { send, max_headers: options.max_headers_count }, connection))
+            .header_table_size(protocol.hpack_table_size)
+            .max_local_error_reset_streams(None)
+            .enable_push(false);
+        if let Some(size) = protocol.max_frame_size {
+            builder.max_frame_size(size);
+        }
+        let (send, connection) = builder.handshake(watch.clone()).await?;
+        let driver = Driver { connection, watch: watch.clone() };
+        Ok((Self { send, watch, max_headers: options.max_headers_count }, driver))
     }
 
     /// Whether the peer would take another stream now; an error when the connection takes no more.
@@ -65,8 +95,9 @@ impl ClientConnection {
         let Some(request) = request_to_h2(head) else {
             return Err(UpstreamFailure::new(FailureKind::LocalReset));
         };
-        let (response, send) = self.send.send_request(request, end).map_err(|error| failure(&error))?;
+        let (response, send) = self.send.send_request(request, end).map_err(|error| failure(&error, &self.watch))?;
         Ok(ClientExchange {
+            watch: self.watch.clone(),
             response: Response::Head(response),
             send: if end { None } else { Some(send) },
             max_headers: self.max_headers,
@@ -78,6 +109,7 @@ impl ClientConnection {
 pub struct ClientExchange {
     response: Response,
     send: Option<SendStream<Bytes>>,
+    watch: Watch,
     max_headers: u32,
 }
 
@@ -95,24 +127,29 @@ impl ClientExchange {
         match future.poll_informational(cx) {
             Poll::Ready(Some(Ok(response))) => {
                 let (parts, ()) = response.into_parts();
-                return Poll::Ready(
-                    response_from_h2(&parts, self.max_headers)
-                        .map_err(|_| UpstreamFailure::new(FailureKind::ProtocolError)),
-                );
+                return Poll::Ready(self.limited(&parts.headers).map(|()| response_from_h2(&parts)));
             }
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(&error))),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(&error, &self.watch))),
             Poll::Ready(None) | Poll::Pending => {}
         }
         match std::pin::Pin::new(future).poll(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(error)) => Poll::Ready(Err(failure(&error))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(failure(&error, &self.watch))),
             Poll::Ready(Ok(response)) => {
                 let (parts, body) = response.into_parts();
-                let head = response_from_h2(&parts, self.max_headers);
+                let head = self.limited(&parts.headers).map(|()| response_from_h2(&parts));
                 self.response = if body.is_end_stream() { Response::Complete } else { Response::Data(body) };
-                Poll::Ready(head.map_err(|_| UpstreamFailure::new(FailureKind::ProtocolError)))
+                Poll::Ready(head)
             }
         }
+    }
+
+    /// Whether there are no more headers than allowed.
+    fn limited(&self, headers: &http::HeaderMap) -> Result<(), UpstreamFailure> {
+        if headers.len() > self.max_headers as usize {
+            return Err(UpstreamFailure::new(FailureKind::ProtocolError));
+        }
+        Ok(())
     }
 
     /// Whether the response is complete.
@@ -139,7 +176,7 @@ impl ClientExchange {
                         }
                         return Poll::Ready(Ok(Some(Frame::Data(data))));
                     }
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(&error))),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(&error, &self.watch))),
                     Poll::Ready(None) => {
                         if let Response::Data(body) = std::mem::replace(&mut self.response, Response::Complete) {
                             self.response = Response::Trailers(body);
@@ -151,12 +188,12 @@ impl ClientExchange {
                     Poll::Ready(Ok(trailers)) => {
                         self.response = Response::Complete;
                         let Some(trailers) = trailers else { continue };
-                        return Poll::Ready(match headers_from_h2(&trailers, self.max_headers) {
-                            Ok(trailers) => Ok(Some(Frame::Trailers(Box::new(trailers)))),
-                            Err(_) => Err(UpstreamFailure::new(FailureKind::ProtocolError)),
-                        });
+                        return Poll::Ready(self.limited(&trailers).map(|()| {
+                            let trailers = headers_from_h2(&trailers, Underscores::Allow);
+                            Some(Frame::Trailers(Box::new(trailers)))
+                        }));
                     }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(failure(&error))),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(failure(&error, &self.watch))),
                 },
             }
         }
@@ -173,7 +210,7 @@ impl ClientExchange {
             match stream.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(0))) => {}
                 Poll::Ready(Some(Ok(_))) => return Poll::Ready(Ok(())),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(&error))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(&error, &self.watch))),
                 Poll::Ready(None) => {
                     return Poll::Ready(Err(UpstreamFailure::new(FailureKind::ConnectionTermination)));
                 }
@@ -212,20 +249,17 @@ impl ClientExchange {
     }
 }
 
-fn failure(error: &h2::Error) -> UpstreamFailure {
-    if error.is_reset() && error.is_remote() {
-        return UpstreamFailure::new(match error.reason() {
-            Some(Reason::REFUSED_STREAM) => FailureKind::RemoteRefused,
-            Some(Reason::PROTOCOL_ERROR) => FailureKind::ProtocolError,
-            _ => FailureKind::RemoteReset,
-        });
-    }
-    if error.is_io() || error.is_go_away() && error.is_remote() {
-        return UpstreamFailure::new(FailureKind::ConnectionTermination);
-    }
-    match error.reason() {
-        Some(Reason::REFUSED_STREAM) => UpstreamFailure::new(FailureKind::RemoteRefused),
-        Some(_) => UpstreamFailure::new(FailureKind::ProtocolError),
-        None => UpstreamFailure::new(FailureKind::ConnectionTermination),
-    }
+fn failure(error: &h2::Error, watch: &Watch) -> UpstreamFailure {
+    let kind = match error.reason() {
+        // Whatever ends a connection the peer broke the protocol on, that is why.
+        _ if watch.fault().is_some() => FailureKind::ProtocolError,
+        Some(Reason::REFUSED_STREAM) if error.is_reset() => FailureKind::RemoteRefused,
+        // Whoever said so: Envoy takes the code for its own verdict about the peer.
+        Some(Reason::PROTOCOL_ERROR) if error.is_reset() => FailureKind::ProtocolError,
+        // A reset on the codec's own account looks to Envoy like one of the peer's.
+        Some(_) if error.is_reset() => FailureKind::RemoteReset,
+        Some(_) if error.is_go_away() && !error.is_remote() => FailureKind::ProtocolError,
+        _ => FailureKind::ConnectionTermination,
+    };
+    UpstreamFailure::new(kind)
 }

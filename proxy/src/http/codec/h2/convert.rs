@@ -7,20 +7,17 @@ use bytes::{Bytes, BytesMut};
 use filters::http::{HeaderName, Headers, Known, Method, RequestHead, ResponseHead, Scheme, Version};
 use http::header::{HeaderMap, HeaderValue};
 
-/// Why a head could not be converted.
+use crate::config::hcm::Underscores;
+
+/// It has more than one `host`, which would mean something else in HTTP/1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Malformed {
-    /// Something HTTP/2 forbids, or that would mean something else in HTTP/1.
-    Violation,
-    /// More headers than allowed.
-    TooMany,
-}
+pub(super) struct Malformed;
 
 /// A request as `h2` decoded it.
 pub(super) fn request_from_h2(
     parts: http::request::Parts,
     protocol: Option<&str>,
-    max_headers: u32,
+    underscores: Underscores,
 ) -> Result<RequestHead, Malformed> {
     let mut head = RequestHead {
         method: Method::from_bytes(Bytes::copy_from_slice(parts.method.as_str().as_bytes())),
@@ -38,12 +35,12 @@ pub(super) fn request_from_h2(
     if let Some(path) = parts.uri.path_and_query() {
         head.path = Bytes::copy_from_slice(path.as_str().as_bytes());
     }
-    head.headers = headers_from_h2(&parts.headers, max_headers)?;
+    head.headers = headers_from_h2(&parts.headers, underscores);
     // RFC 9113 section 8.3.1: `host` must not disagree with `:authority`; without the latter it takes its place.
     let hosts: Vec<Bytes> = head.headers.values(&Known::Host).cloned().collect();
     if let Some(host) = hosts.first() {
         if hosts.len() > 1 {
-            return Err(Malformed::Violation);
+            return Err(Malformed);
         }
         if head.authority.is_empty() {
             head.authority = host.clone();
@@ -55,10 +52,7 @@ pub(super) fn request_from_h2(
 }
 
 /// Headers or trailers as `h2` decoded them. Values share one allocation.
-pub(super) fn headers_from_h2(map: &HeaderMap, max_headers: u32) -> Result<Headers, Malformed> {
-    if map.len() > max_headers as usize {
-        return Err(Malformed::TooMany);
-    }
+pub(super) fn headers_from_h2(map: &HeaderMap, underscores: Underscores) -> Headers {
     let total: usize = map.values().map(HeaderValue::len).sum();
     let mut bytes = BytesMut::with_capacity(total);
     for value in map.values() {
@@ -70,6 +64,9 @@ pub(super) fn headers_from_h2(map: &HeaderMap, max_headers: u32) -> Result<Heade
     for (name, value) in map {
         let value = bytes.split_to(value.len());
         let text = name.as_str().as_bytes();
+        if underscores == Underscores::Drop && text.contains(&b'_') {
+            continue;
+        }
         let name = Known::from_lowercase(text)
             .map_or_else(|| HeaderName::from_lowercase(Bytes::copy_from_slice(text)), HeaderName::from);
         if name == Known::Cookie {
@@ -81,7 +78,7 @@ pub(super) fn headers_from_h2(map: &HeaderMap, max_headers: u32) -> Result<Heade
         }
         headers.append(name, value);
     }
-    Ok(headers)
+    headers
 }
 
 fn join_cookie(headers: &mut Headers, at: usize, crumb: &[u8]) {
@@ -95,12 +92,12 @@ fn join_cookie(headers: &mut Headers, at: usize, crumb: &[u8]) {
 }
 
 /// A response as `h2` decoded it.
-pub(super) fn response_from_h2(parts: &http::response::Parts, max_headers: u32) -> Result<ResponseHead, Malformed> {
-    Ok(ResponseHead {
+pub(super) fn response_from_h2(parts: &http::response::Parts) -> ResponseHead {
+    ResponseHead {
         status: parts.status.as_u16(),
         version: Version::Http2,
-        headers: headers_from_h2(&parts.headers, max_headers)?,
-    })
+        headers: headers_from_h2(&parts.headers, Underscores::Allow),
+    }
 }
 
 /// A request for `h2` to encode; `None` when a part of it cannot be said in HTTP/2.
@@ -157,7 +154,7 @@ mod tests {
         map.append("x-a", HeaderValue::from_static("1"));
         map.append("cookie", HeaderValue::from_static("b=2"));
         map.append("x-a", HeaderValue::from_static("2"));
-        let headers = headers_from_h2(&map, 10).unwrap();
+        let headers = headers_from_h2(&map, Underscores::Allow);
         let seen: Vec<_> = headers.iter().map(|h| (h.name.as_str().to_owned(), h.value.to_vec())).collect();
         assert_eq!(
             seen,
@@ -167,16 +164,25 @@ mod tests {
                 ("x-a".to_owned(), b"2".to_vec())
             ]
         );
-        assert_eq!(headers_from_h2(&map, 3), Err(Malformed::TooMany));
     }
 
     #[test]
     fn host_takes_the_place_of_a_missing_authority_only() {
         let (mut parts, ()) = http::Request::builder().uri("http://a.com/x?y").body(()).unwrap().into_parts();
         parts.headers.insert("host", HeaderValue::from_static("b.com"));
-        let head = request_from_h2(parts, None, 100).unwrap();
+        let head = request_from_h2(parts, None, Underscores::Allow).unwrap();
         assert_eq!(&head.authority[..], b"a.com", "a differing host is dropped, as Envoy does");
         assert_eq!(&head.path[..], b"/x?y");
         assert!(!head.headers.contains(&Known::Host));
+    }
+
+    #[test]
+    fn headers_with_underscores_are_dropped_where_asked() {
+        let mut map = HeaderMap::new();
+        map.append("x_a", HeaderValue::from_static("1"));
+        map.append("x-b", HeaderValue::from_static("2_2"));
+        assert_eq!(headers_from_h2(&map, Underscores::Allow).len(), 2);
+        let dropped = headers_from_h2(&map, Underscores::Drop);
+        assert_eq!(dropped.iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), ["x-b"]);
     }
 }

@@ -8,49 +8,75 @@ use filters::http::{Frame, Headers, RequestHead, ResponseHead};
 use h2::server::{Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 
-use super::Http2Options;
 use super::convert::{Malformed, headers_from_h2, headers_to_h2, request_from_h2, response_to_h2};
+use super::inspect::{Refusal, Role};
+use super::{Http2Options, Watch};
+use crate::config::hcm::Underscores;
 use crate::http::codec::{Downstream, Interrupt};
 use crate::transport::Io;
 
 /// A downstream HTTP/2 connection.
 pub struct ServerConnection {
     state: State,
-    max_headers: u32,
+    watch: Watch,
+    underscores: Underscores,
 }
 
 enum State {
-    Handshake(Box<Handshake<Io, Bytes>>),
-    Open(Box<Connection<Io, Bytes>>),
+    Handshake(Box<Handshake<Watch, Bytes>>),
+    Open(Box<Connection<Watch, Bytes>>),
+}
+
+/// A stream the client opened.
+#[expect(clippy::large_enum_variant, reason = "nearly all are requests, and each is taken apart at once")]
+pub enum Accepted {
+    /// A request.
+    Stream(RequestHead, ServerExchange),
+    /// Something else, which was reset.
+    Refused(Refusal),
 }
 
 impl ServerConnection {
     /// Starts the HTTP/2 preface and SETTINGS exchange on `io`.
     #[must_use]
     pub fn new(io: Io, options: &Http2Options) -> Self {
+        let protocol = &options.protocol;
         let mut builder = h2::server::Builder::new();
         builder
-            .initial_window_size(options.initial_stream_window_size)
-            .initial_connection_window_size(options.initial_connection_window_size)
-            .max_concurrent_streams(options.max_concurrent_streams)
-            .max_header_list_size(options.max_header_list_size)
+            .initial_window_size(protocol.initial_stream_window_size)
+            .initial_connection_window_size(protocol.initial_connection_window_size)
+            .max_concurrent_streams(protocol.max_concurrent_streams)
+            .max_header_list_size(options.codec_headers_limit())
             .max_send_buffer_size(options.send_buffer)
-            .header_table_size(options.hpack_table_size);
-        if options.allow_connect {
+            .header_table_size(protocol.hpack_table_size)
+            // Resets are limited by `stream_reset_burst` and `stream_reset_rate`, as in Envoy.
+            .max_pending_accept_reset_streams(usize::MAX)
+            .max_local_error_reset_streams(None);
+        if protocol.allow_connect {
             builder.enable_connect_protocol();
         }
-        Self { state: State::Handshake(Box::new(builder.handshake(io))), max_headers: options.max_headers_count }
+        if let Some(size) = protocol.max_frame_size {
+            builder.max_frame_size(size);
+        }
+        let watch = Watch::new(io, Role::Server, options);
+        Self {
+            state: State::Handshake(Box::new(builder.handshake(watch.clone()))),
+            watch,
+            underscores: options.underscores,
+        }
+    }
+
+    /// What passes on the connection's wire.
+    #[must_use]
+    pub const fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// The next stream; `None` when the connection is over.
     ///
     /// # Errors
     /// When the peer broke the protocol or the connection.
-    #[expect(clippy::type_complexity, reason = "a stream is its head and its exchange, or was refused already")]
-    pub fn poll_accept(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Result<(RequestHead, ServerExchange), &'static str>, h2::Error>>> {
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Accepted, h2::Error>>> {
         loop {
             match &mut self.state {
                 State::Handshake(handshake) => match std::pin::Pin::new(&mut **handshake).poll(cx) {
@@ -61,9 +87,17 @@ impl ServerConnection {
                 State::Open(connection) => {
                     return connection
                         .poll_accept(cx)
-                        .map_ok(|(request, respond)| accept(request, respond, self.max_headers));
+                        .map_ok(|(request, respond)| accept(request, respond, &self.watch, self.underscores));
                 }
             }
+        }
+    }
+
+    /// The handle for PINGs; there is one.
+    pub fn ping_pong(&mut self) -> Option<h2::PingPong> {
+        match &mut self.state {
+            State::Open(connection) => connection.ping_pong(),
+            State::Handshake(_) => None,
         }
     }
 
@@ -85,29 +119,44 @@ impl ServerConnection {
 fn accept(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    max_headers: u32,
-) -> Result<(RequestHead, ServerExchange), &'static str> {
+    watch: &Watch,
+    underscores: Underscores,
+) -> Accepted {
     let (mut parts, body) = request.into_parts();
     let protocol = parts.extensions.remove::<h2::ext::Protocol>();
-    match request_from_h2(parts, protocol.as_ref().map(h2::ext::Protocol::as_str), max_headers) {
-        Ok(head) => {
+    let stream = u32::from(respond.stream_id());
+    let remarks = watch.claim(stream).map(|remarks| *remarks).unwrap_or_default();
+    let converted = match remarks.refusal {
+        Some(refusal) => Err(refusal),
+        None => {
+            request_from_h2(parts, protocol.as_ref().map(h2::ext::Protocol::as_str), underscores).map_err(|Malformed| {
+                Refusal { reason: Reason::PROTOCOL_ERROR, details: details::HTTP2_VIOLATION, protocol_error: true }
+            })
+        }
+    };
+    match converted {
+        Ok(mut head) => {
+            if let Some(path) = remarks.path {
+                head.path = path;
+            }
             let complete = body.is_end_stream();
             let exchange = ServerExchange {
                 recv: body,
                 request: if complete { Request::Complete } else { Request::Data },
                 send: Send::Head(respond),
-                max_headers,
+                watch: watch.clone(),
+                stream,
+                underscores,
+                aborted: false,
                 received: 0,
                 sent: 0,
             };
-            Ok((head, exchange))
+            Accepted::Stream(head, exchange)
         }
-        Err(malformed) => {
-            respond.send_reset(Reason::PROTOCOL_ERROR);
-            Err(match malformed {
-                Malformed::TooMany => details::HTTP2_TOO_MANY_HEADERS,
-                Malformed::Violation => details::HTTP2_VIOLATION,
-            })
+        Err(refusal) => {
+            respond.send_reset(refusal.reason);
+            watch.release(stream);
+            Accepted::Refused(refusal)
         }
     }
 }
@@ -117,7 +166,10 @@ pub struct ServerExchange {
     recv: RecvStream,
     request: Request,
     send: Send,
-    max_headers: u32,
+    watch: Watch,
+    stream: u32,
+    underscores: Underscores,
+    aborted: bool,
     received: u64,
     sent: u64,
 }
@@ -136,29 +188,63 @@ enum Send {
 }
 
 impl ServerExchange {
-    fn fail(&mut self) {
-        self.send = match std::mem::replace(&mut self.send, Send::Done) {
-            Send::Head(mut respond) => {
-                respond.send_reset(Reason::INTERNAL_ERROR);
-                Send::Done
-            }
-            Send::Body(mut stream) => {
-                stream.send_reset(Reason::INTERNAL_ERROR);
-                Send::Done
-            }
-            Send::Done => Send::Done,
-        };
+    /// The stream's end. One that was given up is reset, behind what was said before.
+    pub async fn close(mut self) {
+        if !self.aborted {
+            return;
+        }
+        if matches!(self.send, Send::Body(_)) {
+            // A reset takes with it what is still queued: the connection's task goes first.
+            tokio::task::yield_now().await;
+        }
+        match std::mem::replace(&mut self.send, Send::Done) {
+            Send::Head(mut respond) => respond.send_reset(Reason::INTERNAL_ERROR),
+            Send::Body(mut stream) => stream.send_reset(Reason::INTERNAL_ERROR),
+            Send::Done => {}
+        }
+    }
+
+    /// What an error of the codec means for this stream.
+    fn interrupt(&self, error: &h2::Error) -> Interrupt {
+        match error.reason() {
+            Some(reason) if error.is_reset() => self.reset(reason, error.is_remote()),
+            _ => self.ended(),
+        }
+    }
+
+    /// The stream was reset, with this code, by the peer or by the codec.
+    fn reset(&self, reason: Reason, by_peer: bool) -> Interrupt {
+        if self.watch.fault().is_some() {
+            return self.ended();
+        }
+        match reason {
+            // What the codec resets on its own account is an error of the peer's.
+            _ if !by_peer => Interrupt::Codec(details::HTTP2_REMOTE_RESET),
+            Reason::REFUSED_STREAM => Interrupt::Reset(details::HTTP2_REMOTE_REFUSE),
+            _ => Interrupt::Reset(details::HTTP2_REMOTE_RESET),
+        }
+    }
+
+    /// The connection ended.
+    fn ended(&self) -> Interrupt {
+        match self.watch.fault() {
+            Some(fault) => Interrupt::Codec(fault.details_of(self.stream)),
+            None => self.watch.ended_as().map_or(Interrupt::Disconnect, Interrupt::Closed),
+        }
+    }
+
+    fn gone(&self, reset: Result<Reason, h2::Error>) -> Interrupt {
+        match reset {
+            Ok(reason) => self.reset(reason, !self.watch.reset_by_us(self.stream)),
+            Err(error) => self.interrupt(&error),
+        }
     }
 }
 
-fn interrupt(error: &h2::Error) -> Interrupt {
-    if error.is_reset() {
-        return Interrupt::Reset(match error.reason() {
-            Some(Reason::REFUSED_STREAM) => details::HTTP2_REMOTE_REFUSE,
-            _ => details::HTTP2_REMOTE_RESET,
-        });
+impl Drop for ServerExchange {
+    fn drop(&mut self) {
+        self.watch.release(self.stream);
     }
-    Interrupt::Disconnect
 }
 
 impl Downstream for ServerExchange {
@@ -177,20 +263,24 @@ impl Downstream for ServerExchange {
                         }
                         return Poll::Ready(Ok(Some(Frame::Data(data))));
                     }
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(interrupt(&error))),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.interrupt(&error))),
                     Poll::Ready(None) => self.request = Request::Trailers,
                 },
                 Request::Trailers => match self.recv.poll_trailers(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(Some(trailers))) => {
                         self.request = Request::Complete;
-                        return Poll::Ready(match headers_from_h2(&trailers, self.max_headers) {
-                            Ok(trailers) => Ok(Some(Frame::Trailers(Box::new(trailers)))),
-                            Err(_) => Err(Interrupt::Reset(details::HTTP2_TOO_MANY_HEADERS)),
-                        });
+                        if let Some(refusal) = self.watch.refusal(self.stream) {
+                            return Poll::Ready(Err(match refusal.protocol_error {
+                                true => Interrupt::Codec(refusal.details),
+                                false => Interrupt::Reset(refusal.details),
+                            }));
+                        }
+                        let trailers = headers_from_h2(&trailers, self.underscores);
+                        return Poll::Ready(Ok(Some(Frame::Trailers(Box::new(trailers)))));
                     }
                     Poll::Ready(Ok(None)) => self.request = Request::Complete,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(interrupt(&error))),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(self.interrupt(&error))),
                 },
             }
         }
@@ -249,9 +339,9 @@ impl Downstream for ServerExchange {
             match stream.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(0))) => {}
                 Poll::Ready(Some(Ok(_))) => return Poll::Ready(Ok(())),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(interrupt(&error))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.interrupt(&error))),
                 Poll::Ready(None) => return Poll::Ready(Err(Interrupt::Disconnect)),
-                Poll::Pending => return stream.poll_reset(cx).map(|reset| Err(gone(reset))),
+                Poll::Pending => return stream.poll_reset(cx).map(|reset| Err(self.gone(reset))),
             }
         }
     }
@@ -262,26 +352,23 @@ impl Downstream for ServerExchange {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
-        match &mut self.send {
-            Send::Head(respond) => respond.poll_reset(cx).map(gone),
-            Send::Body(stream) => stream.poll_reset(cx).map(gone),
-            Send::Done => Poll::Pending,
-        }
+        let reset = match &mut self.send {
+            Send::Head(respond) => respond.poll_reset(cx),
+            Send::Body(stream) => stream.poll_reset(cx),
+            Send::Done => return Poll::Pending,
+        };
+        reset.map(|reset| self.gone(reset))
+    }
+
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        self.poll_gone(cx)
     }
 
     fn abort(&mut self) {
-        self.fail();
+        self.aborted = true;
     }
 
     fn wire_bytes(&self) -> (u64, u64) {
         (self.received, self.sent)
-    }
-}
-
-fn gone(reset: Result<Reason, h2::Error>) -> Interrupt {
-    match reset {
-        Ok(Reason::REFUSED_STREAM) => Interrupt::Reset(details::HTTP2_REMOTE_REFUSE),
-        Ok(_) => Interrupt::Reset(details::HTTP2_REMOTE_RESET),
-        Err(error) => interrupt(&error),
     }
 }

@@ -1,0 +1,599 @@
+//! What the peer sends: each frame judged before the codec sees the whole of it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use filters::flags::details;
+use h2::Reason;
+
+use super::field::{Field, Name, Value};
+use super::frame::SHUTDOWN_ANSWER;
+use super::frame::{self, Frame};
+use super::hpack::Literal;
+use super::limits::Flood;
+use super::message::{InvalidField, Message, Violation};
+use super::streams::By;
+use super::{Fault, Inspector, Refusal, Role};
+use crate::config::hcm::Underscores;
+
+/// What a client says first (RFC 9113 section 3.4).
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// CONTINUATION frames of one header block.
+const MAX_CONTINUATIONS: u32 = 8;
+/// Entries of one SETTINGS frame.
+const MAX_SETTINGS: u32 = 32;
+const MAX_WINDOW: i64 = 0x7fff_ffff;
+
+/// A verdict of the library Envoy uses, which Envoy makes an error of its codec.
+const CALLBACK_FAILED: &str = "codec_error:The_user_callback_function_failed";
+
+/// A header block that has begun and not ended.
+pub(super) struct Block {
+    stream: u32,
+    end_stream: bool,
+    kind: Kind,
+    message: Message,
+    /// Fields and bytes so far, as Envoy counts them.
+    fields: u32,
+    size: u32,
+    cookies: u32,
+    continuations: u32,
+    path: Option<Bytes>,
+    refusal: Option<Refusal>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Head,
+    Trailers,
+    /// Of a stream that is over: read for the table's sake only.
+    Stale,
+}
+
+/// Something is wrong with a message.
+enum Wrong {
+    Field,
+    Message,
+}
+
+type Verdict = Result<(), Fault>;
+
+impl Fault {
+    /// The connection closes without a word.
+    const fn silent() -> Self {
+        Self { goaway: None, protocol_error: true, details: CALLBACK_FAILED, offender: None }
+    }
+
+    const fn flood(flood: Flood) -> Self {
+        Self { goaway: None, protocol_error: false, details: flood.details(), offender: None }
+    }
+
+    const fn of(self, stream: u32, details: &'static str) -> Self {
+        Self { offender: Some((stream, details)), ..self }
+    }
+}
+
+impl Inspector {
+    /// Bytes came from the peer: how many of them the codec may see. Fewer than all only behind a [`Fault`].
+    pub fn received(&mut self, bytes: &mut [u8]) -> usize {
+        self.counts.rx_bytes += bytes.len() as u64;
+        if self.fault.is_some() {
+            return 0;
+        }
+        let mut at = match self.read_preface(bytes) {
+            Ok(at) => at,
+            Err(fault) => return self.fail(fault, 0),
+        };
+        // Where the frame being read begins; 0 when it began before these bytes.
+        let mut begins = 0;
+        while at < bytes.len() {
+            if self.left == 0 {
+                if !self.head_in.is_inside() {
+                    begins = at;
+                }
+                let mut rest = bytes.get(at..).unwrap_or_default();
+                let before = rest.len();
+                let Some(frame) = self.head_in.read(&mut rest) else { break };
+                at += before - rest.len();
+                self.heard = true;
+                if let Err(fault) = self.begin(frame) {
+                    return self.fail(fault, begins);
+                }
+                let held = self.shutdown_held
+                    && frame.kind == frame::PING
+                    && at.checked_sub(frame::HEAD).and_then(|at| bytes.get(at..)?.first_chunk())
+                        == Some(&SHUTDOWN_ANSWER);
+                if (frame.kind == frame::PRIORITY || held)
+                    && let Some(kind) = at.checked_sub(frame::HEAD - 3).and_then(|at| bytes.get_mut(at))
+                {
+                    // Long without meaning; a codec may still object to what it says.
+                    *kind = frame::IGNORED;
+                }
+                if frame.length > 0 {
+                    continue;
+                }
+            }
+            let taken = (self.left as usize).min(bytes.len() - at);
+            let piece = bytes.get(at..at + taken).unwrap_or_default();
+            self.left -= u32::try_from(taken).unwrap_or(self.left);
+            if let Err(fault) = self.payload(piece) {
+                return self.fail(fault, begins);
+            }
+            for place in self.mends.drain(..) {
+                if let Some(bad) = bytes.get_mut(at + place.start..at + place.end) {
+                    bad.fill(b'x');
+                }
+            }
+            at += taken;
+        }
+        bytes.len()
+    }
+
+    fn fail(&mut self, fault: Fault, passes: usize) -> usize {
+        self.fault = Some(fault);
+        passes
+    }
+
+    fn read_preface(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
+        let taken = self.preface.min(bytes.len());
+        let expected = PREFACE.len() - self.preface;
+        if bytes.get(..taken) != PREFACE.get(expected..expected + taken) {
+            return Err(Fault { details: "codec_error:Received_bad_client_magic_byte_string", ..Fault::silent() });
+        }
+        self.preface -= taken;
+        Ok(taken)
+    }
+
+    /// Ends the connection with GOAWAY.
+    const fn goaway(&self, reason: Reason) -> Fault {
+        let last = match self.role {
+            Role::Server => self.last_stream,
+            Role::Client => 0,
+        };
+        Fault { goaway: Some((last, reason)), ..Fault::silent() }
+    }
+
+    /// Whether the stream was never opened.
+    const fn is_idle(&self, stream: u32) -> bool {
+        stream > self.last_stream || stream.is_multiple_of(2)
+    }
+
+    /// A frame's head is there.
+    fn begin(&mut self, frame: Frame) -> Verdict {
+        self.frame = frame;
+        self.left = frame.length;
+        let refuse = |this: &Self, reason| Err(this.goaway(reason));
+        if !self.settings && (frame.kind != frame::SETTINGS || frame.has(frame::ACK)) {
+            return refuse(self, Reason::PROTOCOL_ERROR);
+        }
+        self.settings = true;
+        if frame.length > frame::MAX_PAYLOAD {
+            return refuse(self, Reason::FRAME_SIZE_ERROR);
+        }
+        if let Some(block) = &mut self.block {
+            if frame.kind != frame::CONTINUATION || frame.stream != block.stream {
+                return refuse(self, Reason::PROTOCOL_ERROR);
+            }
+            block.continuations += 1;
+            if block.continuations > MAX_CONTINUATIONS {
+                let details = "codec_error:Too_many_CONTINUATION_frames_following_a_HEADER_frame";
+                return Err(Fault { details, ..Fault::silent() });
+            }
+        }
+        match frame.kind {
+            frame::DATA => self.begin_data(&frame)?,
+            frame::CONTINUATION if self.block.is_none() => return refuse(self, Reason::PROTOCOL_ERROR),
+            frame::HEADERS if frame.has(frame::PADDED) && frame.length == 0 => {
+                return refuse(self, Reason::PROTOCOL_ERROR);
+            }
+            frame::HEADERS if frame.has(frame::HAS_PRIORITY) && frame.length < 5 => {
+                return refuse(self, Reason::FRAME_SIZE_ERROR);
+            }
+            frame::PRIORITY if frame.length != 5 => return refuse(self, Reason::FRAME_SIZE_ERROR),
+            frame::RST_STREAM | frame::WINDOW_UPDATE if frame.length != 4 => {
+                return refuse(self, Reason::FRAME_SIZE_ERROR);
+            }
+            frame::PING if frame.length != 8 => return refuse(self, Reason::FRAME_SIZE_ERROR),
+            frame::GOAWAY if frame.length < 8 => return refuse(self, Reason::FRAME_SIZE_ERROR),
+            frame::SETTINGS if !frame.length.is_multiple_of(6) || frame.has(frame::ACK) && frame.length > 0 => {
+                return refuse(self, Reason::FRAME_SIZE_ERROR);
+            }
+            frame::SETTINGS if frame.length / 6 > MAX_SETTINGS => return refuse(self, Reason::ENHANCE_YOUR_CALM),
+            frame::PUSH_PROMISE => return Err(Fault::silent()),
+            _ => {}
+        }
+        // Frames with padding are counted when it is known how much there is.
+        if matches!(frame.kind, frame::DATA | frame::HEADERS) {
+            return Ok(());
+        }
+        self.tally(&frame, frame.length)
+    }
+
+    fn tally(&mut self, frame: &Frame, content: u32) -> Verdict {
+        self.tally
+            .received(frame, content, &self.options.protocol)
+            .map_err(|flood| flooded(flood, frame.stream, &mut self.counts))
+    }
+
+    fn begin_data(&self, frame: &Frame) -> Verdict {
+        if frame.stream == 0 || self.is_idle(frame.stream) {
+            return Err(self.goaway(Reason::PROTOCOL_ERROR));
+        }
+        if self.streams.get(frame.stream).is_some_and(|stream| stream.remote_done) {
+            return Err(self.goaway(Reason::STREAM_CLOSED));
+        }
+        if frame.has(frame::PADDED) && frame.length == 0 {
+            return Err(self.goaway(Reason::PROTOCOL_ERROR));
+        }
+        Ok(())
+    }
+
+    /// A piece of the frame's payload; the last one when nothing is left.
+    fn payload(&mut self, piece: &[u8]) -> Verdict {
+        let frame = self.frame;
+        if frame.kind == frame::DATA {
+            return self.data(&frame, piece);
+        }
+        if frame.kind > frame::CONTINUATION {
+            return Ok(());
+        }
+        if self.left > 0 {
+            self.pending.extend_from_slice(piece);
+            return Ok(());
+        }
+        if self.pending.is_empty() {
+            return self.whole(&frame, piece);
+        }
+        let mut joined = std::mem::take(&mut self.pending);
+        joined.extend_from_slice(piece);
+        self.whole(&frame, &joined)?;
+        if !self.mends.is_empty() {
+            // Some of it has passed already.
+            self.mends.clear();
+            return Err(Fault::silent());
+        }
+        Ok(())
+    }
+
+    /// Bodies pass by: only the length of padding is looked at, and the end.
+    fn data(&mut self, frame: &Frame, piece: &[u8]) -> Verdict {
+        let first = piece.len() + self.left as usize == frame.length as usize;
+        if first {
+            let mut content = frame.length;
+            if frame.has(frame::PADDED)
+                && let Some(padding) = piece.first()
+            {
+                let padding = u32::from(*padding) + 1;
+                if padding > frame.length {
+                    return Err(self.goaway(Reason::PROTOCOL_ERROR));
+                }
+                content -= padding;
+            }
+            self.tally(frame, content)?;
+        }
+        if self.left == 0 && frame.has(frame::END_STREAM) {
+            self.streams.ended(frame.stream, By::Peer);
+        }
+        Ok(())
+    }
+
+    /// A frame that is not DATA is complete.
+    fn whole(&mut self, frame: &Frame, payload: &[u8]) -> Verdict {
+        match frame.kind {
+            frame::HEADERS => self.headers(frame, payload),
+            frame::CONTINUATION => self.fragment(payload, frame.has(frame::END_HEADERS)),
+            frame::SETTINGS => self.settings(frame, payload),
+            frame::RST_STREAM => self.reset(frame),
+            frame::WINDOW_UPDATE => self.window_update(frame, payload),
+            frame::PING | frame::GOAWAY if frame.stream != 0 => Err(Fault::silent()),
+            frame::PING => {
+                self.pong |= frame.has(frame::ACK);
+                Ok(())
+            }
+            frame::GOAWAY => {
+                self.goaway_came = true;
+                Ok(())
+            }
+            frame::PRIORITY if frame.stream == 0 => Err(Fault::silent()),
+            _ => Ok(()),
+        }
+    }
+
+    fn settings(&mut self, frame: &Frame, payload: &[u8]) -> Verdict {
+        if frame.stream != 0 {
+            return Err(Fault::silent());
+        }
+        if frame.has(frame::ACK) {
+            // The codec sends one SETTINGS frame per connection, so there is one answer.
+            return if std::mem::replace(&mut self.settings_known, true) { Err(Fault::silent()) } else { Ok(()) };
+        }
+        for entry in payload.chunks_exact(6) {
+            let [i0, i1, v0, v1, v2, v3] = entry else { continue };
+            let value = u32::from_be_bytes([*v0, *v1, *v2, *v3]);
+            let fine = match u16::from_be_bytes([*i0, *i1]) {
+                2 => value == 0 || value == 1 && self.role == Role::Server,
+                4 => i64::from(value) <= MAX_WINDOW,
+                5 => (16_384..=0x00ff_ffff).contains(&value),
+                8 => value <= 1,
+                _ => true,
+            };
+            if !fine {
+                return Err(Fault::silent());
+            }
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, frame: &Frame) -> Verdict {
+        if frame.stream == 0 || self.is_idle(frame.stream) {
+            return Err(Fault::silent());
+        }
+        if self.streams.get(frame.stream).is_some() {
+            self.counts.rx_reset += 1;
+            self.streams.reset(frame.stream, By::Peer);
+        }
+        if self.role == Role::Server && !self.tally.reset(self.began.elapsed().as_secs(), &self.options.protocol) {
+            return Err(self.goaway(Reason::INTERNAL_ERROR));
+        }
+        Ok(())
+    }
+
+    fn window_update(&mut self, frame: &Frame, payload: &[u8]) -> Verdict {
+        let more = i64::from(frame::word(payload) & 0x7fff_ffff);
+        if frame.stream == 0 {
+            self.tally.window += more;
+            return if more == 0 || self.tally.window > MAX_WINDOW { Err(Fault::silent()) } else { Ok(()) };
+        }
+        let wrong = self.is_idle(frame.stream) || more == 0 && self.streams.get(frame.stream).is_some();
+        if wrong { Err(Fault::silent()) } else { Ok(()) }
+    }
+
+    fn headers(&mut self, frame: &Frame, payload: &[u8]) -> Verdict {
+        let mut block = payload;
+        let mut padding = 0;
+        if frame.has(frame::PADDED)
+            && let Some((length, rest)) = block.split_first()
+        {
+            (padding, block) = (usize::from(*length), rest);
+        }
+        let mut depends_on = None;
+        if frame.has(frame::HAS_PRIORITY) {
+            depends_on = Some(frame::word(block) & 0x7fff_ffff);
+            block = block.get(5..).ok_or_else(|| self.goaway(Reason::PROTOCOL_ERROR))?;
+        }
+        let length = block.len().checked_sub(padding).ok_or_else(|| self.goaway(Reason::PROTOCOL_ERROR))?;
+        let kind = self.kind(frame, depends_on)?;
+        self.tally(frame, frame.length.saturating_sub(u32::from(frame.has(frame::PADDED)) + padding as u32))?;
+        let message = self.streams.get(frame.stream).map(|stream| stream.message).unwrap_or_default();
+        self.block = Some(Block {
+            stream: frame.stream,
+            end_stream: frame.has(frame::END_STREAM),
+            kind,
+            message,
+            fields: 0,
+            size: 0,
+            cookies: 0,
+            continuations: 0,
+            path: None,
+            refusal: None,
+        });
+        let skipped = payload.len() - block.len();
+        let judged = self.fragment(block.get(..length).unwrap_or_default(), frame.has(frame::END_HEADERS));
+        for place in &mut self.mends {
+            *place = place.start + skipped..place.end + skipped;
+        }
+        judged
+    }
+
+    /// What a header block on this stream is; opens the stream if it is new.
+    fn kind(&mut self, frame: &Frame, depends_on: Option<u32>) -> Result<Kind, Fault> {
+        let number = frame.stream;
+        if let Some(stream) = self.streams.get_mut(number) {
+            if stream.remote_done {
+                return Err(Fault::silent());
+            }
+            if !stream.head_seen {
+                return Ok(Kind::Head);
+            }
+            if self.role == Role::Server {
+                self.counts.trailers += 1;
+            }
+            return Ok(Kind::Trailers);
+        }
+        if number.is_multiple_of(2) {
+            return Err(Fault::silent());
+        }
+        if number <= self.last_stream {
+            return Ok(Kind::Stale);
+        }
+        let full =
+            self.streams.open_count() >= self.options.protocol.max_concurrent_streams as usize && self.settings_known;
+        if self.role == Role::Client || full || depends_on == Some(number) {
+            return Err(Fault::silent());
+        }
+        self.last_stream = number;
+        self.tally.streams += 1;
+        self.streams.open(number);
+        Ok(Kind::Head)
+    }
+
+    /// A piece of the header block, its last one if `last`.
+    fn fragment(&mut self, piece: &[u8], last: bool) -> Verdict {
+        let Some(mut block) = self.block.take() else { return Ok(()) };
+        let mut wrong = None;
+        let (role, options, counts) = (self.role, &self.options, &mut self.counts);
+        let mend = self.options.protocol.stream_error_on_invalid_http_message;
+        let mut mends = Mends::default();
+        let read = self.decoder.read(piece, last, |field, literal| {
+            if mend && field.value == Value::Bad {
+                mends.add(&field, literal.as_ref());
+            }
+            if wrong.is_some() || block.refusal.is_some() || block.kind == Kind::Stale {
+                return;
+            }
+            if block.judge(&field, literal.as_ref(), role, options.protocol.allow_connect).is_err() {
+                wrong = Some(Wrong::Field);
+                return;
+            }
+            if let Some((refusal, count)) = block.count(&field, role, options) {
+                block.refusal = Some(refusal);
+                count(counts);
+            } else if field.name == Name::Underscore && options.underscores == Underscores::Drop {
+                counts.dropped_headers_with_underscores += 1;
+            }
+        });
+        if read.is_err() {
+            return Err(self.goaway(Reason::COMPRESSION_ERROR));
+        }
+        if last && wrong.is_none() && block.refusal.is_none() && block.complete(role).is_err() {
+            wrong = Some(Wrong::Message);
+        }
+        if let Some(wrong) = wrong {
+            self.counts.rx_messaging_error += 1;
+            let details = match wrong {
+                Wrong::Field => details::HTTP2_INVALID_HEADER_FIELD,
+                Wrong::Message => details::HTTP2_VIOLATION,
+            };
+            if !mend || mends.hopeless {
+                return Err(Fault::silent().of(block.stream, details));
+            }
+            block.refusal = Some(Refusal { reason: Reason::PROTOCOL_ERROR, details, protocol_error: true });
+        }
+        self.mends.append(&mut mends.places);
+        if last {
+            self.end_block(block);
+        } else {
+            self.block = Some(block);
+        }
+        Ok(())
+    }
+
+    fn end_block(&mut self, block: Block) {
+        let Some(stream) = self.streams.get_mut(block.stream) else { return };
+        if block.kind == Kind::Head {
+            stream.head_seen = self.role == Role::Server || block.message.response_complete() != Ok(false);
+            stream.message = if stream.head_seen { block.message } else { Message::default() };
+        }
+        if block.refusal.is_some() {
+            stream.remark().refusal = block.refusal;
+        }
+        if block.path.is_some() {
+            stream.remark().path = block.path;
+        }
+        if block.end_stream {
+            self.streams.ended(block.stream, By::Peer);
+        }
+    }
+}
+
+/// The end by a flood on this stream.
+pub(super) const fn flooded(flood: Flood, stream: u32, counts: &mut super::Counts) -> Fault {
+    flood.count(counts);
+    let fault = Fault::flood(flood);
+    match flood {
+        Flood::EmptyFrames => fault.of(stream, details::HTTP2_EMPTY_FRAMES_FLOOD),
+        _ => fault,
+    }
+}
+
+/// What is written over in a head that is refused while its connection goes on. The codec must read it for its table's
+/// sake, but ends the connection over what is no header at all.
+#[derive(Default)]
+struct Mends {
+    places: Vec<Range<usize>>,
+    /// There is something that cannot be mended in place.
+    hopeless: bool,
+}
+
+impl Mends {
+    fn add(&mut self, field: &Field, literal: Option<&Literal<'_>>) {
+        if matches!(field.name, Name::ConnectionSpecific | Name::Te | Name::ContentLength) {
+            // To the codec these are an error of the stream, too.
+            return;
+        }
+        let Some(Literal { name_at, value_at, .. }) = literal else { return };
+        match (name_at, value_at) {
+            (Some(name), _) if name.is_empty() => self.hopeless = true,
+            (None, _) if field.name == Name::Invalid || field.name == Name::OtherPseudo => self.hopeless = true,
+            (name, Some(value)) => {
+                self.places.extend(name.clone());
+                self.places.push(value.clone());
+            }
+            (_, None) => self.hopeless = true,
+        }
+    }
+}
+
+/// What is counted for a refused head.
+type Count = fn(&mut super::Counts);
+
+impl Block {
+    fn judge(
+        &mut self,
+        field: &Field,
+        literal: Option<&Literal<'_>>,
+        role: Role,
+        connect: bool,
+    ) -> Result<(), InvalidField> {
+        let trailer = self.kind == Kind::Trailers;
+        match role {
+            Role::Server => self.message.request_field(field, trailer, connect)?,
+            Role::Client => self.message.response_field(field, trailer)?,
+        }
+        if field.value == Value::Fragment {
+            // Out of a table the bytes are not known; that there is a fragment decides.
+            self.path = Some(Bytes::copy_from_slice(literal.map_or(b"/#", |literal| literal.value)));
+        }
+        Ok(())
+    }
+
+    fn complete(&self, role: Role) -> Result<(), Violation> {
+        match (self.kind, role) {
+            (Kind::Stale, _) => Ok(()),
+            (Kind::Trailers, _) if self.end_stream => Ok(()),
+            (Kind::Trailers, _) => Err(Violation),
+            (Kind::Head, Role::Server) => self.message.request_complete(self.end_stream),
+            (Kind::Head, Role::Client) => match self.message.response_complete()? {
+                false if self.end_stream => Err(Violation),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Counts a field against Envoy's limits of a head.
+    fn count(&mut self, field: &Field, role: Role, options: &super::Http2Options) -> Option<(Refusal, Count)> {
+        if role == Role::Client {
+            return None;
+        }
+        let refuse = |details| Refusal { reason: Reason::INTERNAL_ERROR, details, protocol_error: false };
+        match field.name {
+            Name::Underscore => match options.underscores {
+                Underscores::Reject => {
+                    return Some((refuse(details::HTTP2_UNEXPECTED_UNDERSCORE), |counts| {
+                        counts.requests_rejected_with_underscores_in_headers += 1;
+                    }));
+                }
+                Underscores::Drop => return None,
+                Underscores::Allow => {}
+            },
+            Name::Cookie => {
+                self.cookies = self.cookies.saturating_add(field.value_len);
+                if self.cookies > options.max_headers_bytes {
+                    return Some((refuse(details::HTTP2_COOKIES_TOO_LARGE), |counts| counts.header_overflow += 1));
+                }
+                return None;
+            }
+            _ => {}
+        }
+        self.fields += 1;
+        self.size = self.size.saturating_add(field.size());
+        if self.size > options.max_headers_bytes {
+            return Some((refuse(details::HTTP2_HEADER_LIST_TOO_LARGE), |counts| {
+                counts.header_list_size_too_large += 1;
+            }));
+        }
+        (self.fields > options.max_headers_count).then(|| -> (Refusal, Count) {
+            (refuse(details::HTTP2_TOO_MANY_HEADERS), |counts| counts.header_overflow += 1)
+        })
+    }
+}

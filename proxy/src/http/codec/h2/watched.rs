@@ -1,0 +1,223 @@
+//! The byte stream under an HTTP/2 codec, with an [`Inspector`] on both directions.
+//!
+//! The socket outlives the codec: when a connection ends by a verdict of the inspector's, the codec is dropped and what
+//! there is left to say is said here.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Http2Options;
+use super::inspect::{Counts, Fault, Inspector, Refusal, Remarks, Role, SHUTDOWN_ANSWER, goaway};
+use crate::transport::Io;
+
+/// What a connection's codec, task and streams share.
+#[derive(Clone)]
+pub struct Watch(Rc<Shared>);
+
+struct Shared {
+    io: RefCell<Io>,
+    inspector: RefCell<Inspector>,
+    /// What streams log when this side closed the connection on them.
+    ended_as: Cell<Option<&'static str>>,
+    /// The peer closed the connection.
+    saw_end: Cell<bool>,
+    /// Bytes the codec reads first.
+    forged: RefCell<Bytes>,
+}
+
+impl Watch {
+    pub(super) fn new(io: Io, role: Role, options: &Http2Options) -> Self {
+        Self(Rc::new(Shared {
+            io: RefCell::new(io),
+            inspector: RefCell::new(Inspector::new(role, options)),
+            ended_as: Cell::new(None),
+            saw_end: Cell::new(false),
+            forged: RefCell::default(),
+        }))
+    }
+
+    /// The breach that ends the connection, once there was one.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.inspector().fault().copied()
+    }
+
+    /// What was counted since this was asked last.
+    #[must_use]
+    pub fn take_counts(&self) -> Counts {
+        self.0.inspector.borrow_mut().take_counts()
+    }
+
+    /// Whether frames came since this was asked last, and whether one answered a PING of ours.
+    #[must_use]
+    pub fn take_heard(&self) -> (bool, bool) {
+        self.0.inspector.borrow_mut().take_heard()
+    }
+
+    /// Streams that the codec refused without handing them over.
+    #[must_use]
+    pub fn take_unclaimed(&self) -> Vec<Refusal> {
+        self.0.inspector.borrow_mut().take_unclaimed()
+    }
+
+    /// Streams that had begun when the connection ended, and were never handed over.
+    #[must_use]
+    pub fn begun(&self) -> Vec<u32> {
+        self.inspector().begun().collect()
+    }
+
+    /// This side closes the connection on its streams, which log this.
+    pub fn end_as(&self, details: &'static str) {
+        self.0.ended_as.set(Some(details));
+    }
+
+    pub(super) fn ended_as(&self) -> Option<&'static str> {
+        self.0.ended_as.get()
+    }
+
+    /// Whether the peer closed the connection.
+    #[must_use]
+    pub fn saw_end(&self) -> bool {
+        self.0.saw_end.get()
+    }
+
+    /// Whether the peer said GOAWAY.
+    #[must_use]
+    pub fn saw_goaway(&self) -> bool {
+        self.inspector().saw_goaway()
+    }
+
+    /// The codec's graceful end waits for [`Self::finish_shutdown`]: it says its final GOAWAY when a PING of its own is
+    /// answered, which takes a round trip, where Envoy gives the client `drain_timeout`.
+    pub fn hold_shutdown(&self) {
+        self.0.inspector.borrow_mut().hold_shutdown();
+    }
+
+    /// Lets the codec end now, whatever the client answered. The connection must be polled next.
+    pub fn finish_shutdown(&self) {
+        *self.0.forged.borrow_mut() = Bytes::from_static(&SHUTDOWN_ANSWER);
+    }
+
+    pub(super) fn claim(&self, stream: u32) -> Option<Box<Remarks>> {
+        self.0.inspector.borrow_mut().claim(stream)
+    }
+
+    /// Why a stream that is being served may not go on.
+    pub(super) fn refusal(&self, stream: u32) -> Option<Refusal> {
+        self.inspector().refusal(stream)
+    }
+
+    /// Whether it was this side that reset the stream.
+    pub(super) fn reset_by_us(&self, stream: u32) -> bool {
+        self.inspector().reset_by_us(stream)
+    }
+
+    pub(super) fn release(&self, stream: u32) {
+        self.0.inspector.borrow_mut().release(stream);
+    }
+
+    fn inspector(&self) -> Ref<'_, Inspector> {
+        self.0.inspector.borrow()
+    }
+
+    /// Says why the connection ends, if there is a way to say it.
+    pub async fn say_goodbye(&self, fault: &Fault) {
+        let Some((last, reason)) = fault.goaway else { return };
+        let frame = goaway(last, reason.into());
+        let mut left = &frame[..];
+        while !left.is_empty() {
+            let written = std::future::poll_fn(|cx| Pin::new(&mut *self.0.io.borrow_mut()).poll_write(cx, left)).await;
+            match written {
+                Ok(n) if n > 0 => left = left.get(n..).unwrap_or_default(),
+                _ => return,
+            }
+        }
+    }
+
+    /// Ready when the peer has closed; what it still sends is thrown away.
+    pub fn poll_closed(&self, scratch: &mut [u8], cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut read = ReadBuf::new(scratch);
+            match ready!(Pin::new(&mut *self.0.io.borrow_mut()).poll_read(cx, &mut read)) {
+                Ok(()) if !read.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Watch {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let shared = &self.0;
+        let mut inspector = shared.inspector.borrow_mut();
+        if inspector.fault().is_some() {
+            // Nothing more passes; the connection's task sees to it.
+            return Poll::Pending;
+        }
+        let mut forged = shared.forged.borrow_mut();
+        if !forged.is_empty() && inspector.is_between_frames() {
+            let taken = forged.len().min(buf.remaining());
+            buf.put_slice(&forged.split_to(taken));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut *shared.io.borrow_mut()).poll_read(cx, buf);
+        if read.is_pending() {
+            inspector.drained();
+        }
+        ready!(read).inspect_err(|_| shared.saw_end.set(true))?;
+        let Some(new) = buf.filled_mut().get_mut(before..).filter(|new| !new.is_empty()) else {
+            shared.saw_end.set(true);
+            return Poll::Ready(Ok(()));
+        };
+        let passes = inspector.received(new);
+        buf.set_filled(before + passes);
+        // Nothing read would mean the end of the stream.
+        if passes == 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+}
+
+impl AsyncWrite for Watch {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut *self.0.io.borrow_mut()).poll_write(cx, buf))?;
+        self.0.inspector.borrow_mut().sent(buf.get(..written).unwrap_or_default());
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut *self.0.io.borrow_mut()).poll_write_vectored(cx, bufs))?;
+        let mut inspector = self.0.inspector.borrow_mut();
+        let mut left = written;
+        for buf in bufs {
+            let taken = left.min(buf.len());
+            inspector.sent(buf.get(..taken).unwrap_or_default());
+            left -= taken;
+            if left == 0 {
+                break;
+            }
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Io::poll_shutdown(&mut self.0.io.borrow_mut(), cx)
+    }
+}
