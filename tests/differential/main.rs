@@ -43,7 +43,7 @@ macro_rules! areas {
 }
 
 areas! {
-    http1_requests, manager, addresses, headers, routing, timeouts, replies, upstreams, http2, clusters, listeners,
+    matchers, http1_requests, manager, addresses, headers, routing, timeouts, replies, upstreams, http2, clusters, listeners,
 }
 
 #[test]

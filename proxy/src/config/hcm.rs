@@ -7,6 +7,7 @@ mod chain;
 mod local_reply;
 mod options;
 mod parse;
+mod proxy_status;
 
 #[cfg(test)]
 mod tests;

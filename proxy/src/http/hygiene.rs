@@ -6,6 +6,7 @@
 //! two shared values and one request id.
 
 mod client;
+mod proxy_status;
 mod request_id;
 mod response;
 
@@ -15,11 +16,12 @@ mod tests;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use filters::http::{HeaderName, Headers, Known, RequestHead, Scheme};
+use filters::http::{HeaderName, Headers, Known, Method, Repeats, RequestHead, SINGLE_IN_REQUESTS, Scheme};
 use filters::stream_info::{Address, ConnectionInfo};
 
 pub use client::{Detection, OriginalIp, Rejection};
 use filters::matcher::CidrSet;
+pub use proxy_status::ProxyStatus;
 pub use request_id::{TraceReason, set_trace_reason};
 pub use response::{DateCache, ResponseHygiene, ServerHeader, mutate_response};
 
@@ -288,6 +290,7 @@ const fn standing(known: Known) -> Standing {
 /// Removes what concerns this hop only (RFC 9110 section 7.6.1). An upgrade keeps `connection` and `upgrade`.
 fn sanitize_hop_by_hop(head: &mut RequestHead) {
     let upgrade = is_upgrade(&head.headers);
+<<<<<<< HEAD
     let mut referers = 0;
     head.headers.retain(|header| match header.name.known() {
         Some(Known::Connection | Known::Upgrade) => upgrade,
@@ -298,8 +301,34 @@ fn sanitize_hop_by_hop(head: &mut RequestHead) {
             is_url(&header.value)
         }
         _ => true,
+=======
+    let mut repeats = Repeats::of(SINGLE_IN_REQUESTS);
+    let mut has_referer = false;
+    let mut has_body_length = false;
+    head.headers.retain(|header| {
+        repeats.note(&header.name);
+        match header.name.known() {
+            Some(Known::Connection | Known::Upgrade) => upgrade,
+            Some(Known::XEnvoyInternal | Known::KeepAlive | Known::ProxyConnection) => false,
+            Some(Known::TransferEncoding) => {
+                has_body_length = true;
+                false
+            }
+            Some(Known::ContentLength) => {
+                has_body_length = true;
+                true
+            }
+            Some(Known::Te) => upgrade || names_token(&header.value, b"trailers"),
+            Some(Known::Referer) => {
+                has_referer = true;
+                true
+            }
+            _ => true,
+        }
+>>>>>>> d868f96 (proxy-status, fields of several lines, referers and slashes as in Envoy; more cases on matching and rewriting)
     });
-    if referers > 1 {
+    repeats.join(&mut head.headers);
+    if has_referer && head.headers.value(&Known::Referer).is_some_and(|referer| !is_referer(referer)) {
         head.headers.remove(&Known::Referer);
     }
     if !upgrade
@@ -361,17 +390,49 @@ fn append_via(headers: &mut Headers, via: &Bytes) {
     }
 }
 
-/// Whether Envoy's URL check lets a `referer` pass: a relative path, or an absolute http(s) URL.
-fn is_url(value: &[u8]) -> bool {
-    let rest = match value {
-        [b'/', ..] => return !value.contains(&b' '),
-        _ if starts_with_ignore_case(value, b"http://") => &value[b"http://".len()..],
-        _ if starts_with_ignore_case(value, b"https://") => &value[b"https://".len()..],
-        _ => return false,
-    };
-    !rest.is_empty() && !matches!(rest[0], b'/' | b'?' | b'#') && !value.contains(&b' ')
+/// Whether Envoy lets a `referer` pass: an absolute URL with neither fragment nor user information, or a relative
+/// reference without fragment (RFC 9110 section 10.1.3).
+fn is_referer(value: &[u8]) -> bool {
+    if let Some(colon) = value.windows(3).position(|part| part == b"://")
+        && colon > 0
+        && value[..colon].iter().all(u8::is_ascii_alphabetic)
+    {
+        let rest = &value[colon + 3..];
+        let authority = &rest[..rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len())];
+        let visible = rest.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');
+        return visible && is_host_and_port(authority);
+    }
+    let mut slash = false;
+    value.iter().all(|byte| match byte {
+        b'/' => {
+            slash = true;
+            true
+        }
+        // The first segment of a relative reference holds no colon: it would be a scheme.
+        b':' => slash,
+        b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+        | b'@' | b'%' | b'?' => true,
+        _ => byte.is_ascii_alphanumeric(),
+    })
 }
 
-fn starts_with_ignore_case(value: &[u8], prefix: &[u8]) -> bool {
-    value.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+/// Whether this is a host, perhaps with a port, and nothing else.
+fn is_host_and_port(authority: &[u8]) -> bool {
+    let host_end = match authority.strip_prefix(b"[") {
+        Some(_) => memchr::memchr(b']', authority).map_or(0, |end| end + 1),
+        None => memchr::memchr(b':', authority).unwrap_or(authority.len()),
+    };
+    let (host, port) = authority.split_at(host_end);
+    let host_is_fine = match host.strip_prefix(b"[") {
+        Some(literal) => {
+            literal.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b']' | b'%'))
+        }
+        None => host.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')),
+    };
+    let port_is_fine = match port {
+        [] => true,
+        [b':', digits @ ..] => !digits.is_empty() && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    !host.is_empty() && host_is_fine && port_is_fine
 }

@@ -77,12 +77,13 @@ impl PathOptions {
         if self.escaped_slashes != EscapedSlashes::Keep
             && let Some(unescaped) = unescape_slashes(&head.path)
         {
+            // Also the log line of a rejected request shows what was understood.
+            head.path = unescaped;
             match self.escaped_slashes {
                 EscapedSlashes::Reject => return PathVerdict::Reject,
                 EscapedSlashes::Redirect => verdict = PathVerdict::Redirect,
                 EscapedSlashes::Forward | EscapedSlashes::Keep => {}
             }
-            head.path = unescaped;
         }
         if self.normalize {
             match canonical(&head.path) {
@@ -159,11 +160,17 @@ fn unescape_slashes(path: &[u8]) -> Option<Bytes> {
     Some(out.into())
 }
 
-/// Makes one slash of every run of slashes before the query; `None` when there is no run.
+/// Makes one slash of every run of slashes before the query; `None` when there is no run. A path of nothing but slashes
+/// keeps its first and its last, as in Envoy.
 fn merge_slashes(path: &[u8]) -> Option<Bytes> {
     let (before, query) = split_query(path);
     before.windows(2).position(|pair| pair == b"//")?;
     let mut out = Vec::with_capacity(path.len());
+    if before.iter().all(|byte| *byte == b'/') {
+        out.extend_from_slice(b"//");
+        out.extend_from_slice(query);
+        return (out.len() < path.len()).then(|| out.into());
+    }
     for byte in before {
         if *byte != b'/' || out.last() != Some(&b'/') {
             out.push(*byte);

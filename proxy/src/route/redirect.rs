@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use filters::http::{RequestHead, Scheme};
+use filters::mutation::{Template, ValueContext};
 use filters::stream_info::StreamInfo;
 
 use super::action::DirectResponse;
@@ -26,8 +27,10 @@ pub struct RedirectAction {
 pub(crate) enum RedirectPath {
     /// This one; its own query wins over the request's (`path_redirect`).
     Fixed(Bytes),
-    /// The request's, rewritten.
+    /// The request's, rewritten in place.
     Rewrite(PathRewrite),
+    /// This one with the request's query, unless it comes out empty; the request keeps its own (`path_rewrite`).
+    Template(Template),
 }
 
 impl RedirectAction {
@@ -41,7 +44,7 @@ impl RedirectAction {
 
     /// The value of `location` for a request whose path is rewritten.
     #[must_use]
-    pub fn location(&self, head: &RequestHead) -> Bytes {
+    pub fn location(&self, head: &RequestHead, info: &StreamInfo) -> Bytes {
         let scheme = self.scheme.as_deref().unwrap_or(head.scheme.as_str());
         let host = match &self.host {
             Some(host) => &host[..],
@@ -55,7 +58,7 @@ impl RedirectAction {
             out.push(b':');
             out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
         }
-        self.append_path(&mut out, head);
+        self.append_path(&mut out, head, info);
         out.into()
     }
 
@@ -73,22 +76,25 @@ impl RedirectAction {
         if self.port.is_some() || default_left_behind { name } else { host }
     }
 
-    fn append_path(&self, out: &mut Vec<u8>, head: &RequestHead) {
+    fn append_path(&self, out: &mut Vec<u8>, head: &RequestHead, info: &StreamInfo) {
         let query = memchr::memchr(b'?', &head.path);
         let bare = query.and_then(|at| head.path.get(..at)).unwrap_or(&head.path);
         let query = query.and_then(|at| head.path.get(at..)).filter(|_| !self.strip_query).unwrap_or_default();
-        match &self.path {
+        let new = match &self.path {
             Some(RedirectPath::Fixed(path)) => {
                 out.extend_from_slice(path);
                 if !path.contains(&b'?') {
                     out.extend_from_slice(query);
                 }
+                return;
             }
-            Some(RedirectPath::Rewrite(_)) | None => {
-                out.extend_from_slice(bare);
-                out.extend_from_slice(query);
+            Some(RedirectPath::Template(template)) => {
+                template.render(&ValueContext { request: Some(head), response: None, info })
             }
-        }
+            Some(RedirectPath::Rewrite(_)) | None => Bytes::new(),
+        };
+        out.extend_from_slice(if new.is_empty() { bare } else { &new });
+        out.extend_from_slice(query);
     }
 }
 

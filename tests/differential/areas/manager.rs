@@ -15,6 +15,11 @@ pub fn area() -> Area {
     let connect = r#"{name: all, domains: ["*"], routes: [
         {name: c, match: {connect_matcher: {}}, route: {cluster: up, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}},
         {name: up, match: {prefix: "/"}, route: {cluster: up}}]}"#;
+    let dead = r#"{name: known, domains: ["known.test"], routes: [
+        {match: {prefix: "/dead"}, route: {cluster: dead}},
+        {match: {prefix: "/short"}, route: {cluster: up, timeout: 0.03s}},
+        {match: {prefix: "/gone"}, route: {cluster: up2, cluster_not_found_response_code: NOT_FOUND}},
+        {match: {prefix: "/"}, route: {cluster: up}}]}"#;
     let listeners = vec![
         plain("named", "server_name: legion"),
         plain("append", "server_header_transformation: APPEND_IF_ABSENT"),
@@ -41,6 +46,33 @@ pub fn area() -> Area {
         routed("connect", "upgrade_configs: [{upgrade_type: CONNECT}]", connect),
         routed("scheme", "scheme_header_transformation: {scheme_to_overwrite: https}", TO_UP),
         plain("status", "proxy_status_config: {}"),
+        plain("status_bare", "proxy_status_config: {remove_details: true, literal_proxy_name: \"pro xy\"}"),
+        plain("status_flagless", "proxy_status_config: {remove_response_flags: true, use_node_id: true}"),
+        plain("status_recommended", "proxy_status_config: {set_recommended_response_code: true}, server_name: legion"),
+        routed(
+            "status_routes",
+            "proxy_status_config: {set_recommended_response_code: true}, stream_idle_timeout: 0.06s",
+            dead,
+        ),
+        plain(
+            "via_h",
+            "via: gateway, server_header_transformation: PASS_THROUGH, always_set_request_id_in_response: true",
+        ),
+        plain(
+            "own_id",
+            "request_id_extension: {typed_config: {\"@type\": type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig, pack_trace_reason: false}}, use_remote_address: true",
+        ),
+        plain("lenient", "stream_error_on_invalid_http_message: true, normalize_path: true"),
+        plain(
+            "age_jitter",
+            "common_http_protocol_options: {max_connection_duration: 0.06s, max_connection_duration_jitter: {value: 50}}",
+        ),
+        plain(
+            "strip_all",
+            "strip_any_host_port: true, strip_trailing_host_dot: true, normalize_path: true, merge_slashes: true, path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD",
+        ),
+        plain("forward_proto", "forward_proto_config: {http_destination_ports: [1]}"),
+        plain("match_scheme", "scheme_header_transformation: {match_upstream: true}"),
         plain(
             "no_envoy_headers",
             r#"http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, suppress_envoy_headers: true}}]"#,
@@ -85,6 +117,50 @@ fn headers_and_paths() -> Vec<Case> {
         get("service_time_overwritten", "2.4 x-envoy-upstream-service-time", "named", "/", &[]).reply("HTTP/1.1 200 OK\r\nx-envoy-upstream-service-time: 77\r\ncontent-length: 0\r\n\r\n").status(200),
         get("response_hop_by_hop", "2.4 response headers", "named", "/", &[]).reply("HTTP/1.1 200 OK\r\nconnection: x-a\r\nx-a: 1\r\nkeep-alive: timeout=5\r\nproxy-connection: y\r\ncontent-length: 0\r\n\r\n").status(200),
     ];
+    for listener in ["status", "status_bare", "status_flagless", "status_recommended"] {
+        let name = named(format!("{listener} cut"));
+        cases.push(get(name, "2.1 proxy_status_config", listener, "/", &[]).acts(vec![Act::Request, Act::Close]));
+        let name = named(format!("{listener} before"));
+        let reply = "HTTP/1.1 200 OK\r\nproxy-status: theirs; error=dns_error\r\ncontent-length: 0\r\n\r\n";
+        cases.push(get(name, "2.1 proxy_status_config", listener, "/", &[]).reply(reply));
+    }
+    let known = "host: known.test";
+    for (name, path, lines) in [
+        ("status no route", "/", &["host: other.test"][..]),
+        ("status dead", "/dead", &[known]),
+        ("status grpc", "/dead", &[known, "content-type: application/grpc"]),
+    ] {
+        cases.push(get(name, "2.1 proxy_status_config", "status_routes", path, lines));
+    }
+    let silent = || vec![Act::Request, Act::Hold];
+    cases.extend([
+        get("status timeout", "2.1 proxy_status_config", "status_routes", "/short", &[known]).acts(silent()),
+        get("status idle", "2.1 proxy_status_config", "status_routes", "/", &[known]).acts(silent()),
+        get("status garbage", "2.1 proxy_status_config", "status_routes", "/", &[known])
+            .reply_and_close("nonsense\r\n\r\n"),
+        case(
+            "status codec error",
+            "2.1 proxy_status_config",
+            "status_routes",
+            "GET / HTTP/1.1\r\nbad header: x\r\n\r\n",
+        ),
+        get("via twice", "2.1 via", "via_h", "/", &["via: 1.1 a", "via: 1.1 b", id]).reply(served),
+        get("id not packed", "2.1 request_id_extension", "own_id", "/", &[id]),
+        get("lenient path", "2.1 stream_error_on_invalid_http_message", "lenient", "/a%00b", &[]),
+        case("lenient no host", "2.1 stream_error_on_invalid_http_message", "lenient", "GET / HTTP/1.1\r\n\r\n"),
+        get("scheme not forwarded", "2.1 forward_proto_config", "forward_proto", "/", &[]),
+        get(
+            "scheme of upstream",
+            "2.1 scheme_header_transformation",
+            "match_scheme",
+            "/",
+            &["x-forwarded-proto: https"],
+        ),
+    ]);
+    for (path, host) in [("//a/..%2fb//", "a.test.:80"), ("/%5c../x", "A.test."), ("/a/./b%2F%2e", "[::1]:99")] {
+        let name = named(format!("all at once {path} {host}"));
+        cases.push(get(name, "2.1 paths and hosts", "strip_all", path, &[&format!("host: {host}")]));
+    }
     let paths: [(&str, &str, &[&str]); 3] = [
         (
             "normal",
@@ -107,7 +183,7 @@ fn headers_and_paths() -> Vec<Case> {
                 "/a%5cb",
             ],
         ),
-        ("merge", "2.1 merge_slashes", &["//a///b", "/a?b=//c", "///", "/a//?//"]),
+        ("merge", "2.1 merge_slashes", &["//a///b", "/a?b=//c", "///", "//", "////?a", "/a//?//"]),
         ("normal_merge", "2.1 merge_slashes", &["//a/..//b", "/a//../b"]),
     ];
     let escaped: &[&str] = &["/a%2fb", "/a%2Fb?c=%2f", "/a%5cb", "/a%252fb", "/plain"];

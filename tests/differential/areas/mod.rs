@@ -7,6 +7,7 @@ pub mod http1_requests;
 pub mod http2;
 pub mod listeners;
 pub mod manager;
+pub mod matchers;
 pub mod replies;
 pub mod routing;
 pub mod timeouts;

@@ -22,7 +22,7 @@ use proto::http_connection_manager as nested;
 
 use super::{
     AccessLogOptions, CodecType, HcmConfig, HcmContext, Limits, RouteSource, Timeouts, Underscores, Upgrade, chain,
-    local_reply, options,
+    local_reply, options, proxy_status,
 };
 use crate::config::access_log;
 use crate::config::any;
@@ -40,7 +40,6 @@ ledger! {
         early_header_mutation_extensions => Refuse, "changes headers before routing";
         set_current_client_cert_details => Warn, "facts of client certificates; there is no TLS yet";
         forward_client_cert_matcher => Refuse, "decides which client certificates are trusted";
-        proxy_status_config => Warn, "adds the proxy-status response header";
         typed_header_validation_config => Refuse, "decides which requests are valid";
         add_proxy_protocol_connection_state => Warn, "state for PROXY protocol towards upstreams";
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6 => Warn, "Envoy 1.40 writes the address unmapped all the same";
@@ -127,7 +126,6 @@ pub fn parse(
     at.unsupported(&unsupported::early_header_mutation_extensions, &early_header_mutation_extensions)?;
     at.unsupported(&unsupported::set_current_client_cert_details, &set_current_client_cert_details)?;
     at.unsupported(&unsupported::forward_client_cert_matcher, &forward_client_cert_matcher)?;
-    at.unsupported(&unsupported::proxy_status_config, &proxy_status_config)?;
     at.unsupported(&unsupported::typed_header_validation_config, &typed_header_validation_config)?;
     at.unsupported(&unsupported::add_proxy_protocol_connection_state, &add_proxy_protocol_connection_state)?;
     at.unsupported(
@@ -223,6 +221,9 @@ pub fn parse(
             Ok(nested::ServerHeaderTransformation::PassThrough) => ServerHeader::PassThrough,
             Err(_) => return Err(at.field("server_header_transformation").error(NOT_A_VALUE)),
         },
+        proxy_status: proxy_status_config
+            .map(|config| proxy_status::parse(&at.field("proxy_status_config"), config, &server_name, context.node_id))
+            .transpose()?,
         server_name: header_value(at, "server_name", server_name)?,
         always_set_request_id: always_set_request_id_in_response,
         via: header_value(at, "via", via)?,
@@ -504,7 +505,7 @@ fn escaped_slashes(at: &At<'_>, number: i32) -> Result<EscapedSlashes, ConfigErr
     }
 }
 
-fn header_value(at: &At<'_>, name: &str, value: String) -> Result<Bytes, ConfigError> {
+pub(super) fn header_value(at: &At<'_>, name: &str, value: String) -> Result<Bytes, ConfigError> {
     if value.bytes().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
         return Err(at.field(name).error(r#"value does not match regex pattern "^[^\x00\n\r]*$""#));
     }

@@ -369,7 +369,7 @@ impl Parser<'_> {
                 let template = Template::parse(&text, self.env.parse_format).map_err(|error| {
                     at.field("path_rewrite").error(format_args!("Failed to create path rewrite formatter: {error}"))
                 })?;
-                Some(RedirectPath::Rewrite(PathRewrite::Whole(template)))
+                Some(RedirectPath::Template(template))
             }
         };
         Ok(RedirectAction {

@@ -392,7 +392,7 @@ fn redirects_say_where() {
         let route = selected(&table, &head).expect(kind);
         let Runtime::Redirect(redirect) = &route.action else { panic!("{kind} redirects") };
         redirect.rewrite_path(&mut head, &route.matcher.path, &info(), true);
-        let got = redirect.location(&head);
+        let got = redirect.location(&head, &info());
         assert_eq!((redirect.status, &got[..]), (status, location.as_bytes()), "{kind} {authority}{path}");
     }
     let table = parse(of_route(route(
@@ -404,7 +404,7 @@ fn redirects_say_where() {
         let head = RequestHead { scheme: Scheme::Https, ..head(authority, "/") };
         let route = selected(&table, &head).expect("matches");
         let Runtime::Redirect(redirect) = &route.action else { panic!("redirects") };
-        assert_eq!(redirect.location(&head), location, "{authority}");
+        assert_eq!(redirect.location(&head, &info()), location, "{authority}");
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use filters::format::TimeFormat;
-use filters::http::{Headers, Known, RequestHead, ResponseHead};
+use filters::http::{Headers, Known, Repeats, RequestHead, ResponseHead, SINGLE_IN_RESPONSES};
 
-use super::{append_via, is_upgrade};
+use super::{ProxyStatus, append_via, is_upgrade};
 
 /// `server_header_transformation`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +32,8 @@ pub struct ResponseHygiene {
     pub always_set_request_id: bool,
     /// `via`; empty for none.
     pub via: Bytes,
+    /// `proxy_status_config`
+    pub proxy_status: Option<ProxyStatus>,
 }
 
 /// Completes a final response head before it is encoded: hop-by-hop headers go, `date`, `server`, the request id and
@@ -70,19 +72,24 @@ pub fn mutate_response(
 fn strip(headers: &mut Headers, status: u16, request: Option<&RequestHead>) {
     let upgrade = is_upgrade(headers) && request.is_some_and(|request| is_upgrade(&request.headers));
     let mut has_body_length = false;
-    headers.retain(|header| match header.name.known() {
-        Some(Known::Connection | Known::Upgrade) => upgrade,
-        Some(Known::KeepAlive | Known::ProxyConnection) => false,
-        Some(Known::TransferEncoding) => {
-            has_body_length = true;
-            false
+    let mut repeats = Repeats::of(SINGLE_IN_RESPONSES);
+    headers.retain(|header| {
+        repeats.note(&header.name);
+        match header.name.known() {
+            Some(Known::Connection | Known::Upgrade) => upgrade,
+            Some(Known::KeepAlive | Known::ProxyConnection) => false,
+            Some(Known::TransferEncoding) => {
+                has_body_length = true;
+                false
+            }
+            Some(Known::ContentLength) => {
+                has_body_length = true;
+                true
+            }
+            _ => true,
         }
-        Some(Known::ContentLength) => {
-            has_body_length = true;
-            true
-        }
-        _ => true,
     });
+    repeats.join(headers);
     if upgrade && !has_body_length && !(100..200).contains(&status) {
         headers.set(Known::ContentLength, &b"0"[..]);
     }

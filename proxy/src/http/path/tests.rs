@@ -72,7 +72,7 @@ fn escaped_and_repeated_slashes() {
     use EscapedSlashes as E;
     use PathVerdict as V;
     let rows = [
-        (E::Reject, false, "/a%2fb", V::Reject, "/a%2fb"),
+        (E::Reject, false, "/a%2fb", V::Reject, "/a/b"),
         (E::Reject, true, "/a\\b", V::Continue, "/a/b"),
         (E::Reject, false, "/a%252fb", V::Continue, "/a%252fb"),
         (E::Redirect, false, "/a%2Fb%5cc?q=%2f", V::Redirect, "/a/b\\c?q=%2f"),
@@ -83,6 +83,8 @@ fn escaped_and_repeated_slashes() {
         (E::Forward, false, "/%2f%2fa", V::Continue, "/a"),
         (E::Forward, true, "/a%5Cb", V::Continue, "/a/b"),
         (E::Keep, false, "/a%2f//", V::Continue, "/a%2f/"),
+        (E::Keep, false, "///", V::Continue, "//"),
+        (E::Keep, false, "//?//", V::Continue, "//?//"),
     ];
     for (escaped_slashes, normalize, path, verdict, expected) in rows {
         let options = PathOptions { normalize, merge_slashes: true, escaped_slashes, ..PathOptions::default() };

@@ -106,6 +106,9 @@ impl<D: Downstream> Stream<'_, D> {
             manager.worker.date(),
             SystemTime::now(),
         );
+        if let Some(proxy_status) = &manager.config.response.proxy_status {
+            proxy_status.apply(&mut head, &self.info);
+        }
         self.info.response_code = head.status;
         self.count_code(head.status);
         let version = self.info.protocol.unwrap_or_default();

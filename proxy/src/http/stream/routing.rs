@@ -100,7 +100,8 @@ impl<D: Downstream> Stream<'_, D> {
                 self.count_direct_response();
                 let Some(head) = &mut self.request else { return Err(End::Done) };
                 redirect.rewrite_path(head, &route.matcher.path, &self.info, keep_original);
-                let reply = LocalReply::new(redirect.status, "").with_header(Known::Location, redirect.location(head));
+                let reply = LocalReply::new(redirect.status, "")
+                    .with_header(Known::Location, redirect.location(head, &self.info));
                 self.reply_end(reply, details::DIRECT_RESPONSE).await
             }
         }
