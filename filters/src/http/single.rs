@@ -146,12 +146,15 @@ impl Repeats {
         }
     }
 
-    /// Makes one line of each repeated field, where its first line is.
+    /// Makes one line of each repeated field that is still there, where its first line is.
     pub fn join(&self, headers: &mut Headers) {
         if self.repeated == FieldSet::EMPTY {
             return;
         }
         for name in Known::ALL.iter().filter(|name| self.repeated.contains(**name)) {
+            if !headers.contains(name) {
+                continue;
+            }
             let mut joined = Vec::new();
             for value in headers.values(name).filter(|value| !value.is_empty()) {
                 if !joined.is_empty() {
@@ -179,11 +182,14 @@ mod tests {
             (Known::AcceptLanguage, "y"),
             (Known::Via, ""),
             (Known::UserAgent, "u"),
+            (Known::Te, "a"),
+            (Known::Te, "b"),
         ] {
             headers.append(name, value);
         }
         let mut repeats = Repeats::of(SINGLE_IN_REQUESTS);
         headers.iter().for_each(|header| repeats.note(&header.name));
+        headers.remove(&Known::Te);
         repeats.join(&mut headers);
         let shown = headers.iter().map(|h| format!("{}={}", h.name.as_str(), h.value.escape_ascii()));
         let shown = shown.collect::<Vec<_>>().join(" ");

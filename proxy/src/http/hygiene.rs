@@ -16,7 +16,7 @@ mod tests;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use filters::http::{HeaderName, Headers, Known, Method, Repeats, RequestHead, SINGLE_IN_REQUESTS, Scheme};
+use filters::http::{HeaderName, Headers, Known, Repeats, RequestHead, SINGLE_IN_REQUESTS, Scheme};
 use filters::stream_info::{Address, ConnectionInfo};
 
 pub use client::{Detection, OriginalIp, Rejection};
@@ -290,34 +290,13 @@ const fn standing(known: Known) -> Standing {
 /// Removes what concerns this hop only (RFC 9110 section 7.6.1). An upgrade keeps `connection` and `upgrade`.
 fn sanitize_hop_by_hop(head: &mut RequestHead) {
     let upgrade = is_upgrade(&head.headers);
-<<<<<<< HEAD
-    let mut referers = 0;
-    head.headers.retain(|header| match header.name.known() {
-        Some(Known::Connection | Known::Upgrade) => upgrade,
-        Some(Known::XEnvoyInternal | Known::KeepAlive | Known::ProxyConnection | Known::TransferEncoding) => false,
-        Some(Known::Te) => upgrade || names_token(&header.value, b"trailers"),
-        Some(Known::Referer) => {
-            referers += 1;
-            is_url(&header.value)
-        }
-        _ => true,
-=======
     let mut repeats = Repeats::of(SINGLE_IN_REQUESTS);
     let mut has_referer = false;
-    let mut has_body_length = false;
     head.headers.retain(|header| {
         repeats.note(&header.name);
         match header.name.known() {
             Some(Known::Connection | Known::Upgrade) => upgrade,
-            Some(Known::XEnvoyInternal | Known::KeepAlive | Known::ProxyConnection) => false,
-            Some(Known::TransferEncoding) => {
-                has_body_length = true;
-                false
-            }
-            Some(Known::ContentLength) => {
-                has_body_length = true;
-                true
-            }
+            Some(Known::XEnvoyInternal | Known::KeepAlive | Known::ProxyConnection | Known::TransferEncoding) => false,
             Some(Known::Te) => upgrade || names_token(&header.value, b"trailers"),
             Some(Known::Referer) => {
                 has_referer = true;
@@ -325,7 +304,6 @@ fn sanitize_hop_by_hop(head: &mut RequestHead) {
             }
             _ => true,
         }
->>>>>>> d868f96 (proxy-status, fields of several lines, referers and slashes as in Envoy; more cases on matching and rewriting)
     });
     repeats.join(&mut head.headers);
     if has_referer && head.headers.value(&Known::Referer).is_some_and(|referer| !is_referer(referer)) {

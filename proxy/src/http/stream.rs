@@ -81,12 +81,13 @@ pub async fn refuse<D: Downstream>(
     let mut stream = Stream::new(manager, connection, alarm, down, refusal.began);
     stream.begin(refusal.version);
     stream.request = refusal.head;
+    stream.close_connection();
+    stream.reply(LocalReply::new(refusal.status, refusal.body), refusal.details).await;
     if refusal.protocol_error {
+        // The reply does not know of the flag yet, only the log does.
         stream.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
         manager.stats.downstream_cx_protocol_error().inc();
     }
-    stream.close_connection();
-    stream.reply(LocalReply::new(refusal.status, refusal.body), refusal.details).await;
     stream.finish();
 }
 

@@ -157,6 +157,75 @@ fn headers_and_paths() -> Vec<Case> {
             &["x-forwarded-proto: https"],
         ),
     ]);
+    for value in [
+        "v1",
+        "a b",
+        "abc.com:80",
+        "a/b:80",
+        "/x#y",
+        "http://a/b#c",
+        "http://user@a/",
+        "http:///x",
+        "ftp://a:21/b",
+        "http://[::1]:80/",
+        "http://a:x/",
+        "/a?b=c",
+        "/\"q\"",
+        "http://a/\"q\"",
+        "about:blank",
+        "",
+        "//a/b",
+        "http://a b",
+    ] {
+        let name = named(format!("referer {value}"));
+        cases.push(get(name, "2.3 referer", "named", "/", &[&format!("referer: {value}")]));
+    }
+    let twice: Vec<String> = [
+        "accept",
+        "accept-language",
+        "authorization",
+        "cache-control",
+        "cookie",
+        "origin",
+        "referer",
+        "user-agent",
+        "via",
+        "x-forwarded-host",
+        "if-none-match",
+        "pragma",
+        "x-client-trace-id",
+        "x-b3-traceid",
+        "te",
+        "x-custom",
+    ]
+    .iter()
+    .flat_map(|name| [format!("{name}: a"), format!("{name}: b")])
+    .collect();
+    let twice: Vec<&str> = twice.iter().map(String::as_str).collect();
+    let replies: String = [
+        "age",
+        "cache-control",
+        "content-type",
+        "date",
+        "etag",
+        "location",
+        "server",
+        "set-cookie",
+        "vary",
+        "via",
+        "x-request-id",
+        "x-custom",
+        "expires",
+        "access-control-allow-methods",
+        "link",
+        "www-authenticate",
+    ]
+    .iter()
+    .map(|name| format!("{name}: a\r\n{name}: b\r\n"))
+    .collect();
+    let reply = format!("HTTP/1.1 200 OK\r\n{replies}content-length: 0\r\n\r\n");
+    cases.push(get("lines joined", "2.4 fields in several lines", "named", "/", &twice).reply(reply.clone()));
+    cases.push(get("lines joined passed", "2.4 fields in several lines", "pass", "/", &twice).reply(reply));
     for (path, host) in [("//a/..%2fb//", "a.test.:80"), ("/%5c../x", "A.test."), ("/a/./b%2F%2e", "[::1]:99")] {
         let name = named(format!("all at once {path} {host}"));
         cases.push(get(name, "2.1 paths and hosts", "strip_all", path, &[&format!("host: {host}")]));

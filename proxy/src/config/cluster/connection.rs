@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use envoy_types::pb::envoy::extensions::upstreams::tcp::v3 as tcp;
 use filters::config::{At, ConfigError};
+use filters::http::Scheme;
 use filters::ledger;
 
 use super::{decode, duration, type_name};
@@ -52,6 +53,16 @@ pub enum TransportSocket {
     /// Nothing: plain text.
     #[default]
     RawBuffer,
+}
+
+impl TransportSocket {
+    /// The scheme of requests over it (`scheme_header_transformation.match_upstream`).
+    #[must_use]
+    pub const fn scheme(self) -> Scheme {
+        match self {
+            Self::RawBuffer => Scheme::Http,
+        }
+    }
 }
 
 /// `upstream_bind_config`.

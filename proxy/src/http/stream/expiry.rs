@@ -26,10 +26,12 @@ impl<D: Downstream> Stream<'_, D> {
         match broken {
             Broken::Gone(Interrupt::Malformed { status, details }) if self.response.is_none() => {
                 self.manager.stats.downstream_cx_protocol_error().inc();
-                self.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
                 self.close_connection();
                 let body = if status == 400 { "Bad Request" } else { "" };
-                self.reply_end(LocalReply::new(status, body), details).await
+                self.reply(LocalReply::new(status, body), details).await;
+                // The reply does not know of the flag yet, only the log does.
+                self.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+                Err(End::Done)
             }
             Broken::Gone(interrupt) => {
                 self.interrupted(interrupt);

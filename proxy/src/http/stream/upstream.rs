@@ -68,6 +68,11 @@ impl<D: Downstream> Stream<'_, D> {
         }
         let keep_original = !self.manager.config.router().suppress_envoy_headers;
         route.finalize_request(&mut head, Some(&choice), &self.info, keep_original);
+        if self.manager.config.match_upstream_scheme
+            && let Some(cluster) = &self.cluster
+        {
+            head.scheme = cluster.config().connection.transport_socket.scheme();
+        }
         self.info.upstream_mut().attempts = 1;
         self.request = Some(head);
         self.prepared = true;
