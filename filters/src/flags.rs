@@ -1,21 +1,27 @@
 //! Every failure has a name: Envoy's response flags and response-code details.
 
-/// A set of Envoy's response flags (`%RESPONSE_FLAGS%`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ResponseFlags(u32);
+/// A set of Envoy's response flags (`%RESPONSE_FLAGS%`) that remembers in which order they were set: so they are printed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ResponseFlags {
+    set: u32,
+    /// Of the first [`ORDERED`] flags the number plus one, five bits each, the first one lowest.
+    order: u64,
+}
+
+/// How many flags' order is remembered; what a stream sets beyond is printed last. More than a handful never come together.
+const ORDERED: u32 = u64::BITS / 5;
 
 macro_rules! response_flags {
     ($($constant:ident = $bit:literal, $short:literal, $long:literal;)*) => {
         impl ResponseFlags {
-            $(#[doc = concat!("`", $short, "` ", $long)] pub const $constant: Self = Self(1 << $bit);)*
+            $(#[doc = concat!("`", $short, "` ", $long)] pub const $constant: Self = Self { set: 1 << $bit, order: $bit + 1 };)*
 
-            /// Every flag with its short and long name, in the order they are printed.
+            /// Every flag with its short and long name.
             pub const ALL: &[(Self, &str, &str)] = &[$((Self::$constant, $short, $long),)*];
         }
     };
 }
 
-// The order is the order of printing: Envoy's enum order, with the retry limit before its cause.
 response_flags! {
     LOCAL_HEALTH_CHECK_FAILED = 0, "LH", "FailedLocalHealthCheck";
     NO_HEALTHY_UPSTREAM = 1, "UH", "NoHealthyUpstream";
@@ -51,28 +57,43 @@ response_flags! {
 
 impl ResponseFlags {
     /// No flag.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { set: 0, order: 0 };
 
-    /// Adds flags.
+    /// Adds flags, behind those already set.
     pub const fn insert(&mut self, other: Self) {
-        self.0 |= other.0;
+        let mut order = other.order;
+        while order != 0 {
+            let number = order & 31;
+            let flag = 1 << (number - 1);
+            let count = self.set.count_ones();
+            if self.set & flag == 0 && count < ORDERED {
+                self.order |= number << (5 * count);
+            }
+            self.set |= flag;
+            order >>= 5;
+        }
+        self.set |= other.set;
     }
 
     /// Whether all of `other` are set.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
+        self.set & other.set == other.set
     }
 
     /// Whether no flag is set.
     #[must_use]
     pub const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.set == 0
     }
 
-    /// The flags that are set, in printing order.
+    /// The flags that are set, in the order in which they were, with short and long name.
     pub fn iter(self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        Self::ALL.iter().filter(move |(flag, ..)| self.contains(*flag)).map(|(_, short, long)| (*short, *long))
+        let ordered = (0..ORDERED).filter_map(move |n| (self.order >> (5 * n) & 31).checked_sub(1)).map(|bit| 1 << bit);
+        let rest = self.set & !ordered.clone().fold(0, |set: u32, flag: u32| set | flag);
+        let others = (0..u32::BITS).map(|bit| 1 << bit).filter(move |flag| rest & flag != 0);
+        let named = |flag: u32| Self::ALL.iter().find(|(known, ..)| known.set == flag);
+        ordered.chain(others).filter_map(named).map(|(_, short, long)| (*short, *long))
     }
 
     /// The flag with this short name.
@@ -81,6 +102,14 @@ impl ResponseFlags {
         Self::ALL.iter().find(|(_, short, _)| *short == name).map(|(flag, ..)| *flag)
     }
 }
+
+impl PartialEq for ResponseFlags {
+    fn eq(&self, other: &Self) -> bool {
+        self.set == other.set
+    }
+}
+
+impl Eq for ResponseFlags {}
 
 /// `%RESPONSE_CODE_DETAILS%` texts that are fixed. Texts with a variable part are built where they arise.
 pub mod details {
@@ -143,10 +172,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_retry_limit_prints_before_its_cause() {
-        let mut flags = ResponseFlags::UPSTREAM_REQUEST_TIMEOUT;
-        flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
-        assert_eq!(flags.iter().map(|(short, _)| short).collect::<Vec<_>>(), ["URX", "UT"]);
+    fn flags_are_printed_as_they_were_set() {
+        let short = |flags: ResponseFlags| flags.iter().map(|(short, _)| short).collect::<Vec<_>>();
+        let mut flags = ResponseFlags::NONE;
+        for flag in ["UF", "URX", "UF", "DC"] {
+            flags.insert(ResponseFlags::from_short(flag).unwrap());
+        }
+        assert_eq!(short(flags), ["UF", "URX", "DC"]);
+        let mut first = ResponseFlags::LOCAL_HEALTH_CHECK_FAILED;
+        first.insert(flags);
+        assert_eq!(short(first), ["LH", "UF", "URX", "DC"]);
+        assert!(first.contains(flags) && !flags.contains(first));
         assert_eq!(ResponseFlags::from_short("UC"), Some(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION));
+    }
+
+    #[test]
+    fn all_flags_at_once_are_printed_once_each() {
+        let mut flags = ResponseFlags::NONE;
+        for (flag, ..) in ResponseFlags::ALL.iter().rev() {
+            flags.insert(*flag);
+        }
+        let mut printed: Vec<_> = flags.iter().map(|(short, _)| short).collect();
+        assert_eq!(printed.first(), Some(&"UDO"));
+        printed.sort_unstable();
+        printed.dedup();
+        assert_eq!(printed.len(), ResponseFlags::ALL.len());
     }
 }

@@ -64,6 +64,8 @@ pub enum Step {
     End,
     /// Send no more.
     HalfClose,
+    /// Reset the connection.
+    Reset,
     /// Stay silent so long.
     Pause(Duration),
 }

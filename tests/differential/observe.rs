@@ -189,6 +189,9 @@ fn act(action: &Action, address: std::net::SocketAddr, settle: Duration) -> (Str
             for step in steps {
                 take(&mut client, step);
             }
+            if client.end == End::Reset && matches!(steps.last(), Some(Step::Reset)) {
+                return ("<reset by the client>".to_owned(), Vec::new());
+            }
             // A connection that is said to close is waited for; whether by FIN or by reset depends on who was first.
             let last = client.responses().into_iter().next_back().filter(|message| message.complete);
             let closing = last.is_some_and(|message| message.header("connection") == Some("close"));
@@ -241,6 +244,7 @@ fn take(client: &mut Client, step: &Step) {
         }
         Step::End => drop(client.read_until(Duration::from_secs(4), |_| false)),
         Step::HalfClose => client.half_close(),
+        Step::Reset => client.reset(),
         Step::Pause(time) => drop(client.read_until(*time, |_| false)),
     }
 }

@@ -71,8 +71,14 @@ impl Client {
     }
 
     /// Ends with a reset instead of a close.
-    pub fn reset(self) {
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    pub fn reset(&mut self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        // The queue of what was not read is dropped with the reset; a new, unconnected socket takes its place here.
+        let _ = socket.set_linger(Some(Duration::ZERO));
+        if let Ok(other) = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None) {
+            self.stream = TcpStream::from(other);
+        }
+        self.end = End::Reset;
     }
 
     /// Reads until `enough` says so, the connection ends, or `within` has passed; whether it was enough.

@@ -1,32 +1,33 @@
 //! `envoy.filters.network.tcp_proxy`: one downstream connection to one upstream connection, bytes both ways.
 //!
 //! Each direction has a buffer of its own and reads only when that buffer is empty, so a slow reader stops its peer at
-//! the socket and never makes memory grow. An end on one side is passed on as a half close; the connection is over when
-//! both directions have ended, nothing moved for `idle_timeout`, or `max_downstream_connection_duration` is over.
+//! the socket and never makes memory grow. An end on one side is passed on as a half close, an upstream's reset as a reset;
+//! the connection is over when both directions have ended, one side broke it, nothing moved for `idle_timeout`, or
+//! `max_downstream_connection_duration` is over.
 
 use std::future::poll_fn;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use filters::flags::{ResponseFlags, details};
+use filters::flags::ResponseFlags;
 use filters::format::{AccessLogType, FormatContext};
 use filters::stream_info::{ConnectionInfo, StreamInfo};
 
 use crate::config::service::TcpChain;
 use crate::config::tcp_proxy::TcpProxyConfig;
+use crate::downstream::drain::Drain;
 use crate::http::codec::h1::WriteBuf;
 use crate::observe::access_log::AccessLog;
 use crate::observe::catalogue::TcpStats;
 use crate::transport::Io;
 use crate::upstream::breaker::{Priority, Resource};
 use crate::upstream::cluster::Cluster;
-use crate::upstream::connect::{self, TcpLease};
-use crate::upstream::failure::{FailureKind, UpstreamFailure};
+use crate::upstream::failure::FailureKind;
 use crate::upstream::lb::PickContext;
+use crate::upstream::pool::{Lease, PoolProtocol, TcpLease};
 use crate::worker::Worker;
 use crate::worker::timer::Tick;
 
@@ -58,113 +59,194 @@ impl TcpProxy {
         })
     }
 
-    /// Serves one connection to its end.
-    pub async fn serve(self: Rc<Self>, connection: Rc<ConnectionInfo>, mut down: Io) {
+    /// Serves one connection to its end. `drains` are what it belongs to: the process, the listener, the chain.
+    pub async fn serve(self: Rc<Self>, connection: Rc<ConnectionInfo>, mut down: Io, drains: &[&Drain; 3]) {
         self.stats.downstream_cx_total().inc();
         let now = std::time::SystemTime::now();
         let mut info = StreamInfo::new(Rc::clone(&connection), connection.accepted, now, fastrand::u64(..));
-        self.run(&mut info, &mut down).await;
+        if self.config.flush_access_log_on_start {
+            self.log(&info, AccessLogType::TcpConnectionStart);
+        }
+        self.run(&mut info, &mut down, drains).await;
         info.end = Some(Instant::now());
-        let context = FormatContext { log_type: AccessLogType::TcpConnectionEnd, ..FormatContext::new(&info) };
+        self.log(&info, AccessLogType::TcpConnectionEnd);
+    }
+
+    fn log(&self, info: &StreamInfo, log_type: AccessLogType) {
+        let context = FormatContext { log_type, ..FormatContext::new(info) };
         for log in &*self.logs {
             log.log(&context, self.worker.logs(), &*self.worker.runtime());
         }
     }
 
-    async fn run(&self, info: &mut StreamInfo, down: &mut Io) {
-        let random = fastrand::u64(..);
-        let name = self.config.cluster.pick(random);
+    async fn run(&self, info: &mut StreamInfo, down: &mut Io, drains: &[&Drain; 3]) {
+        let name = self.config.cluster.pick(fastrand::u64(..));
         let Some(cluster) = self.worker.cluster(name) else {
             self.stats.downstream_cx_no_route().inc();
             info.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
-            info.details = Some(details::CLUSTER_NOT_FOUND.into());
             return;
         };
         info.upstream_mut().cluster = Some(Arc::clone(&cluster.config().observability_name));
-        let mut attempts = 0;
-        let (mut up, lease) = loop {
-            match self.connect(&cluster, info).await {
-                Ok(connected) => break connected,
+        let Some(mut lease) = self.connect(&cluster, info).await else { return };
+        if self.config.flush_access_log_on_connected {
+            self.log(info, AccessLogType::TcpUpstreamConnected);
+        }
+        self.copy(info, down, &mut lease, drains).await;
+    }
+
+    /// A connection to a host of the cluster, in as many attempts as are allowed; what failed is noted.
+    async fn connect(&self, cluster: &Rc<Cluster>, info: &mut StreamInfo) -> Option<TcpLease> {
+        let context = cluster.context();
+        for _ in 0..self.config.max_connect_attempts.get() {
+            // Unlike a pool, which may always open its first connection, a TCP proxy does not ask where the limit is reached.
+            if context.breakers.try_acquire(Priority::Default, Resource::Connections).is_err() {
+                context.stats.upstream_cx_overflow().inc();
+                info.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+                return None;
+            }
+            let destination = cluster.destination(None, &info.connection);
+            let Some(host) = cluster.pick(&PickContext { destination, ..PickContext::default() }) else {
+                context.stats.upstream_cx_none_healthy().inc();
+                info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
+                return None;
+            };
+            let upstream = info.upstream_mut();
+            upstream.attempts += 1;
+            let asked = Instant::now();
+            let outcome = cluster.pool(&host, Priority::Default, PoolProtocol::Tcp).acquire().await;
+            if !outcome.as_ref().is_err_and(|failure| failure.kind == FailureKind::Overflow) {
+                upstream.host = Some(Arc::clone(host.address()));
+                upstream.host_name = Some(Arc::clone(host.hostname()));
+                upstream.hosts_attempted.push(Arc::clone(host.address()));
+            }
+            match outcome {
+                Ok(Lease::Tcp(lease)) => {
+                    upstream.pool_ready = Some(asked.elapsed());
+                    upstream.connection_id = Some(lease.connection_id());
+                    upstream.local = lease.local_address();
+                    return Some(lease);
+                }
+                // A pool of this protocol gives nothing else.
+                Ok(Lease::Http1(_) | Lease::Http2(_)) => return None,
                 Err(failure) => {
-                    attempts += 1;
-                    info.upstream_mut().transport_failure = failure.transport.clone();
-                    if attempts >= self.config.max_connect_attempts.get() || failure.kind == FailureKind::Overflow {
-                        info.flags.insert(failure.kind.flag());
-                        if attempts >= self.config.max_connect_attempts.get() {
-                            cluster.context().stats.upstream_cx_connect_attempts_exceeded().inc();
-                        }
-                        return;
+                    if failure.kind != FailureKind::Overflow {
+                        info.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
                     }
+                    info.upstream_mut().transport_failure = failure.transport;
                 }
             }
-        };
-        info.upstream_mut().local = up.local_addr();
-        self.copy(info, down, &mut up, &lease).await;
-        drop(lease);
+        }
+        context.stats.upstream_cx_connect_attempts_exceeded().inc();
+        info.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        None
     }
 
-    async fn connect(&self, cluster: &Rc<Cluster>, info: &mut StreamInfo) -> Result<(Io, TcpLease), UpstreamFailure> {
-        let context = cluster.context();
-        let destination = cluster.destination(None, &info.connection);
-        let pick = PickContext { destination, ..PickContext::default() };
-        let Some(host) = cluster.pick(&pick) else {
-            context.stats.upstream_cx_none_healthy().inc();
-            info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
-            return Err(UpstreamFailure::new(FailureKind::ConnectFailure));
-        };
-        let upstream = info.upstream_mut();
-        upstream.attempts += 1;
-        upstream.host = Some(Arc::clone(host.address()));
-        upstream.host_name = Some(Arc::clone(host.hostname()));
-        let Ok(permit) = context.breakers.try_acquire(Priority::Default, Resource::Connections) else {
-            context.stats.upstream_cx_overflow().inc();
-            return Err(UpstreamFailure::new(FailureKind::Overflow));
-        };
-        connect::tcp(context, &host, permit).await
-    }
-
-    /// Moves bytes until both directions have ended.
-    async fn copy(&self, info: &mut StreamInfo, down: &mut Io, up: &mut Io, lease: &TcpLease) {
+    /// Moves bytes until the connection is over.
+    async fn copy(&self, info: &mut StreamInfo, down: &mut Io, lease: &mut TcpLease, drains: &[&Drain; 3]) {
         let timers = self.worker.timers();
         let alarm = timers.alarm();
-        let end = timers.now().after_opt(self.config.max_downstream_connection_duration);
+        let end = timers.now().after_opt(self.max_duration());
         let mut idle = timers.now().after_opt(self.config.idle_timeout);
+        let mut log_at = timers.now().after_opt(self.config.access_log_flush_interval);
         let (mut request, mut response) = (Direction::default(), Direction::default());
         let outcome = poll_fn(|cx| {
             loop {
-                let before = request.moved + response.moved;
-                let sent = request.poll(cx, &self.worker, down, up);
-                let received = response.poll(cx, &self.worker, up, down);
+                let before = (request.moved, response.moved);
+                let request_open = !request.closed;
+                let sent = request.poll(cx, &self.worker, down, &mut lease.io);
+                let received = response.poll(cx, &self.worker, &mut lease.io, down);
+                self.count(lease, request.moved - before.0, response.moved - before.1);
                 match (sent, received) {
-                    (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
-                    (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => return Poll::Ready(Err(error)),
+                    (Poll::Ready(Err(Side::To)), _) | (_, Poll::Ready(Err(Side::From))) => {
+                        return Poll::Ready(Outcome::UpstreamReset);
+                    }
+                    (Poll::Ready(Err(Side::From)), _) | (_, Poll::Ready(Err(Side::To))) => {
+                        return Poll::Ready(Outcome::DownstreamReset);
+                    }
+                    (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                        return Poll::Ready(Outcome::Complete { by_upstream: !request_open });
+                    }
                     _ => {}
                 }
-                if request.moved + response.moved != before {
+                if (request.moved, response.moved) != before {
                     idle = timers.now().after_opt(self.config.idle_timeout);
+                    if self.config.check_drain_close && closes(drains) {
+                        return Poll::Ready(Outcome::Drained);
+                    }
                     continue;
                 }
-                if alarm.poll(idle.min(end), cx).is_pending() {
+                if alarm.poll(idle.min(end).min(log_at), cx).is_pending() {
                     return Poll::Pending;
                 }
-                if idle <= timers.now() && idle != Tick::NEVER {
-                    self.stats.idle_timeout().inc();
-                    return Poll::Ready(Ok(()));
+                let now = timers.now();
+                if end <= now && end != Tick::NEVER {
+                    return Poll::Ready(Outcome::TooLong);
                 }
-                self.stats.max_downstream_connection_duration().inc();
-                return Poll::Ready(Ok(()));
+                if idle <= now && idle != Tick::NEVER {
+                    return Poll::Ready(Outcome::Idle);
+                }
+                log_at = now.after_opt(self.config.access_log_flush_interval);
+                (info.bytes_received, info.bytes_sent) = (request.moved, response.moved);
+                self.log(info, AccessLogType::TcpPeriodic);
             }
         })
         .await;
-        info.bytes_received = request.moved;
-        info.bytes_sent = response.moved;
-        self.stats.downstream_cx_rx_bytes_total().add(request.moved);
-        self.stats.downstream_cx_tx_bytes_total().add(response.moved);
-        lease.bytes(response.moved, request.moved);
-        if outcome.is_err() {
-            info.termination_details.get_or_insert_with(|| "connection reset".into());
+        (info.bytes_received, info.bytes_sent) = (request.moved, response.moved);
+        match outcome {
+            Outcome::Complete { by_upstream: false } | Outcome::DownstreamReset => {}
+            Outcome::Complete { by_upstream: true } => lease.closed_by_peer(),
+            Outcome::UpstreamReset => {
+                lease.closed_by_peer();
+                info.flags.insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
+                down.reset_on_close();
+            }
+            Outcome::Drained => self.stats.downstream_cx_drain_close().inc(),
+            Outcome::Idle => self.stats.idle_timeout().inc(),
+            Outcome::TooLong => {
+                self.stats.max_downstream_connection_duration().inc();
+                info.flags.insert(ResponseFlags::DURATION_TIMEOUT);
+            }
         }
     }
+
+    fn count(&self, lease: &TcpLease, received: u64, sent: u64) {
+        if received > 0 || sent > 0 {
+            self.stats.downstream_cx_rx_bytes_total().add(received);
+            self.stats.downstream_cx_tx_bytes_total().add(sent);
+            lease.bytes(sent, received);
+        }
+    }
+
+    /// How long this connection may live: the configured time, and a random part of its jitter.
+    fn max_duration(&self) -> Option<Duration> {
+        let longest = self.config.duration_jitter_percentage / 100.0;
+        self.config.max_downstream_connection_duration.map(|limit| limit.mul_f64(1.0 + longest * fastrand::f64()))
+    }
+}
+
+/// Whether it is this connection's turn to close because something it belongs to drains.
+fn closes(drains: &[&Drain; 3]) -> bool {
+    drains.iter().any(|drain| drain.plan().is_some_and(|plan| plan.closes(Instant::now(), fastrand::f64())))
+}
+
+/// How a connection came to its end.
+enum Outcome {
+    /// Both sides sent all they had; who was last is the one who closed.
+    Complete {
+        by_upstream: bool,
+    },
+    UpstreamReset,
+    DownstreamReset,
+    Drained,
+    Idle,
+    TooLong,
+}
+
+/// The side of a direction that broke.
+#[derive(Debug, PartialEq, Eq)]
+enum Side {
+    From,
+    To,
 }
 
 /// One direction of a connection.
@@ -179,19 +261,20 @@ struct Direction {
 
 impl Direction {
     /// Ready when this direction has ended and the end was passed on.
-    fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, from: &mut Io, to: &mut Io) -> Poll<io::Result<()>> {
+    fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, from: &mut Io, to: &mut Io) -> Poll<Result<(), Side>> {
         loop {
             while !self.out.is_empty() {
-                ready!(to.poll_write(cx, &mut self.out))?;
+                ready!(to.poll_write(cx, &mut self.out)).map_err(|_| Side::To)?;
             }
             if self.ended {
                 if !self.closed {
-                    ready!(to.poll_shutdown(cx))?;
+                    ready!(to.poll_shutdown(cx)).map_err(|_| Side::To)?;
                     self.closed = true;
                 }
                 return Poll::Ready(Ok(()));
             }
-            let n = ready!(worker.with_scratch(|scratch| from.poll_read(cx, scratch, &mut self.read)))?;
+            let n = ready!(worker.with_scratch(|scratch| from.poll_read(cx, scratch, &mut self.read)))
+                .map_err(|_| Side::From)?;
             self.ended = n == 0;
             self.moved += n as u64;
             self.out.push(self.read.split().freeze());

@@ -8,8 +8,10 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -61,6 +63,14 @@ impl Io {
         match &self.stream {
             Stream::Tcp(stream) => stream.local_addr().ok(),
             Stream::Unix(_) => None,
+        }
+    }
+
+    /// Makes the close that follows a reset: the peer learns that what it sent last may be lost.
+    pub fn reset_on_close(&self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            // A socket that cannot be told so closes in order, which is no worse for the peer than waiting.
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
 

@@ -3,8 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -12,56 +10,12 @@ use filters::stream_info::Address;
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use super::breaker::Permit;
 use super::cluster::ClusterContext;
 use super::failure::{FailureKind, UpstreamFailure};
 use super::host::Host;
-use super::pool::{ConnectionGuard, ConnectionKind};
+use super::pool::ConnectionGuard;
 use crate::config::address::{SocketOption, SocketOptionValue, SocketState, TcpKeepalive};
 use crate::transport::Io;
-
-/// A connection of its own for one layer-4 stream; counts as an upstream connection until dropped.
-pub struct TcpLease(ConnectionGuard);
-
-impl TcpLease {
-    /// Says what crossed the connection: received, sent.
-    pub fn bytes(&self, received: u64, sent: u64) {
-        self.0.bytes(received, sent);
-    }
-}
-
-impl Drop for TcpLease {
-    fn drop(&mut self) {
-        self.0.ended(false, 1, true);
-    }
-}
-
-/// Connects to `host` for a layer-4 stream, within the cluster's `connect_timeout`.
-///
-/// # Errors
-/// [`FailureKind::ConnectFailure`] or [`FailureKind::ConnectTimeout`].
-pub async fn tcp(
-    context: &Rc<ClusterContext>,
-    host: &Arc<Host>,
-    permit: Permit,
-) -> Result<(Io, TcpLease), UpstreamFailure> {
-    let guard = ConnectionGuard::new(context, host, ConnectionKind::Tcp, permit);
-    let started = Instant::now();
-    let opened = within_timeout(context, async {
-        socket(context, host.address()).await.map_err(|error| connect_failure(&error))
-    })
-    .await;
-    match opened {
-        Ok(io) => {
-            connected(context, started);
-            Ok((io, TcpLease(guard)))
-        }
-        Err(failure) => {
-            failed(context, host, &guard, &failure);
-            Err(failure)
-        }
-    }
-}
 
 /// Runs a connect within the cluster's `connect_timeout`.
 pub(super) async fn within_timeout<T>(

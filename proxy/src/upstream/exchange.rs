@@ -7,7 +7,7 @@ use filters::http::{Frame, Headers, RequestHead, ResponseHead};
 
 use super::cluster::Cluster;
 use super::failure::{FailureKind, UpstreamFailure};
-use super::pool::{Http1Lease, Http2Lease, Lease};
+use super::pool::{Http1Lease, Http2Lease, Lease, TcpLease};
 use crate::http::codec::h2::ClientExchange;
 
 /// An attempt in flight. Dropping it gives the attempt up: an HTTP/1 connection closes, an HTTP/2 stream is reset.
@@ -16,6 +16,15 @@ pub enum Exchange {
     Http1(Http1Lease),
     /// Over a stream of a shared connection. The stream goes before the lease, which lets the next one in.
     Http2(ClientExchange, Http2Lease),
+    /// A CONNECT that ends here: its bytes go upstream as they are.
+    Tcp(Tunnel),
+}
+
+/// A layer-4 connection in the place of an HTTP exchange.
+pub struct Tunnel {
+    lease: TcpLease,
+    /// The response that says that the tunnel stands, until it is taken.
+    granted: Option<ResponseHead>,
 }
 
 impl Exchange {
@@ -34,6 +43,11 @@ impl Exchange {
                 let exchange = lease.send(head, end)?;
                 Ok(Self::Http2(exchange, lease))
             }
+            // The connection stands: that is all there is to say to CONNECT.
+            Lease::Tcp(lease) => {
+                let granted = ResponseHead { status: 200, ..ResponseHead::default() };
+                Ok(Self::Tcp(Tunnel { lease, granted: Some(granted) }))
+            }
         }
     }
 
@@ -43,6 +57,7 @@ impl Exchange {
         match self {
             Self::Http1(lease) => lease.connection_id(),
             Self::Http2(_, lease) => lease.connection_id(),
+            Self::Tcp(tunnel) => tunnel.lease.connection_id(),
         }
     }
 
@@ -52,6 +67,7 @@ impl Exchange {
         match self {
             Self::Http1(lease) => lease.local_address(),
             Self::Http2(_, lease) => lease.local_address(),
+            Self::Tcp(tunnel) => tunnel.lease.local_address(),
         }
     }
 
@@ -63,6 +79,7 @@ impl Exchange {
         match self {
             Self::Http1(lease) => lease.poll_writable(cx),
             Self::Http2(exchange, _) => exchange.poll_writable(cx),
+            Self::Tcp(tunnel) => tunnel.lease.poll_writable(cx),
         }
     }
 
@@ -71,6 +88,7 @@ impl Exchange {
         match self {
             Self::Http1(lease) => lease.send_data(data, end),
             Self::Http2(exchange, _) => exchange.send_data(data, end),
+            Self::Tcp(tunnel) => tunnel.lease.send(data, end),
         }
     }
 
@@ -79,6 +97,8 @@ impl Exchange {
         match self {
             Self::Http1(lease) => lease.send_trailers(trailers),
             Self::Http2(exchange, _) => exchange.send_trailers(trailers),
+            // There is nothing in TCP to say them with.
+            Self::Tcp(tunnel) => tunnel.lease.send(Bytes::new(), true),
         }
     }
 
@@ -87,6 +107,7 @@ impl Exchange {
         match self {
             Self::Http1(lease) => lease.poll_flush(cx),
             Self::Http2(..) => Poll::Ready(()),
+            Self::Tcp(tunnel) => tunnel.lease.poll_flush(cx),
         }
     }
 
@@ -98,6 +119,10 @@ impl Exchange {
         match self {
             Self::Http1(lease) => lease.poll_head(cx),
             Self::Http2(exchange, _) => exchange.poll_head(cx),
+            Self::Tcp(tunnel) => match tunnel.granted.take() {
+                Some(head) => Poll::Ready(Ok(head)),
+                None => Poll::Pending,
+            },
         }
     }
 
@@ -107,6 +132,7 @@ impl Exchange {
         match self {
             Self::Http1(lease) => lease.response_complete(),
             Self::Http2(exchange, _) => exchange.response_complete(),
+            Self::Tcp(tunnel) => tunnel.lease.is_complete(),
         }
     }
 
@@ -118,6 +144,7 @@ impl Exchange {
         match self {
             Self::Http1(lease) => lease.poll_frame(cx),
             Self::Http2(exchange, _) => exchange.poll_frame(cx),
+            Self::Tcp(tunnel) => tunnel.lease.poll_read(cx).map_ok(|data| data.map(Frame::Data)),
         }
     }
 
@@ -139,7 +166,7 @@ impl Exchange {
     pub fn finish(self, request_complete: bool) {
         match self {
             Self::Http1(lease) if request_complete => lease.release(),
-            Self::Http1(_) => {}
+            Self::Http1(_) | Self::Tcp(_) => {}
             Self::Http2(mut exchange, _) => {
                 if !request_complete {
                     exchange.reset();

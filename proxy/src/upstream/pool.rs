@@ -7,6 +7,7 @@
 //!   unless it was [released](Http1Lease::release) after a complete exchange.
 //! * Without a ready connection the request waits in line and a connection is opened, as far as the breakers allow. A pool
 //!   without any connection may always open one (Envoy's allowance), so a limit never starves a host.
+//! * A TCP lease is a connection that serves one stream and closes with it.
 //! * A connection serves whoever waits longest, whoever asked for it. A request that gives up leaves the line; the
 //!   connection it caused still arrives, for the next one. A failed connect fails the oldest request that no other
 //!   connect can serve.
@@ -17,6 +18,7 @@
 mod connect;
 mod http1;
 mod http2;
+mod tcp;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -28,12 +30,14 @@ use std::time::Instant;
 
 pub use http1::{Http1Connection, Http1Lease};
 pub use http2::Http2Lease;
+pub use tcp::TcpLease;
 
 use self::http2::Multiplexed;
 use super::breaker::{Permit, Priority, Resource};
 use super::cluster::ClusterContext;
 use super::failure::{FailureKind, UpstreamFailure};
 use super::host::Host;
+use crate::transport::Io;
 use crate::worker::timer::Tick;
 
 /// The protocol a pool speaks.
@@ -43,6 +47,8 @@ pub enum PoolProtocol {
     Http1,
     /// HTTP/2
     Http2,
+    /// None: every lease is a connection of its own.
+    Tcp,
 }
 
 /// The connections of one worker to one host. See the module's documentation.
@@ -88,6 +94,8 @@ pub enum Lease {
     Http1(Http1Lease),
     /// A stream on an HTTP/2 connection.
     Http2(Http2Lease),
+    /// A byte stream.
+    Tcp(TcpLease),
 }
 
 /// Counts a request in flight until it is dropped.
@@ -151,6 +159,7 @@ impl Pool {
                 };
                 Ok(Some(Lease::Http2(Http2Lease::new(Rc::clone(self), connection, self.request_guard()?))))
             }
+            PoolProtocol::Tcp => Ok(None),
         }
     }
 
@@ -173,7 +182,7 @@ impl Pool {
         loop {
             let mut state = self.state.borrow_mut();
             let per_connection = match self.protocol {
-                PoolProtocol::Http1 => 1,
+                PoolProtocol::Http1 | PoolProtocol::Tcp => 1,
                 PoolProtocol::Http2 => self.context.h2_options.protocol.max_concurrent_streams.max(1) as usize,
             };
             if state.connecting * per_connection >= state.waiters.len() {
@@ -203,6 +212,28 @@ impl Pool {
         self.offer_http1(connection);
     }
 
+    /// A connect ended; its connection goes to whoever waits longest, or closes: nobody will use it again.
+    fn connected_tcp(self: &Rc<Self>, io: Io, guard: ConnectionGuard) {
+        let waiter = {
+            let mut state = self.state.borrow_mut();
+            state.connecting -= 1;
+            state.waiters.pop_front()
+        };
+        match waiter.map(|waiter| (waiter, self.request_guard())) {
+            Some((waiter, Ok(request))) => {
+                waiter.resolve(Ok(Lease::Tcp(TcpLease::new(Rc::clone(self), io, guard, request))));
+            }
+            refused => {
+                guard.ended(false, 0, false);
+                drop(guard);
+                self.state.borrow_mut().open -= 1;
+                if let Some((waiter, Err(failure))) = refused {
+                    waiter.resolve(Err(failure));
+                }
+            }
+        }
+    }
+
     /// A connect ended; its streams go to those who wait longest.
     fn connected_http2(self: &Rc<Self>, connection: Rc<Multiplexed>) {
         {
@@ -220,7 +251,7 @@ impl Pool {
             state.connecting -= 1;
             state.open -= 1;
             match self.protocol {
-                PoolProtocol::Http1 if state.waiters.len() > state.connecting => state.waiters.pop_front(),
+                PoolProtocol::Http1 | PoolProtocol::Tcp if state.waiters.len() > state.connecting => state.waiters.pop_front(),
                 PoolProtocol::Http2 if state.connecting == 0 && state.multiplexed.is_empty() => {
                     // One connect stood for all of them.
                     for waiter in state.waiters.drain(..) {

@@ -178,7 +178,9 @@ impl ConnectionHandler for Rc<Handler> {
                     let connection = Connection::new(&manager, info, [server, Arc::clone(&listener.drain)], chain);
                     crate::http::connection::serve(manager, connection, io).await;
                 }
-                Service::Tcp(proxy) => proxy.serve(info, io).await,
+                Service::Tcp(proxy) => {
+                    proxy.serve(info, io, &[&server, &listener.drain, &chain.drain]).await;
+                }
                 Service::Close => {}
             }
         });

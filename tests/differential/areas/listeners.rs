@@ -1,10 +1,9 @@
-//! Reference 4.1 to 4.4: filter chains, listener filters, TCP.
+//! Reference 4.1 to 4.3: filter chains and listener filters.
 
 use super::clusters;
 use crate::manifest::{Area, Case, Step, case, frames, get, request, steps};
-use crate::support::bootstrap::{TO_UP, http_filter, listener_of, tcp_filter};
+use crate::support::bootstrap::{TO_UP, http_filter, listener_of};
 use crate::support::frames as h2;
-use crate::support::upstream::Act;
 
 /// The area.
 pub fn area() -> Area {
@@ -32,8 +31,6 @@ pub fn area() -> Area {
     };
     let whole =
         |listener: &str| format!("filter_chains: [{{name: whole, filters: [{}]}}]", http_filter(listener, "", TO_UP));
-    let tcp =
-        |listener: &str, fields: &str| format!("filter_chains: [{{filters: [{}]}}]", tcp_filter(listener, fields));
     let filters = |list: &[String]| format!("listener_filters: [{}]", list.join(", "));
     let listeners = vec![
         (
@@ -137,24 +134,12 @@ pub fn area() -> Area {
                 ),
             ),
         ),
-        ("tcp", listener_of("tcp", &tcp("tcp", "cluster: up"), "")),
-        (
-            "tcp_weighted",
-            listener_of(
-                "tcp_weighted",
-                &tcp("tcp_weighted", "weighted_clusters: {clusters: [{name: up, weight: 1}]}"),
-                "",
-            ),
-        ),
-        ("tcp_dead", listener_of("tcp_dead", &tcp("tcp_dead", "cluster: dead"), "")),
-        ("tcp_missing", listener_of("tcp_missing", &tcp("tcp_missing", "cluster: not_there"), "")),
-        ("tcp_idle", listener_of("tcp_idle", &tcp("tcp_idle", "cluster: up, idle_timeout: 0.06s"), "")),
         (
             "small_buffer",
             listener_of("small_buffer", &whole("small_buffer"), "per_connection_buffer_limit_bytes: 1024"),
         ),
     ];
-    let cases = [chain_cases(), proxy_protocol_cases(), tcp_cases()].concat();
+    let cases = [chain_cases(), proxy_protocol_cases()].concat();
     Area { name: "listeners", listeners, clusters: clusters(), more: "", cases }
 }
 
@@ -233,35 +218,6 @@ fn proxy_protocol_cases() -> Vec<Case> {
         case("absent_allowed", row, "perhaps_proxied", get).status(200),
         case("present_allowed", row, "perhaps_proxied", v1("PROXY TCP4 1.2.3.4 5.6.7.8 1111 80")).status(200),
         case("partial_allowed", row, "perhaps_proxied", "PRI"),
-    ]
-}
-
-fn tcp_cases() -> Vec<Case> {
-    let row = "3.9 tcp_proxy";
-    let talk = || vec![Act::Until(b"ping"), Act::Send(b"pong".to_vec()), Act::Hold];
-    vec![
-        steps("tcp_talk", row, "tcp", vec![Step::Send(b"ping".to_vec()), Step::Until("pong")]).acts(talk()),
-        steps("tcp_weighted", row, "tcp_weighted", vec![Step::Send(b"ping".to_vec()), Step::Until("pong")])
-            .acts(talk()),
-        steps("tcp_upstream_closes", row, "tcp", vec![Step::Send(b"ping".to_vec()), Step::End]).acts(vec![
-            Act::Until(b"ping"),
-            Act::Send(b"bye".to_vec()),
-            Act::Close,
-        ]),
-        steps("tcp_server_speaks_first", row, "tcp", vec![Step::Until("hello")])
-            .acts(vec![Act::Send(b"hello".to_vec()), Act::Hold]),
-        steps("tcp_client_half_closes", row, "tcp", vec![Step::Send(b"ping".to_vec()), Step::HalfClose, Step::End])
-            .acts(vec![Act::Until(b"ping"), Act::Send(b"pong".to_vec()), Act::Hold]),
-        steps("tcp_upstream_half_closes", row, "tcp", vec![Step::Until("hello"), Step::End]).acts(vec![
-            Act::Send(b"hello".to_vec()),
-            Act::HalfClose,
-            Act::Hold,
-        ]),
-        steps("tcp_reset", row, "tcp", vec![Step::Send(b"ping".to_vec()), Step::End])
-            .acts(vec![Act::Until(b"ping"), Act::Reset]),
-        steps("tcp_refused", row, "tcp_dead", vec![Step::Send(b"ping".to_vec()), Step::End]),
-        steps("tcp_no_cluster", row, "tcp_missing", vec![Step::Send(b"ping".to_vec()), Step::End]),
-        steps("tcp_idle", row, "tcp_idle", vec![Step::End]).acts(vec![Act::Hold]),
     ]
 }
 

@@ -10,7 +10,9 @@ pub mod manager;
 pub mod matchers;
 pub mod replies;
 pub mod routing;
+pub mod tcp;
 pub mod timeouts;
+pub mod upgrades;
 pub mod upstreams;
 
 use crate::support::bootstrap::{TO_UP, cluster, http_listener, http2};

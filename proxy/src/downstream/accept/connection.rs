@@ -121,12 +121,20 @@ impl<H: ConnectionHandler> Worker<H> {
             Some(limit) => tokio::time::timeout(limit, work).await,
             None => Ok(work.await),
         };
-        match finished {
-            Ok(result) => result?,
+        let finished = match finished {
+            Ok(result) => result,
             Err(_) if config.continue_on_listener_filters_timeout => {
                 self.handler.count(listener, ListenerCounter::DownstreamPreCxTimeout);
+                Ok(())
             }
-            Err(_) => return Err(Some(ListenerCounter::DownstreamPreCxTimeout)),
+            Err(_) => Err(Some(ListenerCounter::DownstreamPreCxTimeout)),
+        };
+        if let Err(why) = finished {
+            // Envoy only peeks at the socket: bytes that no filter took are unread there, so the kernel resets.
+            if read.len() > inspection.consumed() {
+                incoming.stream.reset_on_close();
+            }
+            return Err(why);
         }
         incoming.prefix = read.freeze().slice(inspection.consumed()..);
         Ok(inspection.into_detected())
@@ -190,6 +198,9 @@ impl<H: ConnectionHandler> Worker<H> {
             accepted,
         });
         let Some(chain) = chain else {
+            if !prefix.is_empty() {
+                stream.reset_on_close();
+            }
             self.handler.count(&listener, ListenerCounter::NoFilterChainMatch);
             self.handler.unmatched(&listener, info);
             return;

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use filters::stream_info::Address;
 use socket2::SockRef;
@@ -105,6 +106,14 @@ impl Stream {
             Self::Tcp(stream) => canonical(&Address::Ip(stream.local_addr()?)),
             Self::Unix(stream) => unix_peer(&stream.local_addr()?),
         })
+    }
+
+    /// Makes the close that follows a reset, as the kernel does by itself when it holds bytes that nobody read.
+    pub(super) fn reset_on_close(&self) {
+        if let Self::Tcp(stream) = self {
+            // A socket that cannot be told so closes in order.
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Where the client connected before the kernel redirected it here.

@@ -161,10 +161,11 @@ impl<D: Downstream> Stream<'_, D> {
         upstream.pool_ready = Some(asked.elapsed());
         upstream.connection_id = Some(exchange.connection_id());
         upstream.local = exchange.local_address();
-        upstream.protocol = Some(match protocol {
-            PoolProtocol::Http1 => Version::Http11,
-            PoolProtocol::Http2 => Version::Http2,
-        });
+        upstream.protocol = match protocol {
+            PoolProtocol::Http1 => Some(Version::Http11),
+            PoolProtocol::Http2 => Some(Version::Http2),
+            PoolProtocol::Tcp => None,
+        };
         self.converse(cluster, host, exchange).await
     }
 

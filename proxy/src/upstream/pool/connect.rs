@@ -18,6 +18,7 @@ pub(super) async fn connect(pool: Rc<Pool>, permit: Permit) {
     let kind = match pool.protocol {
         PoolProtocol::Http1 => ConnectionKind::Http1,
         PoolProtocol::Http2 => ConnectionKind::Http2,
+        PoolProtocol::Tcp => ConnectionKind::Tcp,
     };
     let guard = ConnectionGuard::new(&pool.context, &pool.host, kind, permit);
     match within_timeout(&pool.context, open(&pool)).await {
@@ -28,6 +29,7 @@ pub(super) async fn connect(pool: Rc<Pool>, permit: Permit) {
                     let connection = Http1Connection::new(io, guard, &pool.context);
                     pool.connected_http1(Box::new(connection));
                 }
+                Opened::Tcp(io) => pool.connected_tcp(io, guard),
                 Opened::Http2(client, driver, local) => {
                     let connection = http2::adopt(&pool, client, *driver, local, guard);
                     pool.connected_http2(connection);
@@ -44,6 +46,7 @@ pub(super) async fn connect(pool: Rc<Pool>, permit: Permit) {
 
 enum Opened {
     Http1(Io),
+    Tcp(Io),
     Http2(ClientConnection, Box<Driver>, Option<SocketAddr>),
 }
 
@@ -51,6 +54,7 @@ async fn open(pool: &Pool) -> Result<Opened, UpstreamFailure> {
     let io = socket(&pool.context, pool.host.address()).await.map_err(|error| connect_failure(&error))?;
     match pool.protocol {
         PoolProtocol::Http1 => Ok(Opened::Http1(io)),
+        PoolProtocol::Tcp => Ok(Opened::Tcp(io)),
         PoolProtocol::Http2 => {
             let local = io.local_addr();
             let (client, driver) = ClientConnection::handshake(io, &pool.context.h2_options)
