@@ -141,6 +141,7 @@ pub mod details {
     pub const UPSTREAM_PER_TRY_IDLE_TIMEOUT: &str = "upstream_per_try_idle_timeout";
     pub const UPSTREAM_PER_TRY_TIMEOUT: &str = "upstream_per_try_timeout";
     pub const VIA_UPSTREAM: &str = "via_upstream";
+    pub const WEBSOCKET_HANDSHAKE_UNSUCCESSFUL: &str = "websocket_handshake_unsuccessful";
     pub const HTTP_INVALID_AUTHORITY: &str = "http.invalid_authority";
     pub const HTTP1_BODY_DISALLOWED: &str = "http1.body_disallowed";
     pub const HTTP1_CODEC_ERROR: &str = "http1.codec_error";

@@ -36,7 +36,7 @@ fn declared() -> impl Iterator<Item = &'static Entry> {
         routes::route::ALL,
         routes::route_match::ALL,
         routes::route_action::ALL,
-        routes::connect_config::ALL,
+        routes::proxy_protocol::ALL,
         routes::weighted_cluster::ALL,
         routes::cluster_weight::ALL,
         routes::retry_policy::ALL,

@@ -398,10 +398,6 @@ impl Downstream for ServerSide<'_> {
             }
             match std::task::ready!(self.poll_read(cx)) {
                 Ok(true) => {}
-                Ok(false) if self.tunnel => {
-                    self.request_complete = true;
-                    return Poll::Ready(Ok(None));
-                }
                 _ => {
                     self.gone = true;
                     return Poll::Ready(Err(Interrupt::Disconnect));

@@ -31,6 +31,7 @@ use super::hygiene::RequestFacts;
 use super::manager::{Connection, Manager};
 use super::path::PathVerdict;
 use super::reply::LocalReply;
+use super::upgrade;
 use crate::overload::Action;
 use crate::route::{ClusterChoice, Route, RouteAction, RouteId, RouteTable, VirtualHost};
 use crate::upstream::cluster::Cluster;
@@ -65,7 +66,9 @@ pub async fn serve<D: Downstream>(
 ) {
     let mut stream = Stream::new(manager, connection, alarm, down, incoming.began);
     stream.begin(incoming.head.version);
-    stream.request = Some(incoming.head);
+    let mut head = incoming.head;
+    upgrade::from_extended_connect(&mut head);
+    stream.request = Some(head);
     stream.run(incoming.expects_continue).await;
     stream.finish();
 }
@@ -147,6 +150,7 @@ struct Stream<'a, D> {
     cluster: Option<Rc<Cluster>>,
     /// Decides everything random about this stream, always the same way.
     random: u64,
+    /// The request asks for a tunnel, and upstream has not refused it.
     tunnel: bool,
     /// The request is as it goes upstream.
     prepared: bool,

@@ -1,53 +1,59 @@
-//! Upgrades between versions: an HTTP/1 `upgrade` and an HTTP/2 extended CONNECT (RFC 8441) mean the same.
+//! Upgrades between versions: an HTTP/1 `upgrade` and an HTTP/2 extended CONNECT (RFC 8441) mean the same, and so the proxy
+//! sees the same, whichever the client spoke: the HTTP/1 form, in which routes match, filters look and logs tell.
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
-use filters::http::{Known, Method, RequestHead, ResponseHead, Version};
+use filters::http::{Headers, Known, Method, RequestHead, ResponseHead, Version};
 
-/// The request as the upstream's protocol says it; `None` when it can stay as it is.
+/// A request that came as an extended CONNECT becomes what HTTP/1 would have said.
+pub fn from_extended_connect(head: &mut RequestHead) {
+    let Some(protocol) = head.protocol.take() else { return };
+    head.method = Method::Get;
+    head.headers.set(Known::Upgrade, protocol);
+    head.headers.set(Known::Connection, Bytes::from_static(b"upgrade"));
+}
+
+/// An upgrade as an HTTP/2 upstream is asked for it.
 #[must_use]
-pub fn to_upstream(head: &RequestHead, http2: bool) -> Option<RequestHead> {
-    match (head.version == Version::Http2, http2) {
-        (true, true) | (false, false) => None,
-        (false, true) if head.method == Method::Connect => None,
-        (false, true) => {
-            let mut head = head.clone();
-            head.protocol = head.headers.value(&Known::Upgrade).cloned();
-            head.method = Method::Connect;
-            for name in [Known::Upgrade, Known::Connection, Known::ContentLength] {
-                head.headers.remove(&name);
-            }
-            Some(head)
-        }
-        (true, false) => {
-            let protocol = head.protocol.clone()?;
-            let mut head = head.clone();
-            head.method = Method::Get;
-            head.protocol = None;
-            head.headers.set(Known::Connection, Bytes::from_static(b"upgrade"));
-            head.headers.set(Known::Upgrade, protocol);
-            Some(head)
-        }
+pub fn to_extended_connect(head: &RequestHead) -> Option<RequestHead> {
+    let protocol = head.headers.value(&Known::Upgrade)?.clone();
+    let mut head = head.clone();
+    head.method = Method::Connect;
+    head.protocol = Some(protocol);
+    remove_upgrade(&mut head.headers);
+    Some(head)
+}
+
+/// An HTTP/2 upstream grants an upgrade with 200; here that is 101.
+pub fn from_http2_response(request: &RequestHead, head: &mut ResponseHead) {
+    if head.version != Version::Http2 || head.status != 200 || request.method == Method::Connect {
+        return;
+    }
+    if let Some(protocol) = request.headers.value(&Known::Upgrade) {
+        head.status = 101;
+        head.headers.set(Known::Upgrade, protocol.clone());
+        head.headers.set(Known::Connection, Bytes::from_static(b"upgrade"));
     }
 }
 
-/// The response as the client's protocol says it.
-pub fn to_downstream(request: &RequestHead, head: &mut ResponseHead, granted: bool) {
-    if !granted {
-        return;
+/// A response as HTTP/2 says it to the client: it has no 101.
+#[must_use]
+pub fn to_http2_response(head: &ResponseHead) -> Cow<'_, ResponseHead> {
+    if head.status != 101 {
+        return Cow::Borrowed(head);
     }
-    if request.version == Version::Http2 {
-        if head.status == 101 {
-            head.status = 200;
-        }
-        for name in [Known::Upgrade, Known::Connection, Known::ContentLength] {
-            head.headers.remove(&name);
-        }
-    } else if request.method != Method::Connect && head.status == 200 && head.version == Version::Http2 {
-        head.status = 101;
-        head.headers.set(Known::Connection, Bytes::from_static(b"upgrade"));
-        if let Some(protocol) = request.headers.value(&Known::Upgrade) {
-            head.headers.set(Known::Upgrade, protocol.clone());
-        }
+    let mut head = head.clone();
+    head.status = 200;
+    remove_upgrade(&mut head.headers);
+    Cow::Owned(head)
+}
+
+fn remove_upgrade(headers: &mut Headers) {
+    headers.remove(&Known::Upgrade);
+    headers.remove(&Known::Connection);
+    if headers.value(&Known::ContentLength).is_some_and(|length| &length[..] == b"0") {
+        headers.remove(&Known::ContentLength);
     }
 }
 
@@ -59,31 +65,38 @@ mod tests {
         let mut head = RequestHead { path: "/chat".into(), authority: "a".into(), ..RequestHead::default() };
         head.headers.append(Known::Connection, "Upgrade");
         head.headers.append(Known::Upgrade, "websocket");
+        head.headers.append(Known::ContentLength, "0");
         head
     }
 
     #[test]
     fn an_upgrade_becomes_an_extended_connect_and_back() {
-        let up = to_upstream(&websocket(), true).unwrap();
+        let mut up = to_extended_connect(&websocket()).unwrap();
         assert_eq!((up.method.clone(), up.protocol.as_deref()), (Method::Connect, Some(&b"websocket"[..])));
-        assert!(!up.headers.contains(&Known::Connection));
+        assert!(up.headers.is_empty());
 
-        let h2 = RequestHead { version: Version::Http2, ..up };
-        let back = to_upstream(&h2, false).unwrap();
-        assert_eq!(back.method, Method::Get);
-        assert_eq!(back.headers.value(&Known::Upgrade).unwrap(), "websocket");
+        from_extended_connect(&mut up);
+        assert_eq!((up.method, up.protocol), (Method::Get, None));
+        assert_eq!(up.headers.value(&Known::Upgrade).unwrap(), "websocket");
+    }
+
+    #[test]
+    fn a_plain_connect_stays_one() {
+        let mut head = RequestHead { method: Method::Connect, version: Version::Http2, ..RequestHead::default() };
+        from_extended_connect(&mut head);
+        assert_eq!(head.method, Method::Connect);
+        assert!(to_extended_connect(&head).is_none());
     }
 
     #[test]
     fn a_grant_is_said_in_the_clients_version() {
         let mut head = ResponseHead { status: 200, version: Version::Http2, ..ResponseHead::default() };
-        to_downstream(&websocket(), &mut head, true);
+        from_http2_response(&websocket(), &mut head);
         assert_eq!(head.status, 101);
         assert_eq!(head.headers.value(&Known::Upgrade).unwrap(), "websocket");
-
-        let h2 = RequestHead { version: Version::Http2, method: Method::Connect, ..RequestHead::default() };
-        let mut head = ResponseHead { status: 101, version: Version::Http11, ..ResponseHead::default() };
-        to_downstream(&h2, &mut head, true);
-        assert_eq!(head.status, 200);
+        let wire = to_http2_response(&head);
+        assert_eq!((wire.status, wire.headers.len()), (200, 0));
+        let plain = ResponseHead { status: 403, ..ResponseHead::default() };
+        assert!(matches!(to_http2_response(&plain), Cow::Borrowed(_)));
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use filters::http::{HeaderKey, RequestHead};
+use filters::http::{HeaderKey, Method, RequestHead};
 use filters::matcher::Runtime;
 
 use super::headers::{FilterConfigs, MutationChain};
-use super::policy::{Priority, RetryPolicy, Timeouts, UpgradeConfig};
+use super::policy::{ConnectConfig, Priority, RetryPolicy, Timeouts, UpgradeConfig};
 use super::redirect::RedirectAction;
 use super::rewrite::{HostRewrite, PathRewrite};
 
@@ -157,6 +157,16 @@ impl ForwardAction {
             }
             (ClusterSpecifier::Weighted(weighted), ordinal) => weighted.choice(ordinal, head),
         }
+    }
+
+    /// How a request ends here, its body going upstream as plain TCP; `None` for those that are forwarded.
+    #[must_use]
+    pub fn terminates(&self, head: &RequestHead) -> Option<&ConnectConfig> {
+        if head.method != Method::Connect && head.method != Method::Post {
+            return None;
+        }
+        let config = self.upgrade(b"connect")?.connect.as_ref()?;
+        (head.method == Method::Connect || config.allow_post).then_some(config)
     }
 
     /// The route's own word about an upgrade to `protocol`, any case.

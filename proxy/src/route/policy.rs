@@ -1,5 +1,6 @@
 //! How a forwarded request is treated: time limits, retries, upgrades.
 
+use crate::transport::proxy_protocol::ProxyProtocolVersion;
 use std::time::Duration;
 
 use filters::http::HeaderName;
@@ -90,9 +91,16 @@ pub struct UpgradeConfig {
     pub protocol: Box<str>,
     /// Whether it is allowed; overrides the connection manager's setting for the same protocol.
     pub enabled: bool,
-    /// Whether CONNECT ends here and its bytes go upstream as plain TCP (`connect_config`).
-    pub terminate_connect: bool,
-    /// Whether a POST is treated like CONNECT (`connect_config.allow_post`).
+    /// CONNECT ends here, and its bytes go upstream as plain TCP.
+    pub connect: Option<ConnectConfig>,
+}
+
+/// `RouteAction.upgrade_configs.connect_config`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectConfig {
+    /// The header that tells the upstream who the client is, before its bytes.
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
+    /// Whether the body of a POST is treated like the bytes of CONNECT.
     pub allow_post: bool,
 }
 

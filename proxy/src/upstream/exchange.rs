@@ -43,12 +43,19 @@ impl Exchange {
                 let exchange = lease.send(head, end)?;
                 Ok(Self::Http2(exchange, lease))
             }
-            // The connection stands: that is all there is to say to CONNECT.
-            Lease::Tcp(lease) => {
-                let granted = ResponseHead { status: 200, ..ResponseHead::default() };
-                Ok(Self::Tcp(Tunnel { lease, granted: Some(granted) }))
-            }
+            Lease::Tcp(lease) => Ok(Self::tunnel(lease, Bytes::new(), end)),
         }
+    }
+
+    /// Takes a connection for a request that ends here. It stands, and that is all there is to say to CONNECT; `first` goes
+    /// upstream before anything the client sends. With `end` it sends nothing.
+    #[must_use]
+    pub fn tunnel(mut lease: TcpLease, first: Bytes, end: bool) -> Self {
+        if !first.is_empty() || end {
+            lease.send(first, end);
+        }
+        let granted = ResponseHead { status: 200, ..ResponseHead::default() };
+        Self::Tcp(Tunnel { lease, granted: Some(granted) })
     }
 
     /// Process-wide number of the connection.

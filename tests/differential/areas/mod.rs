@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod clusters;
+pub mod formats;
 pub mod headers;
 pub mod http1_requests;
 pub mod http2;

@@ -7,7 +7,8 @@ use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
 use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
-use envoy_types::pb::envoy::config::route::v3::route_action::upgrade_config::ConnectConfig;
+use envoy_types::pb::envoy::config::core::v3::{ProxyProtocolConfig, proxy_protocol_config};
+use envoy_types::pb::envoy::config::route::v3::route_action::upgrade_config::ConnectConfig as ConnectConfigProto;
 use envoy_types::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier as ClusterSpecifierProto, HostRewriteSpecifier, MaxStreamDuration,
     UpgradeConfig as UpgradeConfigProto,
@@ -29,7 +30,10 @@ use crate::route::action::{
     ClusterSpecifier, DirectResponse, EntryCluster, ForwardAction, WeightedClusters, WeightedEntry,
 };
 use crate::route::headers::{FilterConfigs, MutationChain};
-use crate::route::policy::{GrpcTimeout, GrpcTimeoutTarget, Priority, RetryPolicy, Timeouts, UpgradeConfig};
+use crate::route::policy::{
+    ConnectConfig, GrpcTimeout, GrpcTimeoutTarget, Priority, RetryPolicy, Timeouts, UpgradeConfig,
+};
+use crate::transport::proxy_protocol::ProxyProtocolVersion;
 use crate::route::redirect::{RedirectAction, RedirectPath};
 use crate::route::rewrite::{HostRewrite, PathRewrite};
 
@@ -458,22 +462,29 @@ fn upgrades(protos: Vec<UpgradeConfigProto>, at: At<'_>) -> Result<Box<[UpgradeC
         if upgrades.iter().any(|other| *other.protocol == protocol) {
             return Err(at.error(format_args!("Duplicate upgrade {upgrade_type}")));
         }
-        let terminate_connect = connect_config.is_some();
-        let mut allow = false;
-        if let Some(ConnectConfig { proxy_protocol_config, allow_post }) = connect_config {
-            if protocol != "connect" && protocol != "connect-udp" {
-                return Err(at.error(format_args!("Non-CONNECT upgrade type {upgrade_type} has ConnectConfig")));
-            }
-            at.field("connect_config")
-                .unsupported(&ledger::connect_config::proxy_protocol_config, &proxy_protocol_config)?;
-            allow = allow_post;
+        if connect_config.is_some() && protocol != "connect" && protocol != "connect-udp" {
+            return Err(at.error(format_args!("Non-CONNECT upgrade type {upgrade_type} has ConnectConfig")));
         }
         upgrades.push(UpgradeConfig {
             protocol: protocol.into(),
             enabled: enabled.is_none_or(|flag| flag.value),
-            terminate_connect,
-            allow_post: allow,
+            connect: connect_config.map(|config| connect(config, at.field("connect_config"))).transpose()?,
         });
     }
     Ok(upgrades.into())
+}
+
+fn connect(proto: ConnectConfigProto, at: At<'_>) -> Result<ConnectConfig, ConfigError> {
+    let ConnectConfigProto { proxy_protocol_config, allow_post } = proto;
+    let at = at.field("proxy_protocol_config");
+    let header = |ProxyProtocolConfig { version, pass_through_tlvs, added_tlvs }| {
+        at.unsupported(&ledger::proxy_protocol::pass_through_tlvs, &pass_through_tlvs)?;
+        at.unsupported(&ledger::proxy_protocol::added_tlvs, &added_tlvs)?;
+        match proxy_protocol_config::Version::try_from(version) {
+            Ok(proxy_protocol_config::Version::V1) => Ok(ProxyProtocolVersion::V1),
+            Ok(proxy_protocol_config::Version::V2) => Ok(ProxyProtocolVersion::V2),
+            Err(_) => Err(undefined(at, "version")),
+        }
+    };
+    Ok(ConnectConfig { proxy_protocol: proxy_protocol_config.map(header).transpose()?, allow_post })
 }

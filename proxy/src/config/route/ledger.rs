@@ -69,9 +69,10 @@ filters::ledger! {
 }
 
 filters::ledger! {
-    /// Rows of an upgrade's CONNECT settings.
-    pub mod connect_config for "envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig" {
-        proxy_protocol_config => Refuse, "the upstream would miss the PROXY header it expects";
+    /// Rows of the PROXY header before a terminated CONNECT.
+    pub mod proxy_protocol for "envoy.config.core.v3.ProxyProtocolConfig" {
+        pass_through_tlvs => Refuse, "the upstream would miss what the client's PROXY header said";
+        added_tlvs => Refuse, "the upstream would miss them";
     }
 }
 

@@ -11,6 +11,7 @@ use filters::http::{Headers, Known, ResponseHead, Version};
 use super::{Downstream, Stream};
 use crate::http::hygiene::mutate_response;
 use crate::http::reply::{self, LocalReply};
+use crate::http::upgrade;
 use crate::overload::Action;
 use crate::route::{Route, RouteAction};
 
@@ -112,9 +113,9 @@ impl<D: Downstream> Stream<'_, D> {
         self.info.response_code = head.status;
         self.count_code(head.status);
         let version = self.info.protocol.unwrap_or_default();
-        if !self.down.request_complete() && !self.tunnel {
+        if !self.down.request_complete() {
             manager.stats.downstream_rq_response_before_rq_complete().inc();
-            if version != Version::Http2 {
+            if version != Version::Http2 && !self.tunnel {
                 // The rest of the request would have to be read before another could be answered.
                 self.close_connection();
             }
@@ -130,7 +131,10 @@ impl<D: Downstream> Stream<'_, D> {
         }
         self.info.timing.first_downstream_tx.get_or_insert_with(Instant::now);
         self.response_ended |= end;
-        self.down.send_head(&head, end);
+        match version {
+            Version::Http2 => self.down.send_head(&upgrade::to_http2_response(&head), end),
+            Version::Http10 | Version::Http11 => self.down.send_head(&head, end),
+        }
         self.response = Some(head);
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
-use filters::http::{Known, Method, RequestHead, Version};
+use filters::http::{Known, Method, RequestHead};
 
 use super::{Downstream, End, Routed, Step, Stream};
 use crate::http::hygiene::is_upgrade;
@@ -50,21 +50,8 @@ impl<D: Downstream> Stream<'_, D> {
             }
             Found::Nothing => {}
         }
-        self.upgrade = upgrade.as_ref().is_some_and(|protocol| self.upgrade_allowed(protocol));
-        if self.upgrade {
-            self.manager.stats.downstream_cx_upgrades_total().inc();
-            self.manager.stats.downstream_cx_upgrades_active().inc();
-        } else if let Some(protocol) = upgrade {
-            if protocol.eq_ignore_ascii_case(b"connect") && self.routed.is_none() {
-                self.manager.stats.rq_total().inc();
-                self.no_route();
-                if self.info.protocol != Some(Version::Http2) {
-                    self.close_connection();
-                }
-                return self.reply_end(LocalReply::new(404, ""), details::ROUTE_NOT_FOUND).await;
-            }
-            self.manager.stats.downstream_rq_ws_on_non_ws_route().inc();
-            return self.reply_end(LocalReply::new(403, ""), details::UPGRADE_FAILED).await;
+        if let Some(protocol) = upgrade {
+            self.admit_upgrade(&protocol).await?;
         }
         self.act().await
     }
@@ -144,6 +131,24 @@ impl<D: Downstream> Stream<'_, D> {
         self.info.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
     }
 
+    /// Lets an upgrade through, or refuses it. Without a route there is nothing that could refuse.
+    async fn admit_upgrade(&mut self, protocol: &[u8]) -> Step<()> {
+        let stats = &self.manager.stats;
+        if self.upgrade_allowed(protocol) {
+            stats.downstream_cx_upgrades_total().inc();
+            stats.downstream_cx_upgrades_active().inc();
+            self.upgrade = true;
+            return Ok(());
+        }
+        if self.routed.is_none() {
+            return Ok(());
+        }
+        stats.downstream_rq_ws_on_non_ws_route().inc();
+        // What follows may be meant for the protocol that was refused: it must not be taken for another request.
+        self.close_connection();
+        self.reply_end(LocalReply::new(403, ""), details::UPGRADE_FAILED).await
+    }
+
     /// The route's word about an upgrade, else the connection manager's.
     fn upgrade_allowed(&self, protocol: &[u8]) -> bool {
         let of_route = self.routed.as_ref().and_then(Routed::resolve).and_then(|(_, route)| match &route.action {
@@ -154,13 +159,12 @@ impl<D: Downstream> Stream<'_, D> {
     }
 }
 
-/// The protocol a request wants its connection or stream to become: an HTTP/1 `upgrade`, an HTTP/2 `:protocol`, or
-/// CONNECT itself.
+/// The protocol a request wants its connection or stream to become: an `upgrade`, or CONNECT itself.
 pub(super) fn upgrade_protocol(head: &RequestHead) -> Option<&[u8]> {
     if head.method == Method::Connect {
-        return Some(head.protocol.as_deref().unwrap_or(b"CONNECT"));
+        return Some(b"CONNECT");
     }
-    if head.version != Version::Http2 && is_upgrade(&head.headers) {
+    if is_upgrade(&head.headers) {
         return head.headers.value(&Known::Upgrade).map(|value| &value[..]);
     }
     None

@@ -17,7 +17,9 @@ use crate::config::cluster::UpstreamProtocol;
 use crate::http::hygiene::is_upgrade;
 use crate::http::reply::LocalReply;
 use crate::http::upgrade;
+use crate::route::policy::ConnectConfig;
 use crate::route::{ForwardAction, Route, RouteAction};
+use crate::transport::proxy_protocol;
 use crate::upstream::breaker::Priority;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::exchange::Exchange;
@@ -132,7 +134,9 @@ impl<D: Downstream> Stream<'_, D> {
             crate::route::policy::Priority::High => Priority::High,
         };
         let version = self.info.protocol.unwrap_or_default();
+        let terminated = self.request.as_ref().and_then(|head| forward.terminates(head));
         let protocol = match (cluster.config().http.protocol, version) {
+            _ if terminated.is_some() => PoolProtocol::Tcp,
             (UpstreamProtocol::Http2, _) | (UpstreamProtocol::UseDownstream, Version::Http2) => PoolProtocol::Http2,
             _ => PoolProtocol::Http1,
         };
@@ -153,7 +157,7 @@ impl<D: Downstream> Stream<'_, D> {
             forward.rewrite_host_to(head, Bytes::copy_from_slice(host.hostname().as_bytes()), keep_original);
         }
         self.deadlines.begin_try(self.manager.worker.timers());
-        let exchange = match self.start(lease, protocol) {
+        let exchange = match self.start(lease, terminated) {
             Ok(exchange) => exchange,
             Err(failure) => return self.upstream_failed(host, failure).await,
         };
@@ -170,16 +174,25 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     /// Sends the head. An upgrade keeps its body until it is granted.
-    fn start(&mut self, lease: Lease, protocol: PoolProtocol) -> Result<Exchange, UpstreamFailure> {
+    fn start(&mut self, lease: Lease, terminated: Option<&ConnectConfig>) -> Result<Exchange, UpstreamFailure> {
         let Some(head) = &self.request else { return Err(UpstreamFailure::new(FailureKind::LocalReset)) };
         self.tunnel = upgrade_protocol(head).is_some();
         self.info.timing.first_upstream_tx.get_or_insert_with(Instant::now);
         let end = !self.tunnel && self.down.request_complete();
-        if self.tunnel {
-            let translated = upgrade::to_upstream(head, protocol == PoolProtocol::Http2);
-            return Exchange::start(lease, translated.as_ref().unwrap_or(head), end, true);
+        match lease {
+            Lease::Tcp(lease) => {
+                let connection = &self.info.connection;
+                let header = terminated
+                    .and_then(|config| config.proxy_protocol)
+                    .map(|version| proxy_protocol::header(version, &connection.remote, &connection.local));
+                Ok(Exchange::tunnel(lease, header.unwrap_or_default(), end))
+            }
+            Lease::Http2(_) if self.tunnel => {
+                let translated = upgrade::to_extended_connect(head);
+                Exchange::start(lease, translated.as_ref().unwrap_or(head), end, true)
+            }
+            Lease::Http1(_) | Lease::Http2(_) => Exchange::start(lease, head, end, self.tunnel),
         }
-        Exchange::start(lease, head, end, false)
     }
 
     /// Moves request and response until both are done or one side gives up.
@@ -208,6 +221,10 @@ impl<D: Downstream> Stream<'_, D> {
                     if self.manager.config.proxy_100_continue {
                         self.send_informational(&head);
                     }
+                }
+                Event::Head(head) if self.refuses_websocket(&head) => {
+                    drop(up);
+                    return self.failed_handshake(head).await;
                 }
                 Event::Head(head) => {
                     self.upstream_started = true;
@@ -243,6 +260,25 @@ impl<D: Downstream> Stream<'_, D> {
         }
     }
 
+    /// Whether a response answers a WebSocket handshake, and neither grants it nor is an error that the client should see.
+    fn refuses_websocket(&self, head: &ResponseHead) -> bool {
+        let asked = self.request.as_ref().and_then(upgrade_protocol);
+        self.tunnel
+            && head.version != Version::Http2
+            && head.status != 101
+            && head.status < 400
+            && asked.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+    }
+
+    /// A handshake is heads alone: what upstream sends behind one that failed is nobody's.
+    async fn failed_handshake(&mut self, head: ResponseHead) -> Step<()> {
+        self.tunnel = false;
+        let mut reply = LocalReply::new(head.status, "");
+        reply.headers = head.headers;
+        reply.headers.remove(&Known::ContentLength);
+        self.reply_end(reply, details::WEBSOCKET_HANDSHAKE_UNSUCCESSFUL).await
+    }
+
     /// The final response head goes downstream.
     fn respond(&mut self, host: &Arc<Host>, up: &mut Exchange, progress: &mut Progress, mut head: ResponseHead) {
         let shard = host.shard(self.manager.worker.index());
@@ -252,9 +288,12 @@ impl<D: Downstream> Stream<'_, D> {
         } else {
             shard.rq_success.inc()
         }
-        self.charge(head.status);
-        let granted = self.tunnel && self.grants(&head);
-        if self.tunnel {
+        let mut granted = false;
+        if self.tunnel
+            && let Some(request) = &self.request
+        {
+            upgrade::from_http2_response(request, &mut head);
+            granted = self.grants(&head);
             if granted {
                 progress.body_open = true;
                 self.deadlines.tunnel();
@@ -262,10 +301,8 @@ impl<D: Downstream> Stream<'_, D> {
                 // The request stays incomplete: what follows its head was never its body.
                 self.tunnel = false;
             }
-            if let Some(request) = &self.request {
-                upgrade::to_downstream(request, &mut head, granted);
-            }
         }
+        self.charge(head.status);
         // How long upstream took can be told only from the end of the request.
         if let Some(asked) = self.info.timing.last_downstream_rx
             && !self.manager.config.router().suppress_envoy_headers

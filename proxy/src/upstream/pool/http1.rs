@@ -8,7 +8,7 @@ use filters::http::{Frame, Headers, Method, RequestHead, ResponseHead};
 
 use super::{ConnectionGuard, Pool, RequestGuard};
 use crate::http::codec::h1::{
-    Eof, Expected, Framing, HeaderFormat, RequestEncoder, RequestOptions, ResponseDecoder, ResponseEvent, WriteBuf,
+    BodyKind, Eof, Expected, Framing, HeaderFormat, RequestEncoder, RequestOptions, ResponseDecoder, ResponseEvent, WriteBuf,
 };
 use crate::transport::Io;
 use crate::upstream::cluster::ClusterContext;
@@ -28,6 +28,8 @@ pub struct Http1Connection {
     request_sent: bool,
     /// Response of the current exchange was taken whole.
     response_complete: bool,
+    /// The current exchange has become a tunnel.
+    tunnel: bool,
     /// Writing failed: what the peer said last is still worth reading.
     write_failed: bool,
     pub(super) closed_by_peer: bool,
@@ -49,6 +51,7 @@ impl Http1Connection {
             reusable: false,
             request_sent: false,
             response_complete: false,
+            tunnel: false,
             write_failed: false,
             closed_by_peer: false,
             requests: 0,
@@ -81,6 +84,7 @@ impl Http1Lease {
         connection.reusable = false;
         connection.request_sent = false;
         connection.response_complete = false;
+        connection.tunnel = false;
         Self { pool, connection: Some(connection), _guard: guard }
     }
 
@@ -186,6 +190,7 @@ impl Http1Lease {
                     self.pool.context.stats.upstream_cx_close_notify().inc();
                 }
                 c.response_complete = decoded.body.is_empty();
+                c.tunnel = decoded.body == BodyKind::Tunnel;
                 Poll::Ready(Ok(decoded.head))
             }
             Ok(_) => Poll::Ready(Err(protocol_error(&self.pool.context))),
@@ -239,7 +244,8 @@ impl Http1Lease {
                     c.closed_by_peer = true;
                     c.reusable = false;
                     return Poll::Ready(match c.decoder.eof(&c.read) {
-                        Eof::End if ended.is_ok() => Ok(None),
+                        // A tunnel has no end of its own: what ends is the connection.
+                        Eof::End if ended.is_ok() && !c.tunnel => Ok(None),
                         // A message that is cut short breaks the protocol, however its connection ended.
                         Eof::Incomplete => Err(protocol_error(context)),
                         Eof::End | Eof::BeforeHead | Eof::Idle => {
