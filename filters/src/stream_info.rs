@@ -102,6 +102,8 @@ pub struct UpstreamInfo {
     pub host_name: Option<Arc<str>>,
     /// Name of the cluster, or its alternative stat name (`%UPSTREAM_CLUSTER%`).
     pub cluster: Option<Arc<str>>,
+    /// Whether a connection to the chosen host stands, or stood.
+    pub connected: bool,
     /// Local address of the upstream connection.
     pub local: Option<SocketAddr>,
     /// Process-wide number of the upstream connection.
@@ -203,6 +205,8 @@ pub struct StreamInfo {
     pub dynamic_metadata: Option<Box<Metadata>>,
     /// Metadata of the route.
     pub route_metadata: Option<Arc<Metadata>>,
+    /// Metadata of the virtual host.
+    pub virtual_host_metadata: Option<Arc<Metadata>>,
     /// Whether the request is a load balancer's health check (set by the health-check filter).
     pub health_check: bool,
     /// How often a route was looked for (`%ROUTE_RESOLUTION_COUNT%`).
@@ -240,6 +244,7 @@ impl StreamInfo {
             upstream: None,
             dynamic_metadata: None,
             route_metadata: None,
+            virtual_host_metadata: None,
             health_check: false,
             route_resolutions: 0,
             custom_flags: Cow::Borrowed(""),

@@ -276,6 +276,11 @@ fn normalise(text: &str) -> String {
             rule(r"(?im)^(x-envoy-upstream-service-time: )\d+", "${1}<ms>"),
             rule(r"[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "<uuid ${1}>"),
             rule(r"127\.0\.0\.1:\d+", "127.0.0.1:<port>"),
+            rule(r#"(?m)^\[\d{4}-[^]]*\] ("[^"]*" \S+ \S+ \d+ \d+) \d+ (-|\d+)"#, "[<time>] ${1} <n> <n>"),
+            rule(r"( is <)\d+>", "${1}n>"),
+            rule(r#"("t [^"]+":)\d+"#, "${1}n"),
+            rule(r"(PROXY TCP4 \S+ \S+) \d+ \d+", "${1} <port> <port>"),
+            rule(r"(?s)(QUIT\n.{4}\x7f..\x01\x7f..\x01).{4}", "${1}<ports>"),
             rule(r"(?i)(x-envoy-expected-rq-timeout-ms: )1499\d", "${1}15000"),
         ]
     });

@@ -122,6 +122,7 @@ pub(super) enum MetadataOf {
     Cluster,
     Route,
     UpstreamHost,
+    VirtualHost,
     /// A kind of metadata that is never there.
     Nothing,
 }
@@ -338,8 +339,10 @@ impl Command {
                 Self::text_or_missing(options.hostname.as_bytes())
             }
             "ENVIRONMENT" => {
-                let value = std::env::var(required()?).unwrap_or_default();
-                Self::text_or_missing(&value.as_bytes()[..max.map_or(value.len(), |max| max.min(value.len()))])
+                // An absent variable has a value of its own, where missing values are left out too.
+                let value = std::env::var(required()?).ok().filter(|value| !value.is_empty());
+                let value = value.as_deref().unwrap_or("-").as_bytes();
+                Self::Constant(value[..max.map_or(value.len(), |max| max.min(value.len()))].into())
             }
             "RESPONSE_CODE_DETAILS" => {
                 no_length()?;
@@ -384,7 +387,8 @@ impl Command {
                     "CLUSTER" => MetadataOf::Cluster,
                     "ROUTE" => MetadataOf::Route,
                     "UPSTREAM_HOST" => MetadataOf::UpstreamHost,
-                    "LISTENER" | "LISTENER_FILTER_CHAIN" | "VIRTUAL_HOST" => MetadataOf::Nothing,
+                    "VIRTUAL_HOST" => MetadataOf::VirtualHost,
+                    "LISTENER" | "LISTENER_FILTER_CHAIN" => MetadataOf::Nothing,
                     _ => return Err(format!("{kind} is not supported type of metadata")),
                 };
                 metadata(of, rest, max)

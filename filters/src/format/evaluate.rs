@@ -119,7 +119,9 @@ impl Command {
                 }
                 None => false,
             },
-            Self::Interval { .. } | Self::Address { form: AddressForm::Port, .. } => self.append(out, context),
+            Self::GrpcStatus(GrpcForm::Number)
+            | Self::Interval { .. }
+            | Self::Address { form: AddressForm::Port, .. } => self.append(out, context),
             Self::Fact(fact) if fact.is_number() => self.append(out, context),
             _ => json::append_quoted(out, |out| self.append(out, context)),
         }
@@ -132,6 +134,7 @@ impl Command {
         let metadata = match of {
             MetadataOf::Dynamic => context.info.dynamic_metadata.as_deref(),
             MetadataOf::Route => context.info.route_metadata.as_deref(),
+            MetadataOf::VirtualHost => context.info.virtual_host_metadata.as_deref(),
             MetadataOf::Cluster => upstream()?.cluster_metadata.as_deref(),
             MetadataOf::UpstreamHost => upstream()?.host_metadata.as_deref(),
             MetadataOf::Nothing => None,
@@ -176,6 +179,8 @@ impl Fact {
             Self::RequestTxDuration => milliseconds(out, since_start(info.timing.last_upstream_tx)),
             Self::ResponseCode => number(out, info.response_code.into()),
             Self::ResponseDuration => milliseconds(out, since_start(info.timing.first_upstream_rx)),
+            // No flag is a value of its own, where missing values are left out too.
+            Self::ResponseFlags | Self::ResponseFlagsLong if info.flags.is_empty() => text_of(out, Some(b"-")),
             Self::ResponseFlags => joined(out, info.flags.iter().map(|(short, _)| short)),
             Self::ResponseFlagsLong => joined(out, info.flags.iter().map(|(_, long)| long)),
             Self::ResponseHeadersBytes => number(out, context.response.map_or(0, response_size) as u64),
@@ -240,7 +245,10 @@ impl Fact {
             Self::UpstreamRequestAttemptCount => number(out, upstream.map_or(0, |upstream| upstream.attempts.into())),
             Self::UpstreamTransportFailureReason => {
                 let reason = upstream.and_then(|upstream| upstream.transport_failure.as_deref());
-                reason.is_some_and(|reason| escaped(out, reason.as_bytes()))
+                reason.is_some_and(|reason| {
+                    out.extend(reason.bytes().map(|byte| if byte.is_ascii_whitespace() { b'_' } else { byte }));
+                    true
+                })
             }
             Self::VirtualClusterName => nonempty(out, info.virtual_cluster.as_deref()),
         }
@@ -352,7 +360,7 @@ fn side(side: Side, info: &StreamInfo) -> Option<At<'_>> {
     let connection = &info.connection;
     Some(match side {
         Side::UpstreamLocal => At::Socket(info.upstream.as_ref()?.local?),
-        Side::UpstreamRemote => At::Any(info.upstream.as_ref()?.host.as_deref()?),
+        Side::UpstreamRemote => At::Any(info.upstream.as_ref().filter(|upstream| upstream.connected)?.host.as_deref()?),
         Side::DownstreamRemote => At::Any(&info.remote),
         Side::DownstreamDirectRemote => At::Any(&connection.direct_remote),
         Side::DownstreamLocal => At::Any(&connection.local),

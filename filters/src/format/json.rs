@@ -27,6 +27,8 @@ struct Member {
 enum Node {
     Object(Vec<Member>),
     List(Vec<Self>),
+    /// `null`, which counts as missing.
+    Null,
     /// JSON text that never changes.
     Constant(Box<[u8]>),
     /// An operator alone: keeps its type.
@@ -76,16 +78,23 @@ impl JsonFormat {
             Node::Object(members) => self.object(out, members, context),
             Node::List(nodes) => {
                 out.push(b'[');
-                for (index, node) in nodes.iter().enumerate() {
-                    if index > 0 {
+                let start = out.len();
+                for node in nodes {
+                    let before = out.len();
+                    if before > start {
                         out.push(b',');
                     }
                     if !self.node(out, node, context) {
-                        out.extend_from_slice(b"null");
+                        if self.omit_empty {
+                            out.truncate(before);
+                        } else {
+                            out.extend_from_slice(b"null");
+                        }
                     }
                 }
                 out.push(b']');
             }
+            Node::Null => return false,
             Node::Constant(json) => out.extend_from_slice(json),
             Node::Operator(command) => return command.append_json(out, context),
             Node::Mixed(format) => {
@@ -121,7 +130,7 @@ fn node(value: &Proto, options: &FormatOptions) -> Result<Node, String> {
         Node::Constant(out.into())
     };
     Ok(match &value.kind {
-        None | Some(Kind::NullValue(_)) => constant(&Value::Null),
+        None | Some(Kind::NullValue(_)) => Node::Null,
         Some(Kind::BoolValue(value)) => constant(&Value::Bool(*value)),
         Some(Kind::NumberValue(value)) => constant(&(*value).into()),
         Some(Kind::StructValue(value)) => Node::Object(members(value, options)?),
@@ -129,8 +138,7 @@ fn node(value: &Proto, options: &FormatOptions) -> Result<Node, String> {
             Node::List(list.values.iter().map(|value| node(value, options)).collect::<Result<_, _>>()?)
         }
         Some(Kind::StringValue(text)) => {
-            // Inside a string a missing value shows as `-`, also where missing members are left out.
-            let format = Format::parse(text, &FormatOptions { omit_empty_values: false, ..options.clone() })?;
+            let format = Format::parse(text, options)?;
             match &format.parts[..] {
                 [Part::Command(command)] => Node::Operator(command.clone()),
                 _ => match format.literal() {

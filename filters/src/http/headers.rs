@@ -134,6 +134,12 @@ impl Headers {
     pub fn byte_size(&self) -> usize {
         self.entries.iter().map(|h| h.name.as_bytes().len() + h.value.len()).sum()
     }
+
+    /// Bytes of HTTP/1 header lines as Envoy meters them: name, colon, value and line end each, without white space.
+    #[must_use]
+    pub fn line_bytes(&self) -> usize {
+        self.byte_size() + 3 * self.entries.len()
+    }
 }
 
 impl<'a> IntoIterator for &'a Headers {

@@ -106,7 +106,7 @@ pub struct ClusterConfig {
     /// Start-up and updates wait for its hosts (true).
     pub wait_for_warm_on_init: bool,
     /// Cluster metadata.
-    pub metadata: Metadata,
+    pub metadata: Option<Arc<Metadata>>,
 }
 
 impl ClusterConfig {
@@ -289,7 +289,7 @@ impl ClusterConfig {
             cleanup_interval: positive(at.field("cleanup_interval"), cleanup_interval)?
                 .unwrap_or(Duration::from_secs(5)),
             wait_for_warm_on_init: wait_for_warm_on_init.is_none_or(|v| v.value),
-            metadata: metadata.map(metadata_from).unwrap_or_default(),
+            metadata: metadata.map(metadata_from).filter(|map| !map.is_empty()).map(Arc::new),
             name: name.into(),
         })
     }

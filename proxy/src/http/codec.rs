@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use filters::http::{Frame, Headers, ResponseHead};
+use filters::stream_info::ByteMeter;
 
 pub mod h1;
 pub mod h2;
@@ -60,8 +61,8 @@ pub trait Downstream {
     /// Gives the exchange up: the client sees a reset stream, or a connection that closes behind what was queued.
     fn abort(&mut self);
 
-    /// Body and head bytes that crossed the wire for this stream so far: received, sent.
-    fn wire_bytes(&self) -> (u64, u64);
+    /// What crossed the wire for this stream so far.
+    fn meter(&self) -> ByteMeter;
 }
 
 /// Why the downstream side ended an exchange.

@@ -137,14 +137,16 @@ pub fn build(
     let LocalReply { status, mut body, mut content_type, headers, grpc_status } = reply;
     info.response_code = status;
     let mut head = ResponseHead { status, headers, ..ResponseHead::default() };
-    let mut own_type = false;
+    let mut applied = Applied::default();
     if let Some(config) = config {
-        own_type = config.apply(&mut head, &mut body, &mut content_type, request, info, runtime);
+        applied = config.apply(&mut head, &mut body, &mut content_type, request, info, runtime);
         info.response_code = head.status;
     }
     let is_head = request.is_some_and(|request| request.method == Method::Head);
     if request.is_some_and(RequestHead::is_grpc) {
-        let message = if is_head { &b""[..] } else { body.strip_suffix(b"\n").unwrap_or(&body) };
+        // The line end behind JSON is none of what it says.
+        let text = if applied.json { body.strip_suffix(b"\n").unwrap_or(&body) } else { &body };
+        let message = if is_head { &b""[..] } else { text };
         grpc::trailers_only(&mut head, message, grpc_status);
         info.response_code = head.status;
         return Built { head, body: Bytes::new() };
@@ -156,7 +158,7 @@ pub fn build(
     }
     let length = Bytes::copy_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
     head.headers.set(Known::ContentLength, length);
-    if !content_type.is_empty() && !own_type {
+    if !content_type.is_empty() && !applied.own_type {
         head.headers.set(Known::ContentType, content_type);
     } else if !head.headers.contains(&Known::ContentType) {
         head.headers.append(Known::ContentType, &b"text/plain"[..]);
@@ -164,8 +166,17 @@ pub fn build(
     Built { head, body: if is_head { Bytes::new() } else { body } }
 }
 
+/// What `local_reply_config` did to a reply.
+#[derive(Default)]
+struct Applied {
+    /// A mapper chose the content type.
+    own_type: bool,
+    /// The body is a line of JSON.
+    json: bool,
+}
+
 impl LocalReplyConfig {
-    /// Lets the first mapper that matches and the format have their way; true when a mapper chose the content type.
+    /// Lets the first mapper that matches and the format have their way.
     fn apply(
         &self,
         head: &mut ResponseHead,
@@ -174,18 +185,18 @@ impl LocalReplyConfig {
         request: Option<&RequestHead>,
         info: &mut StreamInfo,
         runtime: &dyn Runtime,
-    ) -> bool {
+    ) -> Applied {
         let context = FormatContext { request, response: Some(head), ..FormatContext::new(info) };
         let mapper = self.mappers.iter().find(|mapper| mapper.filter.matches(&context, runtime));
         let mut format = self.body_format.as_ref();
-        let mut own_type = false;
+        let mut applied = Applied::default();
         if let Some(mapper) = mapper {
             if let Some(new) = &mapper.body {
                 *body = new.clone();
             }
             let values = mapper.headers.iter().map(|header| (header, header.value.text(&context))).collect::<Vec<_>>();
             for (header, value) in values {
-                own_type |= header.name == Known::ContentType;
+                applied.own_type |= header.name == Known::ContentType;
                 header.apply(&mut head.headers, value);
             }
             if let Some(status) = mapper.status {
@@ -200,12 +211,15 @@ impl LocalReplyConfig {
             let mut text = Vec::new();
             match &format.body {
                 BodyText::Text(format) => format.append_to(&mut text, &context),
-                BodyText::Json(format) => format.append_to(&mut text, &context),
+                BodyText::Json(format) => {
+                    applied.json = true;
+                    format.append_to(&mut text, &context);
+                }
             }
             *body = text.into();
             *content_type = format.content_type.clone();
         }
-        own_type
+        applied
     }
 }
 

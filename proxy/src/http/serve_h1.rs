@@ -8,10 +8,11 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use filters::flags::details;
 use filters::http::{Frame, Headers, Method, RequestHead, ResponseHead, Version};
+use filters::stream_info::ByteMeter;
 
 use super::codec::h1::{
-    BodyKind, DecodeError, DecodedRequest, Framing, HeaderCase, HeaderFormat, RequestDecoder, RequestEvent,
-    ResponseEncoder, ResponseOptions, WriteBuf,
+    BodyKind, CHUNKED_LINE, DecodeError, DecodedRequest, Framing, HeaderCase, HeaderFormat, RequestDecoder,
+    RequestEvent, ResponseEncoder, ResponseOptions, WriteBuf, reason_phrase,
 };
 use super::codec::{Downstream, Interrupt};
 use super::manager::{Connection, Manager};
@@ -139,8 +140,11 @@ struct ServerSide<'a> {
     case: Option<HeaderCase>,
     /// The client is gone.
     gone: bool,
+    /// Bytes read ever, and how many of them belonged to earlier requests.
     received: u64,
-    sent: u64,
+    taken: u64,
+    /// Of the current exchange; what it received follows from the two above.
+    meter: ByteMeter,
 }
 
 impl<'a> ServerSide<'a> {
@@ -150,6 +154,7 @@ impl<'a> ServerSide<'a> {
             connection,
             io,
             began: (!read.is_empty()).then(Instant::now),
+            received: read.len() as u64,
             read,
             out: WriteBuf::new(),
             decoder: RequestDecoder::new(Rc::clone(&manager.h1_options)),
@@ -165,8 +170,8 @@ impl<'a> ServerSide<'a> {
             response_ended: false,
             case: None,
             gone: false,
-            received: 0,
-            sent: 0,
+            taken: 0,
+            meter: ByteMeter::default(),
         }
     }
 
@@ -252,6 +257,15 @@ impl<'a> ServerSide<'a> {
         self.tunnel = false;
         self.response_ended = false;
         self.case = case;
+        if !self.manager.config.access_logs.is_empty() {
+            self.meter.header_rx = head.headers.line_bytes() as u64;
+            if !head.authority.is_empty() {
+                self.meter.header_rx += ("host".len() + head.authority.len() + 3) as u64;
+            }
+            if body == BodyKind::Chunked {
+                self.meter.header_rx += CHUNKED_LINE;
+            }
+        }
         head
     }
 
@@ -297,6 +311,8 @@ impl<'a> ServerSide<'a> {
 
     /// Between requests: no buffer is held that holds nothing.
     fn rest(&mut self) {
+        self.taken = self.received - self.read.len() as u64;
+        self.meter = ByteMeter::default();
         if self.read.is_empty() {
             self.read = BytesMut::new();
             self.began = None;
@@ -355,7 +371,7 @@ impl<'a> ServerSide<'a> {
         while !self.out.is_empty() {
             let n = std::task::ready!(self.io.poll_write(cx, &mut self.out))?;
             self.manager.stats.downstream_cx_tx_bytes_total().add(n as u64);
-            self.sent += n as u64;
+            self.meter.wire_tx += n as u64;
         }
         Poll::Ready(Ok(()))
     }
@@ -433,7 +449,11 @@ impl Downstream for ServerSide<'_> {
             format: self.manager.header_format(self.case.as_ref()),
             reason: None,
         };
+        let before = self.out.len();
         let sent = self.encoder.encode_head(head, &options, &mut self.out);
+        // Without the status line and the empty one, which are no headers.
+        let line = "HTTP/1.1 200 \r\n".len() + reason_phrase(head.status).len();
+        self.meter.header_tx = (self.out.len() - before).saturating_sub(line + 2) as u64;
         self.response_ended = end;
         self.written(sent);
     }
@@ -503,7 +523,7 @@ impl Downstream for ServerSide<'_> {
         self.keep_alive = false;
     }
 
-    fn wire_bytes(&self) -> (u64, u64) {
-        (self.received, self.sent)
+    fn meter(&self) -> ByteMeter {
+        ByteMeter { wire_rx: self.received - self.read.len() as u64 - self.taken, ..self.meter }
     }
 }

@@ -114,6 +114,7 @@ impl TcpProxy {
             upstream.attempts += 1;
             let asked = Instant::now();
             let outcome = cluster.pool(&host, Priority::Default, PoolProtocol::Tcp).acquire().await;
+            upstream.pool_ready = Some(asked.elapsed());
             if !outcome.as_ref().is_err_and(|failure| failure.kind == FailureKind::Overflow) {
                 upstream.host = Some(Arc::clone(host.address()));
                 upstream.host_name = Some(Arc::clone(host.hostname()));
@@ -121,7 +122,7 @@ impl TcpProxy {
             }
             match outcome {
                 Ok(Lease::Tcp(lease)) => {
-                    upstream.pool_ready = Some(asked.elapsed());
+                    upstream.connected = true;
                     upstream.connection_id = Some(lease.connection_id());
                     upstream.local = lease.local_address();
                     return Some(lease);
@@ -186,12 +187,12 @@ impl TcpProxy {
                     return Poll::Ready(Outcome::Idle);
                 }
                 log_at = now.after_opt(self.config.access_log_flush_interval);
-                (info.bytes_received, info.bytes_sent) = (request.moved, response.moved);
+                note(info, request.moved, response.moved);
                 self.log(info, AccessLogType::TcpPeriodic);
             }
         })
         .await;
-        (info.bytes_received, info.bytes_sent) = (request.moved, response.moved);
+        note(info, request.moved, response.moved);
         match outcome {
             Outcome::Complete { by_upstream: false } | Outcome::DownstreamReset => {}
             Outcome::Complete { by_upstream: true } => lease.closed_by_peer(),
@@ -209,7 +210,7 @@ impl TcpProxy {
         }
     }
 
-    fn count(&self, lease: &TcpLease, received: u64, sent: u64) {
+    fn count(&self, lease: &mut TcpLease, received: u64, sent: u64) {
         if received > 0 || sent > 0 {
             self.stats.downstream_cx_rx_bytes_total().add(received);
             self.stats.downstream_cx_tx_bytes_total().add(sent);
@@ -222,6 +223,13 @@ impl TcpProxy {
         let longest = self.config.duration_jitter_percentage / 100.0;
         self.config.max_downstream_connection_duration.map(|limit| limit.mul_f64(1.0 + longest * fastrand::f64()))
     }
+}
+
+/// Notes what has crossed so far: what came from one side went to the other.
+const fn note(info: &mut StreamInfo, received: u64, sent: u64) {
+    (info.bytes_received, info.bytes_sent) = (received, sent);
+    (info.downstream_bytes.wire_rx, info.downstream_bytes.wire_tx) = (received, sent);
+    (info.upstream_bytes.wire_rx, info.upstream_bytes.wire_tx) = (sent, received);
 }
 
 /// Whether it is this connection's turn to close because something it belongs to drains.

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use filters::http::{Frame, Headers, RequestHead, ResponseHead};
+use filters::stream_info::ByteMeter;
 
 use super::cluster::Cluster;
 use super::failure::{FailureKind, UpstreamFailure};
@@ -75,6 +76,16 @@ impl Exchange {
             Self::Http1(lease) => lease.local_address(),
             Self::Http2(_, lease) => lease.local_address(),
             Self::Tcp(tunnel) => tunnel.lease.local_address(),
+        }
+    }
+
+    /// What crossed the wire for this exchange so far, where that can be told: streams of one connection share its frames.
+    #[must_use]
+    pub fn meter(&self) -> ByteMeter {
+        match self {
+            Self::Http1(lease) => lease.meter(),
+            Self::Http2(..) => ByteMeter::default(),
+            Self::Tcp(tunnel) => tunnel.lease.meter(),
         }
     }
 

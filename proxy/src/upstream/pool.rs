@@ -251,7 +251,9 @@ impl Pool {
             state.connecting -= 1;
             state.open -= 1;
             match self.protocol {
-                PoolProtocol::Http1 | PoolProtocol::Tcp if state.waiters.len() > state.connecting => state.waiters.pop_front(),
+                PoolProtocol::Http1 | PoolProtocol::Tcp if state.waiters.len() > state.connecting => {
+                    state.waiters.pop_front()
+                }
                 PoolProtocol::Http2 if state.connecting == 0 && state.multiplexed.is_empty() => {
                     // One connect stood for all of them.
                     for waiter in state.waiters.drain(..) {

@@ -101,6 +101,10 @@ const SAME: &[&str] = &[
     "UPSTREAM_TLS_VERSION",
     "UPSTREAM_TRANSPORT_FAILURE_REASON",
     "UPSTREAM_WIRE_BYTES_RECEIVED",
+    "UPSTREAM_WIRE_BYTES_SENT",
+    "UPSTREAM_HEADER_BYTES_SENT",
+    "DOWNSTREAM_WIRE_BYTES_SENT",
+    "DOWNSTREAM_HEADER_BYTES_SENT",
     "VIRTUAL_CLUSTER_NAME",
 ];
 
@@ -138,9 +142,10 @@ pub fn area() -> Area {
     let mixed = [("mixed", "a %REQ(X-NONE)% b".to_owned()), ("two", "%RESPONSE_CODE%%RESPONSE_FLAGS%".to_owned())];
     let text = |more: &str| {
         let line: Vec<String> = same().map(|(name, value)| format!("{name} is {value}.")).collect();
-        let times: Vec<String> = numbers().map(|(name, value)| format!("{name} is <{value}>.")).collect();
-        let line = [line, times].concat().join(" ").replace('%', "%").replace("(%s)", "(%s)");
-        format!(r#"log_format: {{text_format_source: {{inline_string: '{line}\n'}}{more}}}"#)
+        let times: Vec<String> =
+            numbers().map(|(name, value)| format!("{} is <{value}>.", name.replace('%', ""))).collect();
+        let line = [line, times].concat().join(" ");
+        format!(r#"log_format: {{text_format_source: {{inline_string: "{line}\n"}}{more}}}"#)
     };
     let json = |more: &str| {
         let members: Vec<String> = same()
@@ -152,7 +157,9 @@ pub fn area() -> Area {
         format!(r#"log_format: {{json_format: {{{}, {nested}}}{more}}}"#, members.join(", "))
     };
     let log = |name: &str, format: &str| {
-        format!(r#"access_log: [{{name: file, typed_config: {{"@type": {FILE}, path: "${{DIR}}/{name}.log", {format}}}}}]"#)
+        format!(
+            r#"access_log: [{{name: file, typed_config: {{"@type": {FILE}, path: "${{DIR}}/{name}.log", {format}}}}}]"#
+        )
     };
     let http = |name: &'static str, format: String| (name, http_listener(name, &log(name, &format), host, ""));
     let tcp = |name: &'static str, format: String, cluster: &str| {
@@ -177,7 +184,8 @@ pub fn area() -> Area {
 
 fn cases() -> Vec<Case> {
     let row = "7.1 operators";
-    let named = |listener: &str, case: &str| -> &'static str { Box::leak(format!("{listener} {case}").into_boxed_str()) };
+    let named =
+        |listener: &str, case: &str| -> &'static str { Box::leak(format!("{listener} {case}").into_boxed_str()) };
     let more = ["x-long: abcdefgh", "x-empty:", "user-agent: curl"];
     let mut cases = Vec::new();
     for listener in ["text", "text_omit", "json", "json_omit", "default_format"] {
@@ -190,10 +198,16 @@ fn cases() -> Vec<Case> {
             get(named(listener, "dead"), row, listener, "/dead", &more),
             get(named(listener, "direct"), row, listener, "/direct?a", &more),
             get(named(listener, "moved"), row, listener, "/moved?a=1", &more),
-            get(named(listener, "grpc"), row, listener, "/up", &["content-type: application/grpc"])
-                .reply("HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-status: 5\r\ncontent-length: 0\r\n\r\n"),
+            get(named(listener, "grpc"), row, listener, "/up", &["content-type: application/grpc"]).reply(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-status: 5\r\ncontent-length: 0\r\n\r\n",
+            ),
             get(named(listener, "closed"), row, listener, "/up", &[]).acts(vec![Act::Request, Act::Close]),
-            steps(named(listener, "malformed"), row, listener, vec![Step::Send(b"GET / HTTP/1.1\r\nbad header: x\r\n\r\n".to_vec()), Step::Responses(1)]),
+            steps(
+                named(listener, "malformed"),
+                row,
+                listener,
+                vec![Step::Send(b"GET / HTTP/1.1\r\nbad header: x\r\n\r\n".to_vec()), Step::Responses(1)],
+            ),
             steps(
                 named(listener, "body"),
                 row,

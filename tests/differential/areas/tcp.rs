@@ -30,7 +30,11 @@ pub fn area() -> Area {
         tcp("on_start", &more("flush_access_log_on_start: true"), ""),
         tcp("logged", "cluster: up", &format!("access_log: [{}]", access_log("logged_listener"))),
         tcp("buffered", "cluster: up", "per_connection_buffer_limit_bytes: 1024"),
-        tcp("two_addresses", "cluster: up", &format!("address: {0}, additional_addresses: [{{address: {0}}}]", address(0))),
+        tcp(
+            "two_addresses",
+            "cluster: up",
+            &format!("address: {0}, additional_addresses: [{{address: {0}}}]", address(0)),
+        ),
     ];
     let mut clusters = clusters();
     clusters.push("{name: empty, load_assignment: {cluster_name: empty}}".to_owned());
@@ -54,8 +58,11 @@ fn cases() -> Vec<Case> {
         case("server_speaks_first", "plain", vec![Step::Until("hello")])
             .acts(vec![Act::Send(b"hello".to_vec()), Act::Hold]),
         case("client_half_closes", "plain", vec![ping(), Step::HalfClose, Step::End]).acts(talk(Act::Hold)),
-        case("upstream_half_closes", "plain", vec![Step::Until("hello"), Step::End])
-            .acts(vec![Act::Send(b"hello".to_vec()), Act::HalfClose, Act::Hold]),
+        case("upstream_half_closes", "plain", vec![Step::Until("hello"), Step::End]).acts(vec![
+            Act::Send(b"hello".to_vec()),
+            Act::HalfClose,
+            Act::Hold,
+        ]),
         case("upstream_resets", "plain", vec![ping(), Step::End]).acts(vec![Act::Until(b"ping"), Act::Reset]),
         case("upstream_resets_later", "plain", [pong(), vec![Step::End]].concat())
             .acts([talk(Act::Pause(Duration::from_millis(30))), vec![Act::Reset]].concat()),

@@ -75,27 +75,56 @@ fn tunnels_by_http1() -> Vec<Case> {
     vec![
         opened("talk", "tunnel", ping()).acts(ping_pong(Act::Hold)),
         opened("upstream_closes", "tunnel", [ping(), vec![Step::End]].concat()).acts(ping_pong(Act::Close)),
-        opened("upstream_half_closes", "tunnel", [ping(), vec![Step::Pause(std::time::Duration::from_millis(50)), Step::HalfClose, Step::End]].concat()).acts(vec![Act::Until(b"ping"), Act::Send(b"pong".to_vec()), Act::HalfClose, Act::Hold]),
+        opened(
+            "upstream_half_closes",
+            "tunnel",
+            [ping(), vec![Step::Pause(std::time::Duration::from_millis(50)), Step::HalfClose, Step::End]].concat(),
+        )
+        .acts(vec![Act::Until(b"ping"), Act::Send(b"pong".to_vec()), Act::HalfClose, Act::Hold]),
         opened("upstream_resets", "tunnel", [ping(), vec![Step::End]].concat()).acts(ping_pong(Act::Reset)),
-        opened("client_half_closes", "tunnel", vec![Step::Send(b"ping".to_vec()), Step::HalfClose, Step::Until("pong"), Step::End]).acts(ping_pong(Act::Hold)),
-        opened("server_speaks_first", "tunnel", vec![Step::Until("hello")]).acts(vec![Act::Send(b"hello".to_vec()), Act::Hold]),
-        steps("early_data", row, "tunnel", vec![Step::Send(format!("{CONNECT}ping").into_bytes()), Step::Until("pong")])
-            .methods(&["CONNECT"])
-            .acts(ping_pong(Act::Hold)),
+        opened(
+            "client_half_closes",
+            "tunnel",
+            vec![Step::Send(b"ping".to_vec()), Step::HalfClose, Step::Until("pong"), Step::End],
+        )
+        .acts(ping_pong(Act::Hold)),
+        opened("server_speaks_first", "tunnel", vec![Step::Until("hello")])
+            .acts(vec![Act::Send(b"hello".to_vec()), Act::Hold]),
+        steps(
+            "early_data",
+            row,
+            "tunnel",
+            vec![Step::Send(format!("{CONNECT}ping").into_bytes()), Step::Until("pong")],
+        )
+        .methods(&["CONNECT"])
+        .acts(ping_pong(Act::Hold)),
         refused("dead", "tunnel_dead").status(503),
         refused("no_host", "tunnel_empty").status(503),
         opened("proxy_protocol_v1", "tunnel_v1", ping()).acts(ping_pong(Act::Hold)),
         opened("proxy_protocol_v2", "tunnel_v2", ping()).acts(ping_pong(Act::Hold)),
         opened("forwarded", "forwarded", ping())
             .acts([vec![Act::Head, Act::Send(b"HTTP/1.1 200 OK\r\n\r\n".to_vec())], ping_pong(Act::Hold)].concat()),
-        refused("forwarded_refused", "forwarded").reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").status(403),
-        refused("forwarded_redirected", "forwarded").reply("HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n").status(302),
+        refused("forwarded_refused", "forwarded")
+            .reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno")
+            .status(403),
+        refused("forwarded_redirected", "forwarded")
+            .reply("HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n")
+            .status(302),
         refused("connect_off", "switched_off"),
         refused("connect_not_configured", "not_configured"),
         refused("connect_by_route_only", "by_route_only").acts(ping_pong(Act::Hold)),
         refused("connect_no_matcher", "no_matcher"),
-        case("connect_no_port", row, "tunnel", "CONNECT a.test HTTP/1.1\r\nhost: a.test\r\n\r\n").methods(&["CONNECT"]).acts(vec![Act::Hold]),
-        case("connect_with_length", row, "tunnel", "CONNECT a.test:80 HTTP/1.1\r\nhost: a.test:80\r\ncontent-length: 3\r\n\r\nabc").methods(&["CONNECT"]).acts(vec![Act::Hold]),
+        case("connect_no_port", row, "tunnel", "CONNECT a.test HTTP/1.1\r\nhost: a.test\r\n\r\n")
+            .methods(&["CONNECT"])
+            .acts(vec![Act::Hold]),
+        case(
+            "connect_with_length",
+            row,
+            "tunnel",
+            "CONNECT a.test:80 HTTP/1.1\r\nhost: a.test:80\r\ncontent-length: 3\r\n\r\nabc",
+        )
+        .methods(&["CONNECT"])
+        .acts(vec![Act::Hold]),
         case("get_beside", row, "tunnel", "GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").status(200),
         steps("post_tunnel", row, "posted", vec![Step::Send(post.as_bytes().to_vec()), Step::Until("pong"), Step::End])
             .acts(ping_pong(Act::Close)),
@@ -134,7 +163,11 @@ fn tunnels_by_http2() -> Vec<Case> {
     let granted = |end: Act| [vec![Act::Head, Act::Send(switching.as_bytes().to_vec())], ping_pong(end)].concat();
     vec![
         connect("h2_talk", "tunnel", "ping", 0).acts(ping_pong(Act::Close)),
-        connect("h2_client_ends", "tunnel", "ping", h2::END_STREAM).acts(vec![Act::Until(b"ping"), Act::Send(b"pong".to_vec()), Act::Close]),
+        connect("h2_client_ends", "tunnel", "ping", h2::END_STREAM).acts(vec![
+            Act::Until(b"ping"),
+            Act::Send(b"pong".to_vec()),
+            Act::Close,
+        ]),
         connect("h2_upstream_resets", "tunnel", "ping", 0).acts(ping_pong(Act::Reset)),
         connect("h2_dead", "tunnel_dead", "ping", 0),
         connect("h2_not_configured", "not_configured", "", 0),
@@ -153,7 +186,8 @@ fn tunnels_by_http2() -> Vec<Case> {
 
 fn upgrades() -> Vec<Case> {
     let row = "2.1 upgrade_configs";
-    let switching = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nx-theirs: y\r\n\r\n";
+    let switching =
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nx-theirs: y\r\n\r\n";
     let ask = |path: &str, more: &[&str]| {
         request("GET", path, &[&["connection: Upgrade", "upgrade: websocket", "sec-websocket-key: x"], more].concat())
     };
@@ -167,7 +201,13 @@ fn upgrades() -> Vec<Case> {
         talk("websocket_upstream_closes", "socket", ask("/", &[]), Act::Close, vec![Step::End]),
         talk("websocket_upstream_resets", "socket", ask("/", &[]), Act::Reset, vec![Step::End]),
         talk("websocket_client_half_closes", "socket", ask("/", &[]), Act::Hold, vec![Step::HalfClose, Step::End]),
-        steps("websocket_early_data", row, "socket", vec![Step::Send([ask("/", &[]), b"ping".to_vec()].concat()), Step::Until("pong")]).acts(granted(Act::Hold)),
+        steps(
+            "websocket_early_data",
+            row,
+            "socket",
+            vec![Step::Send([ask("/", &[]), b"ping".to_vec()].concat()), Step::Until("pong")],
+        )
+        .acts(granted(Act::Hold)),
         talk("websocket_by_route", "socket_route", ask("/on", &[]), Act::Hold, vec![]),
         case("websocket_off", row, "socket_route", ask("/off", &[])).status(403),
         case("websocket_direct", row, "socket_route", ask("/direct", &[])),
@@ -175,16 +215,37 @@ fn upgrades() -> Vec<Case> {
         case("websocket_no_route", row, "socket_route", ask("/none", &[])),
         case("websocket_no_route_allowed", row, "tunnel", ask("/x", &[])),
         case("websocket_dead", row, "socket_dead", ask("/", &[])).status(503),
-        case("websocket_200", row, "socket", ask("/", &[])).reply("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno").status(200),
-        case("websocket_200_chunked", row, "socket", ask("/", &[])).reply("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n").status(200),
-        case("websocket_403", row, "socket", ask("/", &[])).reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").status(403),
+        case("websocket_200", row, "socket", ask("/", &[]))
+            .reply("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno")
+            .status(200),
+        case("websocket_200_chunked", row, "socket", ask("/", &[]))
+            .reply("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n")
+            .status(200),
+        case("websocket_403", row, "socket", ask("/", &[]))
+            .reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno")
+            .status(403),
         case("websocket_closed", row, "socket", ask("/", &[])).acts(vec![Act::Head, Act::Close]).status(503),
-        case("websocket_other_granted", row, "socket", ask("/", &[])).reply("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n"),
-        case("websocket_with_length", row, "socket", ask("/", &["content-length: 3"])).reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"),
-        case("websocket_with_length_zero", row, "socket", ask("/", &["content-length: 0"])).reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"),
-        case("websocket_post", row, "socket", request("POST", "/", &["connection: upgrade", "upgrade: websocket"])).reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"),
-        case("websocket_twice", row, "socket", request("GET", "/", &["connection: upgrade", "upgrade: websocket, other"])),
+        case("websocket_other_granted", row, "socket", ask("/", &[]))
+            .reply("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n"),
+        case("websocket_with_length", row, "socket", ask("/", &["content-length: 3"]))
+            .reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"),
+        case("websocket_with_length_zero", row, "socket", ask("/", &["content-length: 0"]))
+            .reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"),
+        case("websocket_post", row, "socket", request("POST", "/", &["connection: upgrade", "upgrade: websocket"]))
+            .reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"),
+        case(
+            "websocket_twice",
+            row,
+            "socket",
+            request("GET", "/", &["connection: upgrade", "upgrade: websocket, other"]),
+        ),
         case("websocket_to_h2", row, "socket_h2", ask("/", &[])),
-        talk("websocket_outlives_timeout", "impatient", ask("/", &[]), Act::Hold, vec![Step::Pause(std::time::Duration::from_millis(150))]),
+        talk(
+            "websocket_outlives_timeout",
+            "impatient",
+            ask("/", &[]),
+            Act::Hold,
+            vec![Step::Pause(std::time::Duration::from_millis(150))],
+        ),
     ]
 }

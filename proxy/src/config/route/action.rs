@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
+use envoy_types::pb::envoy::config::core::v3::{ProxyProtocolConfig, proxy_protocol_config};
 use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
-use envoy_types::pb::envoy::config::core::v3::{ProxyProtocolConfig, proxy_protocol_config};
 use envoy_types::pb::envoy::config::route::v3::route_action::upgrade_config::ConnectConfig as ConnectConfigProto;
 use envoy_types::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier as ClusterSpecifierProto, HostRewriteSpecifier, MaxStreamDuration,
@@ -33,9 +33,9 @@ use crate::route::headers::{FilterConfigs, MutationChain};
 use crate::route::policy::{
     ConnectConfig, GrpcTimeout, GrpcTimeoutTarget, Priority, RetryPolicy, Timeouts, UpgradeConfig,
 };
-use crate::transport::proxy_protocol::ProxyProtocolVersion;
 use crate::route::redirect::{RedirectAction, RedirectPath};
 use crate::route::rewrite::{HostRewrite, PathRewrite};
+use crate::transport::proxy_protocol::ProxyProtocolVersion;
 
 /// What an action takes from its route and from above.
 pub(super) struct Inherited<'a> {

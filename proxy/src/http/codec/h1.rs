@@ -57,6 +57,9 @@ pub enum BodyKind {
     Tunnel,
 }
 
+/// What [`filters::http::Headers::line_bytes`] would be of the `transfer-encoding: chunked` that decoding takes away.
+pub const CHUNKED_LINE: u64 = 27;
+
 impl BodyKind {
     /// Whether the message ends with its head.
     #[must_use]

@@ -48,9 +48,7 @@ impl<D: Downstream> Stream<'_, D> {
         if logs.is_empty() {
             return;
         }
-        let (received, sent) = self.down.wire_bytes();
-        self.info.downstream_bytes.wire_rx = received;
-        self.info.downstream_bytes.wire_tx = sent;
+        self.info.downstream_bytes = self.down.meter();
         let worker = &self.manager.worker;
         let context = FormatContext {
             request: self.request.as_ref(),

@@ -22,6 +22,9 @@ impl<D: Downstream> Stream<'_, D> {
         if self.response.is_some() {
             return self.cut_off().await;
         }
+        if self.down.request_complete() {
+            self.info.timing.last_downstream_rx.get_or_insert_with(Instant::now);
+        }
         self.add_route_headers(&mut reply);
         let config = &self.manager.config;
         if reply.status == 400

@@ -97,6 +97,10 @@ impl<D: Downstream> Stream<'_, D> {
     /// Takes a route, and with it the cluster it chooses.
     fn take_route(&mut self, mut routed: Routed) {
         let worker = &self.manager.worker;
+        if let Some((host, route)) = routed.resolve() {
+            self.info.route_metadata.clone_from(&route.metadata);
+            self.info.virtual_host_metadata.clone_from(&host.metadata);
+        }
         if let (Some((_, route)), Some(head)) = (routed.resolve(), &self.request)
             && let RouteAction::Forward(forward) = &route.action
         {
@@ -107,7 +111,9 @@ impl<D: Downstream> Stream<'_, D> {
             };
             let ordinal = choice.ordinal;
             if let Some(cluster) = &cluster {
-                self.info.upstream_mut().cluster = Some(Arc::clone(&cluster.config().observability_name));
+                let upstream = self.info.upstream_mut();
+                upstream.cluster = Some(Arc::clone(&cluster.config().observability_name));
+                upstream.cluster_metadata.clone_from(&cluster.config().metadata);
             }
             self.cluster = cluster;
             routed.ordinal = ordinal;

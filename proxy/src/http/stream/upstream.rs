@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
 use filters::http::{Known, Method, ResponseHead, Version};
+use filters::stream_info::ByteMeter;
 
 use super::exchange::{Event, Progress};
 use super::expiry::Broken;
@@ -128,7 +129,8 @@ impl<D: Downstream> Stream<'_, D> {
         let upstream = self.info.upstream_mut();
         upstream.host = Some(Arc::clone(host.address()));
         upstream.host_name = Some(Arc::clone(host.hostname()));
-        upstream.hosts_attempted.push(Arc::clone(host.address()));
+        upstream.host_metadata.clone_from(&host.attributes().metadata);
+        upstream.connected = false;
         let priority = match forward.priority {
             crate::route::policy::Priority::Default => Priority::Default,
             crate::route::policy::Priority::High => Priority::High,
@@ -144,7 +146,9 @@ impl<D: Downstream> Stream<'_, D> {
         let _active = cluster.config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
         let pool = cluster.pool(host, priority, protocol);
         let asked = Instant::now();
-        let lease = match self.wait_for(pool.acquire()).await {
+        let acquired = self.wait_for(pool.acquire()).await;
+        self.info.upstream_mut().pool_ready = Some(asked.elapsed());
+        let lease = match acquired {
             Ok(Ok(lease)) => lease,
             Ok(Err(failure)) => return self.upstream_failed(host, failure).await,
             Err(broken) => return self.broken(cluster, broken).await,
@@ -162,7 +166,8 @@ impl<D: Downstream> Stream<'_, D> {
             Err(failure) => return self.upstream_failed(host, failure).await,
         };
         let upstream = self.info.upstream_mut();
-        upstream.pool_ready = Some(asked.elapsed());
+        upstream.connected = true;
+        upstream.hosts_attempted.push(Arc::clone(host.address()));
         upstream.connection_id = Some(exchange.connection_id());
         upstream.local = exchange.local_address();
         upstream.protocol = match protocol {
@@ -210,7 +215,9 @@ impl<D: Downstream> Stream<'_, D> {
             self.info.timing.last_upstream_tx = Some(sent);
         }
         loop {
-            match poll_fn(|cx| self.poll_exchange(&mut up, &mut progress, cx)).await {
+            let event = poll_fn(|cx| self.poll_exchange(&mut up, &mut progress, cx)).await;
+            self.info.upstream_bytes = ByteMeter { header_rx: self.info.upstream_bytes.header_rx, ..up.meter() };
+            match event {
                 Event::Informational(head) => {
                     self.upstream_started = true;
                     self.charge(head.status);
@@ -288,6 +295,9 @@ impl<D: Downstream> Stream<'_, D> {
         } else {
             shard.rq_success.inc()
         }
+        if head.version != Version::Http2 && !self.manager.config.access_logs.is_empty() {
+            self.info.upstream_bytes.header_rx = up.meter().header_rx + head.headers.line_bytes() as u64;
+        }
         let mut granted = false;
         if self.tunnel
             && let Some(request) = &self.request
@@ -303,6 +313,9 @@ impl<D: Downstream> Stream<'_, D> {
             }
         }
         self.charge(head.status);
+        // Header values may name both.
+        self.info.response_code = head.status;
+        self.info.details = Some(details::VIA_UPSTREAM.into());
         // How long upstream took can be told only from the end of the request.
         if let Some(asked) = self.info.timing.last_downstream_rx
             && !self.manager.config.router().suppress_envoy_headers
@@ -318,7 +331,6 @@ impl<D: Downstream> Stream<'_, D> {
             route.finalize_response(&mut head, request, routed.choice(route, request).as_ref(), &self.info);
             self.tell_attempts(route, &mut head.headers);
         }
-        self.info.details = Some(details::VIA_UPSTREAM.into());
         let end = up.response_complete() && !granted;
         self.send_head(head, end);
         if end {

@@ -5,10 +5,12 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use filters::http::{Frame, Headers, Method, RequestHead, ResponseHead};
+use filters::stream_info::ByteMeter;
 
 use super::{ConnectionGuard, Pool, RequestGuard};
 use crate::http::codec::h1::{
-    BodyKind, Eof, Expected, Framing, HeaderFormat, RequestEncoder, RequestOptions, ResponseDecoder, ResponseEvent, WriteBuf,
+    BodyKind, CHUNKED_LINE, Eof, Expected, Framing, HeaderFormat, RequestEncoder, RequestOptions, ResponseDecoder,
+    ResponseEvent, WriteBuf,
 };
 use crate::transport::Io;
 use crate::upstream::cluster::ClusterContext;
@@ -33,6 +35,8 @@ pub struct Http1Connection {
     /// Writing failed: what the peer said last is still worth reading.
     write_failed: bool,
     pub(super) closed_by_peer: bool,
+    /// Of the current exchange.
+    meter: ByteMeter,
     requests: u64,
     max_requests: u64,
     active: bool,
@@ -54,6 +58,7 @@ impl Http1Connection {
             tunnel: false,
             write_failed: false,
             closed_by_peer: false,
+            meter: ByteMeter::default(),
             requests: 0,
             max_requests: context.config.http.common.max_requests_per_connection.map_or(u64::MAX, u64::from),
             active: false,
@@ -85,6 +90,7 @@ impl Http1Lease {
         connection.request_sent = false;
         connection.response_complete = false;
         connection.tunnel = false;
+        connection.meter = ByteMeter::default();
         Self { pool, connection: Some(connection), _guard: guard }
     }
 
@@ -92,6 +98,13 @@ impl Http1Lease {
     #[must_use]
     pub fn connection_id(&self) -> u64 {
         self.connection.as_ref().map_or(0, |connection| connection.guard.id)
+    }
+
+    /// What crossed the wire for this exchange so far.
+    #[must_use]
+    pub fn meter(&self) -> ByteMeter {
+        let Some(c) = &self.connection else { return ByteMeter::default() };
+        ByteMeter { wire_rx: c.meter.wire_rx.saturating_sub(c.read.len() as u64), ..c.meter }
     }
 
     /// The connection's local address.
@@ -116,6 +129,14 @@ impl Http1Lease {
         c.encoder
             .encode_head(head, &options, &mut c.out)
             .map_err(|error| UpstreamFailure::with(FailureKind::LocalReset, error.to_string()))?;
+        // Without the request line and the empty one, which are no headers.
+        let target = match head.method {
+            Method::Connect => head.authority.len(),
+            _ if options.absolute_form => head.scheme.as_str().len() + 3 + head.authority.len() + head.path.len(),
+            _ => head.path.len(),
+        };
+        let line = head.method.as_bytes().len() + target + "  HTTP/1.1\r\n".len();
+        c.meter.header_tx = c.out.len().saturating_sub(line + 2) as u64;
         c.request_sent = end;
         c.decoder.expect(match head.method {
             Method::Head => Expected::NoBody,
@@ -171,7 +192,10 @@ impl Http1Lease {
         let Some(c) = &mut self.connection else { return Poll::Ready(()) };
         while !c.out.is_empty() && !c.write_failed {
             match c.io.poll_write(cx, &mut c.out) {
-                Poll::Ready(Ok(n)) => self.pool.context.stats.upstream_cx_tx_bytes_total().add(n as u64),
+                Poll::Ready(Ok(n)) => {
+                    c.meter.wire_tx += n as u64;
+                    self.pool.context.stats.upstream_cx_tx_bytes_total().add(n as u64);
+                }
                 Poll::Ready(Err(_)) => c.write_failed = true,
                 Poll::Pending => return Poll::Pending,
             }
@@ -191,6 +215,9 @@ impl Http1Lease {
                 }
                 c.response_complete = decoded.body.is_empty();
                 c.tunnel = decoded.body == BodyKind::Tunnel;
+                if decoded.body == BodyKind::Chunked {
+                    c.meter.header_rx = CHUNKED_LINE;
+                }
                 Poll::Ready(Ok(decoded.head))
             }
             Ok(_) => Poll::Ready(Err(protocol_error(&self.pool.context))),
@@ -239,7 +266,10 @@ impl Http1Lease {
             }
             let read = context.worker.with_scratch(|scratch| c.io.poll_read(cx, scratch, &mut c.read));
             match std::task::ready!(read) {
-                Ok(n) if n > 0 => context.stats.upstream_cx_rx_bytes_total().add(n as u64),
+                Ok(n) if n > 0 => {
+                    c.meter.wire_rx += n as u64;
+                    context.stats.upstream_cx_rx_bytes_total().add(n as u64);
+                }
                 ended => {
                     c.closed_by_peer = true;
                     c.reusable = false;

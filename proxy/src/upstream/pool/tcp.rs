@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use filters::stream_info::ByteMeter;
 
 use super::{ConnectionGuard, Pool, RequestGuard};
 use crate::http::codec::h1::WriteBuf;
@@ -26,6 +27,7 @@ pub struct TcpLease {
     peer_ended: bool,
     /// The peer ended the connection last, or broke it.
     closed_by_peer: bool,
+    meter: ByteMeter,
     guard: ConnectionGuard,
     _request: RequestGuard,
 }
@@ -41,6 +43,7 @@ impl TcpLease {
             ended: false,
             peer_ended: false,
             closed_by_peer: false,
+            meter: ByteMeter::default(),
             guard,
             _request: request,
         }
@@ -59,8 +62,16 @@ impl TcpLease {
     }
 
     /// Counts bytes that crossed the connection: received, sent. For those who use [`Self::io`] themselves.
-    pub fn bytes(&self, received: u64, sent: u64) {
+    pub fn bytes(&mut self, received: u64, sent: u64) {
+        self.meter.wire_rx += received;
+        self.meter.wire_tx += sent;
         self.guard.bytes(received, sent);
+    }
+
+    /// What crossed the connection so far.
+    #[must_use]
+    pub const fn meter(&self) -> ByteMeter {
+        self.meter
     }
 
     /// Says that it was the peer who ended the connection.
@@ -88,7 +99,7 @@ impl TcpLease {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.out.is_empty() {
             match std::task::ready!(self.io.poll_write(cx, &mut self.out)) {
-                Ok(n) => self.guard.bytes(0, n as u64),
+                Ok(n) => self.bytes(0, n as u64),
                 Err(_) => return Poll::Pending,
             }
         }
@@ -112,7 +123,7 @@ impl TcpLease {
                 Poll::Ready(Ok(None))
             }
             Ok(n) => {
-                self.guard.bytes(n as u64, 0);
+                self.bytes(n as u64, 0);
                 Poll::Ready(Ok(Some(self.read.split().freeze())))
             }
             Err(_) => {

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use filters::flags::details;
 use filters::http::{Frame, Headers, RequestHead, ResponseHead};
+use filters::stream_info::ByteMeter;
 use h2::server::{Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 
@@ -368,7 +369,7 @@ impl Downstream for ServerExchange {
         self.aborted = true;
     }
 
-    fn wire_bytes(&self) -> (u64, u64) {
-        (self.received, self.sent)
+    fn meter(&self) -> ByteMeter {
+        ByteMeter { wire_rx: self.received, wire_tx: self.sent, ..ByteMeter::default() }
     }
 }
