@@ -46,6 +46,20 @@ pub const KNOWN: &[Known] = &[
         aspects: &[Aspect::Client, Aspect::Log, Aspect::Stats],
         reason: "a 101 response nobody asked for",
     },
+    Known {
+        cases: &[
+            "formats/text h2",
+            "formats/text to_h2",
+            "formats/text_omit h2",
+            "formats/text_omit to_h2",
+            "formats/json h2",
+            "formats/json to_h2",
+            "formats/json_omit h2",
+            "formats/json_omit to_h2",
+        ],
+        aspects: &[Aspect::Log],
+        reason: "HTTP/2 counts the bytes of bodies alone: how long a header block was is known to the library only",
+    },
 ];
 
 /// Statistics that are not compared: part of the name, and why.

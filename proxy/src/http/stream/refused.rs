@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use filters::flags::ResponseFlags;
 use filters::http::{Frame, Headers, ResponseHead, Version};
+use filters::stream_info::ByteMeter;
 
 use super::Stream;
 use crate::http::codec::{Downstream, Interrupt};
@@ -62,7 +63,7 @@ impl Downstream for Nobody {
 
     fn abort(&mut self) {}
 
-    fn wire_bytes(&self) -> (u64, u64) {
-        (0, 0)
+    fn meter(&self) -> ByteMeter {
+        ByteMeter::default()
     }
 }
