@@ -10,12 +10,14 @@
 //!   it ([`GroupHandle::shard`]) and keeps it. Names exist as (prefix, static schema) and are only joined when scraped.
 //! - Response codes are a family of counters that appear on first use ([`Codes`]); rare single values that any thread
 //!   may write are [`SharedCounter`], [`SharedGauge`] and [`TextReadout`].
+//! - Gauges that follow from a state kept anyway are computed when scraped ([`GaugeSource`]).
 //! - Statistics disappear from the scrape when their last handle is dropped.
 //! - [`Store::flush`] merges histograms; like Envoy, a scrape shows histograms as of the last flush.
 //! - [`render`] prints what a [`Query`] asks for, as Envoy prints it.
 
 mod codes;
 mod collect;
+mod computed;
 mod group;
 mod histogram;
 mod matcher;
@@ -27,6 +29,7 @@ mod store;
 mod tags;
 
 pub use codes::{Codes, CodesHandle};
+pub use computed::{ComputedHandle, GaugeSource};
 pub use group::{CellStore, Cells, Counter, Gauge, Group, GroupHandle, Histogram, Schema};
 pub use histogram::{Bin, Bins, HistogramCells, HistogramSlot, QUANTILES, Unit};
 pub use matcher::{HistogramBuckets, NameMatcher, StatsMatcher};

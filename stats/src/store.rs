@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use crate::codes::CodesHandle;
 use crate::collect::{Collector, Family, Selection, lock};
+use crate::computed::{ComputedHandle, GaugeSource};
 use crate::group::{Group, GroupHandle};
 use crate::matcher::{HistogramBuckets, StatsMatcher};
 use crate::single::{SharedCounter, SharedGauge, Single, SingleValue, TextReadout};
@@ -73,6 +74,14 @@ impl Store {
     /// in a group too: the same name twice is shown once, added up.
     pub fn codes(self: &Arc<Self>, family: &str) -> Arc<CodesHandle> {
         self.find_or_create(TypeId::of::<CodesHandle>(), family, || CodesHandle::new(family, self))
+    }
+
+    /// Shows the gauges of `source` below `prefix` while the handle and the source live. A newer source takes the place of
+    /// an older one.
+    pub fn computed(self: &Arc<Self>, prefix: &str, source: &Arc<dyn GaugeSource>) -> Arc<ComputedHandle> {
+        let handle = self.find_or_create(TypeId::of::<ComputedHandle>(), prefix, || ComputedHandle::new(prefix, self));
+        handle.replace(Arc::downgrade(source));
+        handle
     }
 
     /// A single counter by its full name.

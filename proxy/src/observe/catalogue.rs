@@ -447,32 +447,6 @@ stats::group! {
 }
 
 stats::group! {
-    /// `cluster.<name>.circuit_breakers.<priority>.`: 1 while a limit is reached.
-    pub struct BreakerStats {
-        gauges {
-            cx_open,
-            cx_pool_open,
-            rq_open,
-            rq_pending_open,
-            rq_retry_open,
-        }
-    }
-}
-
-stats::group! {
-    /// `cluster.<name>.circuit_breakers.<priority>.` with `track_remaining`: what is left of each limit.
-    pub struct BreakerRemainingStats {
-        gauges {
-            remaining_cx,
-            remaining_cx_pools,
-            remaining_pending,
-            remaining_retries,
-            remaining_rq,
-        }
-    }
-}
-
-stats::group! {
     /// `cluster_manager.cds.`, `listener_manager.lds.`, `http.<prefix>.rds.<name>.` …: one subscription.
     pub struct SubscriptionStats {
         counters {

@@ -7,7 +7,9 @@
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+use stats::GaugeSource;
 
 use crate::config::cluster::{CircuitBreakers, RetryBudget, Thresholds};
 
@@ -96,8 +98,8 @@ impl BreakerHandle {
         };
         let limit = limits.limit(resource);
         // Counted first and taken back when over: two workers cannot both take the last one.
-        if total.fetch_add(1, Relaxed) >= limit {
-            total.fetch_sub(1, Relaxed);
+        if total.take() >= limit {
+            total.give_back();
             return Err(Overflow { resource, limit });
         }
         Ok(Permit { counted: Some((self.clone(), priority)), resource })
@@ -106,7 +108,7 @@ impl BreakerHandle {
     /// Takes one of `resource` whatever the limit: a pool without any connection may always open one.
     pub fn acquire(&self, priority: Priority, resource: Resource) -> Permit {
         let counted = self.0.limits(priority).total(resource).map(|total| {
-            total.fetch_add(1, Relaxed);
+            total.take();
             (self.clone(), priority)
         });
         Permit { counted, resource }
@@ -132,7 +134,28 @@ impl Drop for Permit {
         if let Some((handle, priority)) = &self.counted
             && let Some(total) = handle.0.limits(*priority).total(self.resource)
         {
-            total.fetch_sub(1, Relaxed);
+            total.give_back();
+        }
+    }
+}
+
+/// `circuit_breakers.<default|high>.*` below the cluster's prefix.
+impl GaugeSource for Breakers {
+    fn gauges(&self, show: &mut dyn FnMut(&str, u64, bool)) {
+        for priority in [Priority::Default, Priority::High] {
+            let segment = priority.stat_segment();
+            for resource in Resource::ALL {
+                let BreakerView { open, remaining, limit } = self.view(priority, resource);
+                let used = self.limits(priority).total(resource).is_some_and(|total| total.used.load(Relaxed));
+                // A limit of zero is not open, for Envoy, until something was there.
+                show(&format!("circuit_breakers.{segment}.{}", resource.open_stat()), (open && used).into(), used);
+                if let Some(remaining) = remaining {
+                    // Of pools there may be as many as a `uint64` counts.
+                    let unlimited = resource == Resource::ConnectionPools && limit == u32::MAX;
+                    let remaining = if unlimited { u64::MAX } else { remaining.into() };
+                    show(&format!("circuit_breakers.{segment}.{}", resource.remaining_stat()), remaining, true);
+                }
+            }
         }
     }
 }
@@ -182,7 +205,25 @@ struct Limits {
 /// A shared total on a cache line of its own: each is written by every worker.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Total(AtomicU32);
+struct Total {
+    in_flight: AtomicU32,
+    /// Anything ever was: tells gauges that were used from those that were not.
+    used: AtomicBool,
+}
+
+impl Total {
+    /// Adds one; how many there were before.
+    fn take(&self) -> u32 {
+        if !self.used.load(Relaxed) {
+            self.used.store(true, Relaxed);
+        }
+        self.in_flight.fetch_add(1, Relaxed)
+    }
+
+    fn give_back(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+}
 
 impl Limits {
     fn new(config: &Thresholds) -> Self {
@@ -208,12 +249,12 @@ impl Limits {
         }
     }
 
-    fn total(&self, resource: Resource) -> Option<&AtomicU32> {
-        self.totals[resource as usize].as_ref().map(|total| &total.0)
+    const fn total(&self, resource: Resource) -> Option<&Total> {
+        self.totals[resource as usize].as_ref()
     }
 
     fn used(&self, resource: Resource) -> u32 {
-        self.total(resource).map_or(0, |total| total.load(Relaxed))
+        self.total(resource).map_or(0, |total| total.in_flight.load(Relaxed))
     }
 
     fn limit(&self, resource: Resource) -> u32 {

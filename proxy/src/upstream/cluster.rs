@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use filters::http::RequestHead;
 use filters::stream_info::ConnectionInfo;
-use stats::{CodesHandle, GroupHandle, Store};
+use stats::{CodesHandle, ComputedHandle, GroupHandle, Store};
 
 use super::breaker::{BreakerHandle, Breakers, Priority};
 use super::host::{Host, HostSet};
@@ -30,6 +30,7 @@ pub struct ClusterShared {
     http2: Option<Arc<GroupHandle<Http2Stats>>>,
     codes: [Arc<CodesHandle>; 4],
     breakers: Arc<Breakers>,
+    _breaker_gauges: Arc<ComputedHandle>,
     /// `upstream.maintenance_mode.<cluster>`, the runtime key that turns requests away.
     maintenance_key: Box<str>,
 }
@@ -46,6 +47,7 @@ impl ClusterShared {
             http1: store.group(&format!("{prefix}http1.")),
             http2: (config.http.protocol != UpstreamProtocol::Http1).then(|| store.group(&format!("{prefix}http2."))),
             codes,
+            _breaker_gauges: store.computed(&prefix, &(Arc::clone(&breakers) as _)),
             breakers,
             maintenance_key: format!("upstream.maintenance_mode.{}", config.name).into(),
             config,

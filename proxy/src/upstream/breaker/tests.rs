@@ -126,3 +126,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn gauges_show_what_is_open_and_what_is_left() {
+    let default = Thresholds { max_requests: 1, max_connections: 0, track_remaining: true, ..Thresholds::default() };
+    let breakers = Arc::new(Breakers::new(&CircuitBreakers { default, ..CircuitBreakers::default() }));
+    let handle = BreakerHandle::new(Arc::clone(&breakers));
+    let gauge = |name: &str| {
+        let mut found = None;
+        breakers.gauges(&mut |shown, value, used| {
+            if shown.strip_prefix("circuit_breakers.") == Some(name) {
+                found = Some((value, used));
+            }
+        });
+        found
+    };
+    assert_eq!(gauge("default.rq_open"), Some((0, false)));
+    assert_eq!(gauge("default.cx_open"), Some((0, false)), "as in Envoy, nothing was there yet");
+    assert_eq!(gauge("default.remaining_cx_pools"), Some((u64::MAX, true)));
+    assert_eq!(gauge("high.remaining_rq"), None);
+    let one = handle.try_acquire(Priority::Default, Resource::Requests).unwrap();
+    assert_eq!((gauge("default.rq_open"), gauge("default.remaining_rq")), (Some((1, true)), Some((0, true))));
+    drop(one);
+    assert_eq!((gauge("default.rq_open"), gauge("default.remaining_rq")), (Some((0, true)), Some((1, true))));
+}
