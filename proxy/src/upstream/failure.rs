@@ -11,6 +11,8 @@ pub struct UpstreamFailure {
     pub kind: FailureKind,
     /// The transport's own words (`delayed connect error: Connection refused`), for the log.
     pub transport: Option<Cow<'static, str>>,
+    /// Envoy names no host for it (`%UPSTREAM_HOST%`), although one was picked.
+    pub without_host: bool,
 }
 
 /// What happened to an attempt, in Envoy's vocabulary of stream resets.
@@ -38,13 +40,19 @@ impl UpstreamFailure {
     /// A failure without words of the transport.
     #[must_use]
     pub const fn new(kind: FailureKind) -> Self {
-        Self { kind, transport: None }
+        Self { kind, transport: None, without_host: false }
     }
 
     /// A failure with the transport's words.
     #[must_use]
     pub fn with(kind: FailureKind, transport: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, transport: Some(transport.into()) }
+        Self { kind, transport: Some(transport.into()), without_host: false }
+    }
+
+    /// No place in line: the request ends before it is any host's.
+    #[must_use]
+    pub const fn no_place_in_line() -> Self {
+        Self { kind: FailureKind::Overflow, transport: None, without_host: true }
     }
 
     /// `%RESPONSE_CODE_DETAILS%` of this failure; a transport failure is appended after `|`, white space as `_`.

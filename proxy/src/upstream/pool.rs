@@ -130,7 +130,7 @@ impl Pool {
         let stats = &self.context.stats;
         let Ok(permit) = self.context.breakers.try_acquire(self.priority, Resource::PendingRequests) else {
             stats.upstream_rq_pending_overflow().inc();
-            return Err(UpstreamFailure::new(FailureKind::Overflow));
+            return Err(UpstreamFailure::no_place_in_line());
         };
         stats.upstream_rq_pending_total().inc();
         stats.upstream_rq_pending_active().inc();

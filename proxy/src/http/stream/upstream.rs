@@ -358,7 +358,12 @@ impl<D: Downstream> Stream<'_, D> {
             shard.rq_error.inc();
         }
         self.info.flags.insert(failure.kind.flag());
-        self.info.upstream_mut().transport_failure = failure.transport.clone();
+        let upstream = self.info.upstream_mut();
+        upstream.transport_failure = failure.transport.clone();
+        if failure.without_host {
+            (upstream.host, upstream.host_name) = (None, None);
+            upstream.hosts_attempted.pop();
+        }
         let why = failure.details(self.upstream_started);
         if !self.upstream_started {
             self.charge(failure.kind.status());
