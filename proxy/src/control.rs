@@ -5,39 +5,40 @@
 //! other. Control never waits for a worker.
 
 pub mod clusters;
+mod discovery;
 pub mod dns;
 pub mod join;
 pub mod listeners;
 pub mod observer;
 pub mod outside;
 pub mod parse;
+pub mod prepare;
 pub mod routes;
 pub mod source;
 mod views;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use filters::config::ConfigError;
 use stats::Store;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use xds_client::{Client, Event, Hub, Interest, Pause, Rejection, ResourceError, SourceConfig, Subscription, Update};
+use xds_client::{Client, Event, Hub, Interest, Pause, SourceConfig, Subscription};
 
-use self::clusters::{CdsUpdate, ClusterManager, ClusterResource, Phase, Removed};
+use self::clusters::{ClusterManager, ClusterResource, Phase};
+use self::discovery::Inbox;
 use self::dns::{LookupId, Outcome};
 use self::join::Join;
 use self::listeners::{ListenerManager, Now, Origin};
 use self::observer::SubscriptionScope;
 use self::outside::{ClusterWorld, ListenerWorld, Sources};
-use self::parse::{ParseEnv, check_resource, decode_checked};
+use self::parse::ParseEnv;
+use self::prepare::{Helper, Prepared};
 use self::routes::Routes;
 use crate::admin::SharedState;
 use crate::config::cluster::{ClusterConfig, Discovery};
-use crate::config::endpoint::{LoadAssignment, Use};
 use crate::config::listener::ListenerConfig;
 use crate::observe::catalogue::ListenerManagerStats;
 use crate::runtime::Loader;
@@ -48,6 +49,8 @@ use crate::worker::mailbox::{Publisher, Retired};
 pub enum Happening {
     /// A source has something to tell.
     Source(Client, Event),
+    /// The helper thread prepared an update.
+    Prepared(u64, Prepared),
     /// A lookup ended.
     Lookup(LookupId, Outcome),
     /// A worker reports.
@@ -89,6 +92,7 @@ pub struct Control {
     /// Discovered routes.
     pub routes: Rc<Routes>,
     join: Join,
+    inbox: Inbox,
     sources: Rc<Sources>,
     dynamic: Dynamic,
     state: Cell<ServerState>,
@@ -146,14 +150,10 @@ impl Control {
     pub fn new(parts: Parts) -> Rc<Self> {
         let Parts { env, store, publisher, dynamic, listeners, happenings, on_live, runtime, shared_state } = parts;
         let sources: Rc<Sources> = Rc::default();
-        let (answers, mut lookups) = tokio::sync::mpsc::unbounded_channel();
-        tokio::task::spawn_local(async move {
-            while let Some((id, outcome)) = lookups.recv().await {
-                if happenings.send(Happening::Lookup(id, outcome)).is_err() {
-                    return;
-                }
-            }
-        });
+        let (answers, lookups) = tokio::sync::mpsc::unbounded_channel();
+        forward(lookups, happenings.clone(), |(id, outcome)| Happening::Lookup(id, outcome));
+        let (done, prepared) = tokio::sync::mpsc::unbounded_channel();
+        forward(prepared, happenings, |(number, prepared)| Happening::Prepared(number, prepared));
         let resolver = dns::driver::HickoryResolver::new(answers, &store);
         let world = ClusterWorld::new(publisher.clone(), Arc::clone(&store), Rc::clone(&sources), resolver);
         let uses_cds = dynamic.clusters.is_some();
@@ -167,6 +167,7 @@ impl Control {
         std::mem::forget(listener_group);
         let control = Rc::new(Self {
             lds_done: Cell::new(dynamic.listeners.is_none()),
+            inbox: Inbox::new(Helper::new(env.preparer(), done)),
             env,
             store,
             publisher,
@@ -343,6 +344,7 @@ impl Control {
     fn handle(&self, happening: Happening) {
         match happening {
             Happening::Source(client, event) => self.on_source(&client, event),
+            Happening::Prepared(number, prepared) => self.on_prepared(number, prepared),
             Happening::Lookup(id, outcome) => self.clusters.borrow_mut().on_lookup(Instant::now(), id, outcome),
             Happening::Report(Report::HostsCreated(cluster, hosts)) => {
                 for host in hosts {
@@ -352,192 +354,6 @@ impl Control {
             Happening::Report(Report::ListenerStopped(id)) => self.listeners.borrow_mut().stopped(id),
             Happening::Retired(what) => drop(what),
             Happening::Call(call) => call(self),
-        }
-    }
-
-    fn on_source(&self, client: &Client, event: Event) {
-        match event {
-            Event::Update(update) => self.on_update(client, update),
-            Event::Rejected { type_url, detail } => {
-                tracing::warn!(target: "config", "{type_url} rejected: {detail}");
-                match &*type_url {
-                    xds_client::CLUSTER => self.clusters.borrow_mut().cds_failed(Instant::now()),
-                    xds_client::LISTENER => self.lds_done.set(true),
-                    xds_client::ROUTE => drop(self.routes.give_up_waiting(None)),
-                    _ => {}
-                }
-            }
-            Event::Expired { type_url, names } => self.on_expired(&type_url, names),
-            Event::InitialFetchTimeout { subscription, type_url, names } => {
-                tracing::warn!(target: "config", "no initial response for {type_url} {names:?}");
-                match &*type_url {
-                    xds_client::CLUSTER => self.clusters.borrow_mut().cds_failed(Instant::now()),
-                    xds_client::LISTENER => self.lds_done.set(true),
-                    xds_client::ROUTE => drop(self.routes.give_up_waiting(Some(subscription))),
-                    // Clusters keep the time of their own warming.
-                    _ => {}
-                }
-            }
-            Event::Connected => tracing::info!(target: "config", "connected to a control plane"),
-            Event::Disconnected { reason } => {
-                tracing::warn!(target: "config", "gRPC config stream to a control plane closed: {reason}");
-            }
-        }
-    }
-
-    fn on_update(&self, client: &Client, update: Update) {
-        let Update { type_url, version, resources, removed, full_state, ticket, .. } = update;
-        let result = match &*type_url {
-            xds_client::CLUSTER => self.on_clusters(&version, resources, removed, full_state),
-            xds_client::ENDPOINTS => self.on_endpoints(resources, &removed),
-            xds_client::LISTENER => self.on_listeners(&version, resources, removed, full_state),
-            xds_client::ROUTE => self.routes.apply(&version, resources).1,
-            other => Err(Rejection::whole(format!("{other} is not handled"))),
-        };
-        if let Err(rejection) = &result {
-            tracing::warn!(target: "config", "{type_url} update rejected: {}", rejection.detail(&type_url));
-        }
-        // A cluster that still warms holds the ACK back, as in Envoy: the pause is taken before the answer is given.
-        if &*type_url == xds_client::CLUSTER && self.clusters.borrow().warming_count() > 0 {
-            let pause = client.pause(xds_client::CLUSTER);
-            self.cds_pause.borrow_mut().get_or_insert(pause);
-        }
-        client.answer(ticket, result);
-    }
-
-    fn on_clusters(
-        &self,
-        version: &str,
-        resources: Vec<xds_client::Resource>,
-        removed: Vec<String>,
-        full_state: bool,
-    ) -> Result<(), Rejection> {
-        // A resource that breaks the protos' rules rejects the whole response; one that means something impossible only
-        // itself.
-        let mut broken = Vec::new();
-        let mut parsed = Vec::with_capacity(resources.len());
-        for resource in resources {
-            let Some(raw) = resource.body else { continue };
-            if let Err(message) = check_resource(&self.env, xds_client::CLUSTER, &raw) {
-                broken.push(ResourceError { name: resource.name, message });
-                continue;
-            }
-            let session = self.env.session();
-            let mut cluster = ClusterResource::parse(session.root(), raw);
-            cluster.config = cluster.config.and_then(|config| self.check_endpoints_source(&config).map(|()| config));
-            self.env.say(&format!("cluster {:?}", cluster.name), &session);
-            parsed.push(cluster);
-        }
-        if !broken.is_empty() {
-            self.clusters.borrow_mut().cds_failed(Instant::now());
-            return Err(Rejection { errors: broken });
-        }
-        let removed = if full_state { Removed::Others } else { Removed::Names(removed) };
-        let update = CdsUpdate { resources: parsed, removed, version: version.into() };
-        self.clusters.borrow_mut().apply(Instant::now(), SystemTime::now(), update).map_err(Rejection::whole)
-    }
-
-    fn on_endpoints(&self, resources: Vec<xds_client::Resource>, removed: &[String]) -> Result<(), Rejection> {
-        let mut errors = Vec::new();
-        let mut clusters = self.clusters.borrow_mut();
-        let now = Instant::now();
-        for resource in resources {
-            let Some(raw) = resource.body else { continue };
-            let watches = clusters.outside().watches_of(&resource.name);
-            let session = self.env.session();
-            let parsed = decode_checked::<ClusterLoadAssignment>(&self.env, xds_client::ENDPOINTS, &raw)
-                .and_then(|proto| LoadAssignment::parse(session.root(), proto, Use::Eds).map_err(|e| e.to_string()));
-            match parsed {
-                Ok(assignment) => {
-                    let assignment = Arc::new(assignment);
-                    for watch in watches {
-                        clusters.on_assignment(now, watch, Arc::clone(&assignment));
-                    }
-                }
-                Err(message) => {
-                    for watch in watches {
-                        clusters.on_assignment_failed(now, watch);
-                    }
-                    errors.push(ResourceError { name: resource.name, message });
-                }
-            }
-            self.env.say("cluster load assignment", &session);
-        }
-        for name in removed {
-            for watch in clusters.outside().watches_of(name) {
-                clusters.on_assignment_failed(now, watch);
-            }
-        }
-        if errors.is_empty() { Ok(()) } else { Err(Rejection { errors }) }
-    }
-
-    fn on_listeners(
-        &self,
-        version: &str,
-        resources: Vec<xds_client::Resource>,
-        removed: Vec<String>,
-        full_state: bool,
-    ) -> Result<(), Rejection> {
-        let mut errors = Vec::new();
-        for resource in &resources {
-            let Some(raw) = &resource.body else { continue };
-            if let Err(message) = check_resource(&self.env, xds_client::LISTENER, raw) {
-                errors.push(ResourceError { name: resource.name.clone(), message });
-            }
-        }
-        if !errors.is_empty() {
-            self.lds_done.set(true);
-            return Err(Rejection { errors });
-        }
-        let mut listeners = self.listeners.borrow_mut();
-        let now = now();
-        if full_state {
-            let names: BTreeSet<&str> = resources.iter().map(|resource| resource.name.as_str()).collect();
-            listeners.retain(&names, now);
-        }
-        for name in removed {
-            listeners.remove(&name, now);
-        }
-        let mut seen = BTreeSet::new();
-        for resource in &resources {
-            let Some(raw) = &resource.body else { continue };
-            let name = resource.name.as_str();
-            if !seen.insert(name) {
-                errors
-                    .push(ResourceError { name: name.to_owned(), message: format!("duplicate listener {name} found") });
-                continue;
-            }
-            let session = self.env.session();
-            let origin = Origin::Dynamic(if resource.version.is_empty() { version } else { &resource.version }.into());
-            if let Err(error) = listeners.apply(&session, origin, name, raw, now) {
-                errors.push(ResourceError { name: name.to_owned(), message: error.to_string() });
-            }
-            self.env.say(&format!("listener {name:?}"), &session);
-        }
-        self.lds_done.set(true);
-        if errors.is_empty() {
-            *self.lds_version.borrow_mut() = version.into();
-            Ok(())
-        } else {
-            Err(Rejection { errors })
-        }
-    }
-
-    fn on_expired(&self, type_url: &str, names: Vec<String>) {
-        match type_url {
-            xds_client::CLUSTER => {
-                let version = Arc::clone(self.clusters.borrow().cds_version());
-                let update = CdsUpdate { resources: Vec::new(), removed: Removed::Names(names), version };
-                // Removal cannot fail.
-                let _ = self.clusters.borrow_mut().apply(Instant::now(), SystemTime::now(), update);
-            }
-            xds_client::LISTENER => {
-                for name in names {
-                    self.listeners.borrow_mut().remove(&name, now());
-                }
-            }
-            // Endpoints and routes keep their last value, as when a server removes them.
-            _ => {}
         }
     }
 
@@ -640,6 +456,17 @@ impl Control {
 #[must_use]
 pub fn now() -> Now {
     Now { instant: Instant::now(), wall: SystemTime::now() }
+}
+
+/// Makes happenings of what arrives on a channel of its own.
+fn forward<T: 'static>(mut from: UnboundedReceiver<T>, to: Happenings, make: impl Fn(T) -> Happening + 'static) {
+    tokio::task::spawn_local(async move {
+        while let Some(item) = from.recv().await {
+            if to.send(make(item)).is_err() {
+                return;
+            }
+        }
+    });
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -1,7 +1,7 @@
 //! Configuration that changes under constant load: no request may fail.
 
 use xds_client::server::Mischief;
-use xds_client::{CLUSTER, LISTENER, ROUTE};
+use xds_client::{CLUSTER, ENDPOINTS, LISTENER, ROUTE, Resource};
 
 use crate::control::{Control, eds_cluster, endpoints};
 use crate::load::Load;
@@ -169,6 +169,63 @@ fn garbage_from_the_control_plane_changes_nothing() {
     bench.control.routes(&[routed_to("route: {cluster: two}")]);
     bench.load.wait_for_body("two");
     bench.load.finish();
+}
+
+#[test]
+fn resources_that_are_not_what_they_say_are_refused_by_name() {
+    let bench = Bench::start("GRPC");
+    let garbage = |name: &str| Resource::new(name, "", vec![0xff; 300]);
+    for (kind, resource) in [(ROUTE, garbage("main")), (ENDPOINTS, garbage("two")), (CLUSTER, garbage("three"))] {
+        bench.control.plane.set(kind, vec![resource]);
+        let nack = bench.control.nack(kind);
+        assert!(!nack.is_empty());
+        bench.load.wait_for(10);
+    }
+    // A listener beside the good one that is a name and nothing else.
+    let main = http_listener("main", &format!("{RDS}, access_log: []"), "", "");
+    bench.control.listeners(&[main, "{name: nothing}".to_owned()]);
+    let nack = bench.control.nack(LISTENER);
+    assert!(nack.contains("nothing"), "{nack}");
+    bench.load.wait_for(20);
+    bench.load.finish();
+}
+
+#[test]
+fn big_updates_keep_their_place_among_small_ones() {
+    for api_type in ["GRPC", "DELTA_GRPC"] {
+        let bench = Bench::start(api_type);
+        // Big enough for the helper thread, and slow enough to be overtaken if anything could.
+        let big = |cluster: &str, last: &str| {
+            let mut routes: String = (0..4000)
+                .map(|n| format!(r#"{{match: {{prefix: "/never/{n}/"}}, route: {{cluster: {cluster}}}}}, "#))
+                .collect();
+            routes.push_str(&format!(r#"{{match: {{prefix: "/"}}, {last}}}"#));
+            format!(r#"{{name: main, virtual_hosts: [{{name: all, domains: ["*"], routes: [{routes}]}}]}}"#)
+        };
+        for _ in 0..3 {
+            bench.control.routes(&[big("one", "route: {cluster: one}")]);
+            bench.control.routes(&[routed_to("route: {cluster: two}")]);
+            bench.load.wait_for_body("two");
+            bench.control.routes(&[routed_to("route: {cluster: one}")]);
+            bench.control.routes(&[big("two", "route: {cluster: two}")]);
+            eventually("all to two", || {
+                bench.load.forget_bodies();
+                bench.load.wait_for(20);
+                (!bench.load.bodies().contains_key("one")).then_some(())
+            });
+        }
+        // Refused as a whole and by name, on the helper thread as anywhere.
+        bench.control.routes(&[big(
+            "one",
+            "route: {cluster: one, prefix_rewrite: /a, regex_rewrite: {pattern: {regex: a}, substitution: b}}",
+        )]);
+        let nack = bench.control.nack(ROUTE);
+        assert!(nack.contains("main"), "{nack}");
+        bench.load.forget_bodies();
+        bench.load.wait_for(20);
+        assert!(!bench.load.bodies().contains_key("one"));
+        bench.load.finish();
+    }
 }
 
 #[test]

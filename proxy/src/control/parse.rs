@@ -6,15 +6,14 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use filters::config::{At, ConfigError, Session, Warning};
 use filters::format::FormatOptions;
 use filters::matcher::RegexLimits;
-use prost::Message;
 use xds_client::SourceConfig;
-use xds_client::proto::{CheckOptions, UnknownFields, check};
+use xds_client::proto::{CheckReport, UnknownFields};
 
+use super::prepare::{Note, Preparer};
 use crate::config::access_log::LogContext;
 use crate::config::any::struct_to_bytes;
 use crate::config::bootstrap::NODE_REQUIRED;
@@ -99,9 +98,51 @@ impl ParseEnv {
         Session::new(self.allowed.iter().cloned())
     }
 
+    /// What preparing discovered resources depends on.
+    #[must_use]
+    pub fn preparer(&self) -> Preparer {
+        let Self { allowed, unknown_fields, regex, .. } = self;
+        Preparer { allowed: allowed.as_slice().into(), unknown_fields: *unknown_fields, regex: regex.get() }
+    }
+
+    /// Logs and counts what was found in resources while they were prepared.
+    pub fn take_notes(&self, notes: Vec<Note>) {
+        for note in notes {
+            match note {
+                Note::Report(type_url, report) => self.report(&type_url, &report),
+                Note::Warnings(resource, warnings) => self.warn(&resource, warnings),
+            }
+        }
+    }
+
+    fn report(&self, type_url: &str, report: &CheckReport) {
+        if report.unknown_field_count > 0 {
+            self.server_stats.dynamic_unknown_fields().add(report.unknown_field_count);
+            for field in &report.unknown_fields {
+                tracing::warn!(target: "misc", "unknown field in a discovered resource: {field:?}");
+            }
+        }
+        if !report.deprecated.is_empty() {
+            self.runtime_stats.deprecated_feature_use().add(report.deprecated.len() as u64);
+        }
+        for deprecated in report.deprecated.iter().filter(|_| !self.skip_deprecated_logs) {
+            if self.warned.borrow_mut().insert(deprecated.name.clone()) {
+                tracing::warn!(
+                    target: "misc",
+                    "Deprecated field: type {} Using deprecated option '{}' from file {}.",
+                    type_url, deprecated.name, deprecated.file
+                );
+            }
+        }
+    }
+
     /// Says what a session let through, once per process and kind.
     pub fn say(&self, resource: &str, session: &Session) {
-        for Warning { path, key, reason } in session.take_warnings() {
+        self.warn(resource, session.take_warnings());
+    }
+
+    fn warn(&self, resource: &str, warnings: Vec<Warning>) {
+        for Warning { path, key, reason } in warnings {
             self.runtime_stats.deprecated_feature_use().add(0);
             if self.warned.borrow_mut().insert(key.clone()) {
                 tracing::warn!(target: "config", "{resource}: {path}: {key} is not supported and has no effect: {reason}");
@@ -155,7 +196,7 @@ impl ParseEnv {
         )))
     }
 
-    /// A discovered route table: its clusters need not exist.
+    /// A discovered route table: its clusters need not exist, unless it says so itself.
     ///
     /// # Errors
     /// What is wrong with it, with the field's path.
@@ -187,43 +228,6 @@ impl ParseEnv {
         };
         RouteTable::parse(proto, at, &env)
     }
-}
-
-/// Checks a discovered resource's bytes and decodes them.
-///
-/// # Errors
-/// Every violated rule, unknown fields if they are rejected, or what does not decode.
-pub fn decode_checked<M: Message + Default>(env: &ParseEnv, type_url: &str, raw: &Bytes) -> Result<M, String> {
-    check_resource(env, type_url, raw)?;
-    M::decode(raw.clone()).map_err(|error| error.to_string())
-}
-
-/// Checks a discovered resource's bytes against the protos' rules.
-///
-/// # Errors
-/// Every violated rule, and unknown fields if they are rejected.
-pub fn check_resource(env: &ParseEnv, type_url: &str, raw: &Bytes) -> Result<(), String> {
-    let options = CheckOptions { unknown_fields: env.unknown_fields, validate: true };
-    let report = check(type_url, raw, &options).map_err(|error| error.to_string())?;
-    if report.unknown_field_count > 0 {
-        env.server_stats.dynamic_unknown_fields().add(report.unknown_field_count);
-        for field in &report.unknown_fields {
-            tracing::warn!(target: "misc", "unknown field in a discovered resource: {field:?}");
-        }
-    }
-    if !report.deprecated.is_empty() {
-        env.runtime_stats.deprecated_feature_use().add(report.deprecated.len() as u64);
-    }
-    for deprecated in report.deprecated.iter().filter(|_| !env.skip_deprecated_logs) {
-        if env.warned.borrow_mut().insert(deprecated.name.clone()) {
-            tracing::warn!(
-                target: "misc",
-                "Deprecated field: type {} Using deprecated option '{}' from file {}.",
-                type_url, deprecated.name, deprecated.file
-            );
-        }
-    }
-    Ok(())
 }
 
 /// The machine's name.

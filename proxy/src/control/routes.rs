@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use stats::Store;
 use xds_client::{
     Interest, Rejection, Resource, ResourceError, SourceConfig, SubscribeError, Subscription, SubscriptionId,
 };
 
 use super::observer::SubscriptionScope;
-use super::parse::{ParseEnv, decode_checked};
+use super::parse::ParseEnv;
+use super::prepare::Route;
 use crate::route::RouteTable;
 use crate::worker::mailbox::Publisher;
 
@@ -160,13 +160,17 @@ impl Routes {
     }
 
     /// Applies an update; answers which tables became ready, and what was refused.
-    pub fn apply(&self, version: &str, resources: Vec<Resource>) -> (bool, Result<(), Rejection>) {
+    pub fn apply(&self, version: &str, resources: Vec<(Resource, Route)>) -> (bool, Result<(), Rejection>) {
         let mut errors = Vec::new();
         let mut warmed = false;
-        for resource in resources {
+        for (resource, route) in resources {
             let Some(body) = resource.body else { continue };
+            let built = match route {
+                Route::Built(built) => built,
+                Route::ForControl(proto) => self.env.routes(*proto).map(Arc::new),
+            };
             let version = if resource.version.is_empty() { version } else { &resource.version };
-            match self.update(&resource.name, &body, version) {
+            match self.update(&resource.name, &body, version, built) {
                 Ok(newly) => warmed |= newly,
                 Err(message) => errors.push(ResourceError { name: resource.name, message }),
             }
@@ -174,8 +178,13 @@ impl Routes {
         (warmed, if errors.is_empty() { Ok(()) } else { Err(Rejection { errors }) })
     }
 
-    fn update(&self, name: &str, raw: &Bytes, version: &str) -> Result<bool, String> {
-        let built = self.build(raw);
+    fn update(
+        &self,
+        name: &str,
+        raw: &Bytes,
+        version: &str,
+        built: Result<Arc<RouteTable>, String>,
+    ) -> Result<bool, String> {
         let now = SystemTime::now();
         let mut warmed = false;
         let mut published = Vec::new();
@@ -211,11 +220,6 @@ impl Routes {
             self.publisher.each(|mailbox| mailbox.routes(&key, Some(Arc::clone(&table))));
         }
         Ok(warmed)
-    }
-
-    fn build(&self, raw: &Bytes) -> Result<Arc<RouteTable>, String> {
-        let proto: RouteConfiguration = decode_checked(&self.env, xds_client::ROUTE, raw)?;
-        self.env.routes(proto).map(Arc::new)
     }
 
     /// Nothing came in time, or what came was refused: listeners stop waiting. True when one became ready by this.

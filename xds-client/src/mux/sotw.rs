@@ -176,14 +176,11 @@ fn resource(type_url: &str, any: Any, version: &str) -> Result<Resource, String>
     if any.type_url != RESOURCE_WRAPPER {
         check_type(type_url, &any.type_url)?;
         let body = Bytes::from(any.value);
-        return Ok(Resource {
-            // Undecodable bytes have no name; the consumer's decoder will say what is wrong with them.
-            name: resource_name(&body).unwrap_or_default(),
-            aliases: Vec::new(),
-            version: version.to_owned(),
-            body: Some(body),
-            ttl: None,
-        });
+        // Bytes without a name would be taken for a resource nobody asked for, and accepted.
+        let name = resource_name(&body).ok_or_else(|| {
+            format!("Unable to unpack as {}: it does not decode", type_url.rsplit('/').next().unwrap_or(type_url))
+        })?;
+        return Ok(Resource { name, aliases: Vec::new(), version: version.to_owned(), body: Some(body), ttl: None });
     }
     let wrapper = discovery::Resource::decode(any.value.as_slice())
         .map_err(|error| format!("a Resource wrapper in the DiscoveryResponse does not decode: {error}"))?;

@@ -676,3 +676,16 @@ fn reading_stops_when_the_consumer_is_far_behind() {
     );
     assert!(talk.mux.is_ready_to_read());
 }
+
+#[test]
+fn bytes_without_a_name_are_refused_and_not_left_out() {
+    use envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse;
+    use envoy_types::pb::google::protobuf::Any;
+
+    let garbage = Any { type_url: crate::ROUTE.to_owned(), value: vec![0xff; 20] };
+    let response = DiscoveryResponse { nonce: "n".to_owned(), resources: vec![garbage], ..Default::default() };
+    let (nonce, parsed) = super::sotw::parse(crate::ROUTE, response);
+    let Err(detail) = parsed else { panic!("it was taken") };
+    assert_eq!(nonce, "n");
+    assert_eq!(detail, "Unable to unpack as envoy.config.route.v3.RouteConfiguration: it does not decode");
+}
