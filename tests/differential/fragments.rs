@@ -52,7 +52,7 @@ fn parse(table: &str) -> Vec<Row<'_>> {
             kind = name;
             continue;
         }
-        let (verdict, fragment) = line.split_once(" | ").unwrap_or((line.trim_end_matches(" |"), ""));
+        let (verdict, fragment) = line.split_once(" | ").unwrap_or_else(|| (line.trim_end_matches(" |"), ""));
         let verdict = match verdict.split_once(' ') {
             None if verdict == "ok" => Verdict::Ok,
             Some(("bad", name)) => Verdict::Bad(name),

@@ -684,7 +684,7 @@ fn bytes_without_a_name_are_refused_and_not_left_out() {
 
     let garbage = Any { type_url: crate::ROUTE.to_owned(), value: vec![0xff; 20] };
     let response = DiscoveryResponse { nonce: "n".to_owned(), resources: vec![garbage], ..Default::default() };
-    let (nonce, parsed) = super::sotw::parse(crate::ROUTE, response);
+    let (nonce, parsed) = sotw::parse(crate::ROUTE, response);
     let Err(detail) = parsed else { panic!("it was taken") };
     assert_eq!(nonce, "n");
     assert_eq!(detail, "Unable to unpack as envoy.config.route.v3.RouteConfiguration: it does not decode");
