@@ -115,7 +115,7 @@ func drive(checks *checks, proxy, variant string) error {
 		return err
 	}
 	traffic := startTraffic(port)
-	time.Sleep(200 * time.Millisecond)
+	traffic.await(time.Time{}, 20)
 
 	for n, step := range steps[1:] {
 		// Make before break: a route may reach a proxy before the clusters of the same snapshot are warm, and clusters may
@@ -135,7 +135,9 @@ func drive(checks *checks, proxy, variant string) error {
 			return err
 		}
 		settled := time.Now()
-		time.Sleep(700 * time.Millisecond)
+		// A number of requests, not a time: how many fit into one is the machine's affair. A service with a small weight
+		// has to be among them.
+		traffic.await(settled, 200)
 		seen, late := traffic.since(published, settled, step)
 		right := late <= time.Second
 		for service := range services {
@@ -405,6 +407,23 @@ func (t *traffic) ask(client *http.Client, url string) {
 		t.failures = append(t.failures, fmt.Sprint(response.Status, " ", strings.TrimSpace(string(body))))
 	default:
 		t.answers = append(t.answers, answered{sent, string(body)})
+	}
+}
+
+// Waits until so many requests sent since then were answered, or for half a minute.
+func (t *traffic) await(since time.Time, count int) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		t.mu.Lock()
+		answered := 0
+		for _, answer := range t.answers {
+			if !answer.sent.Before(since) {
+				answered++
+			}
+		}
+		t.mu.Unlock()
+		if answered >= count {
+			return
+		}
 	}
 }
 
