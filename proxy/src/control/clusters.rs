@@ -8,6 +8,7 @@
 //! * Each resource of an update stands for itself: good ones are applied, bad ones are named in the error.
 //! * Start-up goes through [`Phase`]s: static clusters that need no other cluster, those that do, then CDS.
 
+mod contract;
 mod members;
 mod resource;
 mod version;
@@ -18,134 +19,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
+pub use self::contract::{
+    CdsUpdate, ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, MergeEvent, Phase, PublishedCluster,
+    Removed, WatchId,
+};
 pub use self::resource::ClusterResource;
 use self::version::{Fed, Version};
 use super::dns::{LookupId, Outcome, Resolver};
-use crate::config::cluster::{ClusterConfig, Discovery, EdsConfig};
+use crate::config::cluster::{ClusterConfig, Discovery};
 use crate::config::endpoint::LoadAssignment;
 use crate::upstream::breaker::Breakers;
-use crate::upstream::host::{Host, HostSet, Membership};
-
-/// Number of one subscription to an assignment; assignments carry it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WatchId(pub u64);
-
-/// What the workers are told. Each call replaces what was said about that cluster before.
-pub trait ClusterSink {
-    /// A new version of a cluster, with its hosts. Pools of the version before drain.
-    fn publish(&mut self, cluster: PublishedCluster);
-    /// Other hosts of the present version. Pools of hosts that are gone drain.
-    fn publish_hosts(&mut self, name: &Arc<str>, hosts: &Arc<HostSet>);
-    /// No such cluster any more. Its pools drain.
-    fn remove(&mut self, name: &Arc<str>);
-}
-
-/// A version of a cluster as the workers get it.
-#[derive(Debug, Clone)]
-pub struct PublishedCluster {
-    /// What it says about itself.
-    pub config: Arc<ClusterConfig>,
-    /// Its circuit breakers, shared by all workers.
-    pub breakers: Arc<Breakers>,
-    /// Its hosts.
-    pub hosts: Arc<HostSet>,
-}
-
-/// Where assignments come from. A subscription to a name that is subscribed already has to ask the server again, as
-/// Envoy does, and delivers what is known at the latest when the server repeats it.
-pub trait EdsSubscriber {
-    /// Asks for the assignment of `eds.service_name`; every version of it goes to `on_assignment` with this number.
-    fn subscribe(&mut self, watch: WatchId, eds: &EdsConfig);
-    /// The assignment is not wanted any more.
-    fn unsubscribe(&mut self, watch: WatchId);
-}
-
-/// Who counts. Every method does nothing unless implemented.
-#[expect(unused_variables, reason = "the defaults ignore what they are told")]
-pub trait ClusterObserver {
-    /// `cluster_manager.cluster_added`.
-    fn cluster_added(&mut self, name: &Arc<str>) {}
-    /// `cluster_manager.cluster_modified`.
-    fn cluster_modified(&mut self, name: &Arc<str>) {}
-    /// `cluster_manager.cluster_removed`.
-    fn cluster_removed(&mut self, name: &Arc<str>) {}
-    /// `cluster_manager.{active,warming}_clusters`.
-    fn cluster_counts(&mut self, active: usize, warming: usize) {}
-    /// Hosts of a cluster after an update: the `membership_*` gauges, `max_host_weight`; `changed` when hosts came or
-    /// went (`membership_change`).
-    fn membership(&mut self, name: &Arc<str>, membership: Membership, changed: bool) {}
-    /// An endpoint update or DNS answer (`update_attempt`, `update_success`, ...).
-    fn endpoint_update(&mut self, name: &Arc<str>, result: EndpointUpdate) {}
-    /// `cluster_manager.{cluster_updated_via_merge,update_merge_cancelled,update_out_of_merge_window}`.
-    fn merge(&mut self, event: MergeEvent) {}
-    /// Start-up reached a phase.
-    fn phase(&mut self, phase: Phase) {}
-}
-
-/// What became of an endpoint update.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndpointUpdate {
-    /// Applied (`update_success`).
-    Success,
-    /// Applied, and nothing changed (`update_success`, `update_no_rebuild`).
-    NoRebuild,
-    /// An answer without endpoints (`update_empty`).
-    Empty,
-    /// There was none (`update_failure`).
-    Failure,
-    /// The first assignment did not come in time (`init_fetch_timeout`).
-    InitFetchTimeout,
-    /// The assignment of the version before was used instead (`assignment_use_cached`).
-    UsedCached,
-    /// The assignment was not renewed in time and its hosts are gone (`assignment_stale`).
-    Stale,
-}
-
-/// What became of a host update that could wait for others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MergeEvent {
-    /// Waiting updates were published as one.
-    Published,
-    /// Waiting updates went out with one that could not wait.
-    Cancelled,
-    /// The last publication is so long ago that there was nothing to wait for.
-    OutOfWindow,
-}
-
-/// How far start-up has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// Static clusters are being added.
-    Loading,
-    /// Static clusters that need no other cluster are finding their hosts.
-    Primary,
-    /// Static clusters that ask a control plane for their hosts are.
-    Secondary,
-    /// CDS may be asked, and its clusters are finding their hosts.
-    Cds,
-    /// All clusters are there.
-    Initialized,
-}
-
-/// A discovery response about clusters.
-#[derive(Debug)]
-pub struct CdsUpdate {
-    /// The clusters in it.
-    pub resources: Vec<ClusterResource>,
-    /// The clusters it removes.
-    pub removed: Removed,
-    /// Its version.
-    pub version: Arc<str>,
-}
-
-/// Which clusters a response removes.
-#[derive(Debug)]
-pub enum Removed {
-    /// State of the world: all that are not in it.
-    Others,
-    /// Delta: these.
-    Names(Vec<String>),
-}
+use crate::upstream::host::{Host, HostSet};
 
 /// One cluster as admin pages show it.
 #[derive(Debug)]

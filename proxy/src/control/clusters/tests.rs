@@ -12,6 +12,7 @@ use filters::stream_info::Address;
 use prost::Message;
 
 use super::*;
+use crate::config::cluster::EdsConfig;
 use crate::config::endpoint::Use;
 use crate::control::dns::Question;
 use crate::upstream::host::HealthFlags;

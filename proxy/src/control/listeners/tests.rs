@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::listener::v3 as proto;
 use prost::Message;
 
 use super::*;
 use crate::config::listener::tests::{chain, listener, pipe, socket_address};
+use crate::downstream::drain::DrainStrategy;
 
 /// What the workers were told, in a few words each.
 #[derive(Clone, Default)]
