@@ -9,6 +9,7 @@ use legate::cli::{Command, parse};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    legate::sys::ordinary_pages();
     match parse(std::env::args()) {
         Ok(Command::Run(options)) => legate::server::run(&options),
         Ok(Command::Demo(arguments)) => legate::demo::run(&arguments),

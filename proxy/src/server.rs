@@ -254,6 +254,8 @@ impl<'a> Server<'a> {
         self.spawn_signals()?;
         ticks::spawn(&self.control, &self.shared, &bootstrap, &self.stats);
         self.control.start();
+        drop(bootstrap);
+        crate::sys::give_back_memory();
         self.control.run(inbox).await;
         self.stop(threads);
         Ok(())

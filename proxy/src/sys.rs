@@ -17,6 +17,22 @@ pub fn set_socket_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: &
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has memory given to this process in ordinary pages. The allocator asks for huge ones: of each two megabytes touched
+/// anywhere all are resident then, which for a small process is most of its memory.
+pub fn ordinary_pages() {
+    let (on, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: `PR_SET_THP_DISABLE` takes integers only and changes how later page faults of this process are served. A
+    // kernel that does not know it answers an error, and nothing has changed.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, unused, unused, unused) };
+}
+
+/// Gives memory back to the system that the allocator holds without use; what loading a configuration took, say.
+pub fn give_back_memory() {
+    // SAFETY: it visits and frees only what is the allocator's own, and may be called by any thread at any time. Where
+    // another allocator is in use it finds nothing.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
 /// This machine's first address that is not loopback: IPv4 unless IPv6 is asked for. What `x-forwarded-for` shows for a
 /// client on the same machine.
 #[must_use]

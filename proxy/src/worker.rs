@@ -63,7 +63,8 @@ pub struct Worker {
     scratch: RefCell<Box<[u8]>>,
     rng: RefCell<fastrand::Rng>,
     connections: Cell<u64>,
-    clusters: RefCell<HashMap<Arc<str>, Rc<Cluster>>>,
+    /// Looked into by every request; what it is keyed by comes from configuration.
+    clusters: RefCell<foldhash::HashMap<Arc<str>, Rc<Cluster>>>,
     routes: RefCell<HashMap<Arc<str>, Rc<RouteSlot>>>,
     runtime: RefCell<Rc<dyn Runtime>>,
     date: Rc<DateCache>,

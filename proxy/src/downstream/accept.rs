@@ -339,7 +339,9 @@ impl<H: ConnectionHandler> Worker<H> {
                         taken += 1;
                         self.accepted(&listener, source.local(), stream, peer);
                     }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    // With some taken there is progress; an error that lasts comes again in the next batch.
+                    Poll::Ready(Err(error)) if taken == 0 => return Poll::Ready(Err(error)),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
                     Poll::Pending if taken > 0 => return Poll::Ready(Ok(())),
                     Poll::Pending => return Poll::Pending,
                 }

@@ -145,7 +145,8 @@ impl<'a> Server<'a> {
         let streams = Rc::clone(&self.streams);
         streams.set(streams.get() + 1);
         let (manager, connection) = (Rc::clone(self.manager), Rc::clone(self.connection));
-        tokio::task::spawn_local(async move {
+        // Boxed: spawning moves a task several times, and this one is some kilobytes.
+        tokio::task::spawn_local(Box::pin(async move {
             let alarm = manager.worker.timers().alarm();
             let expects_continue =
                 head.headers.value(&Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
@@ -157,7 +158,7 @@ impl<'a> Server<'a> {
             manager.http2_stats.streams_active().dec();
             streams.set(streams.get() - 1);
             connection.stream_ended();
-        });
+        }));
     }
 
     /// What depends on time: PINGs, idleness, the steps of draining.

@@ -1,7 +1,6 @@
 //! A worker's view of a cluster: its host set, its scheduler, its pools.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -176,14 +175,17 @@ struct State {
     hosts: Arc<HostSet>,
     /// Built on the first pick after a change.
     scheduler: Option<Scheduler>,
-    pools: HashMap<(u64, Priority, PoolProtocol), Rc<Pool>>,
+    pools: foldhash::HashMap<(u64, Priority, PoolProtocol), Rc<Pool>>,
 }
 
 impl Cluster {
     /// A cluster version with its first host set.
     #[must_use]
     pub fn new(context: Rc<ClusterContext>, hosts: Arc<HostSet>) -> Rc<Self> {
-        Rc::new(Self { context, state: RefCell::new(State { hosts, scheduler: None, pools: HashMap::new() }) })
+        Rc::new(Self {
+            context,
+            state: RefCell::new(State { hosts, scheduler: None, pools: foldhash::HashMap::default() }),
+        })
     }
 
     /// What its pools and attempts share.

@@ -41,12 +41,15 @@ pub struct Http1Connection {
     max_requests: u64,
     active: bool,
     buffer_limit: usize,
+    /// Asked for once: it is a system call.
+    local: Option<std::net::SocketAddr>,
     guard: ConnectionGuard,
 }
 
 impl Http1Connection {
     pub(super) fn new(io: Io, guard: ConnectionGuard, context: &ClusterContext) -> Self {
         Self {
+            local: io.local_addr(),
             io,
             read: BytesMut::new(),
             out: WriteBuf::new(),
@@ -110,7 +113,7 @@ impl Http1Lease {
     /// The connection's local address.
     #[must_use]
     pub fn local_address(&self) -> Option<std::net::SocketAddr> {
-        self.connection.as_ref().and_then(|connection| connection.io.local_addr())
+        self.connection.as_ref().and_then(|connection| connection.local)
     }
 
     /// Queues the request head. With `end` it is the whole request; with `tunnel` it asks for a switch of protocols.

@@ -7,7 +7,7 @@ use filters::http::{Frame, Headers, RequestHead, ResponseHead};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 
-use super::convert::{headers_from_h2, headers_to_h2, request_to_h2, response_from_h2};
+use super::convert::{AuthorityMemory, headers_from_h2, headers_to_h2, request_to_h2, response_from_h2};
 use super::inspect::Role;
 use super::{Http2Options, Watch};
 use crate::config::hcm::Underscores;
@@ -19,6 +19,7 @@ use crate::upstream::failure::{FailureKind, UpstreamFailure};
 pub struct ClientConnection {
     send: SendRequest<Bytes>,
     watch: Watch,
+    authority: AuthorityMemory,
     max_headers: u32,
 }
 
@@ -70,7 +71,7 @@ impl ClientConnection {
         }
         let (send, connection) = builder.handshake(watch.clone()).await?;
         let driver = Driver { connection, watch: watch.clone() };
-        Ok((Self { send, watch, max_headers: options.max_headers_count }, driver))
+        Ok((Self { send, authority: AuthorityMemory::default(), watch, max_headers: options.max_headers_count }, driver))
     }
 
     /// Whether the peer would take another stream now; an error when the connection takes no more.
@@ -92,7 +93,7 @@ impl ClientConnection {
     /// # Errors
     /// When the connection takes no stream, or the head cannot be said in HTTP/2.
     pub fn send(&mut self, head: &RequestHead, end: bool) -> Result<ClientExchange, UpstreamFailure> {
-        let Some(request) = request_to_h2(head) else {
+        let Some(request) = request_to_h2(head, &mut self.authority) else {
             return Err(UpstreamFailure::new(FailureKind::LocalReset));
         };
         let (response, send) = self.send.send_request(request, end).map_err(|error| failure(&error, &self.watch))?;

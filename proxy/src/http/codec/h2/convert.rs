@@ -3,6 +3,8 @@
 //! `h2` hands over a `HeaderMap`: names repeat in order, but the order between different names is that of their
 //! first appearance. Cookies sent as several fields are joined again (RFC 9113 section 8.2.3).
 
+use std::sync::LazyLock;
+
 use bytes::{Bytes, BytesMut};
 use filters::http::{HeaderName, Headers, Known, Method, RequestHead, ResponseHead, Scheme, Version};
 use http::header::{HeaderMap, HeaderValue};
@@ -20,7 +22,7 @@ pub(super) fn request_from_h2(
     underscores: Underscores,
 ) -> Result<RequestHead, Malformed> {
     let mut head = RequestHead {
-        method: Method::from_bytes(Bytes::copy_from_slice(parts.method.as_str().as_bytes())),
+        method: method_from_h2(&parts.method),
         scheme: match parts.uri.scheme_str() {
             Some(scheme) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
             _ => Scheme::Http,
@@ -29,12 +31,11 @@ pub(super) fn request_from_h2(
         protocol: protocol.map(|p| Bytes::copy_from_slice(p.as_bytes())),
         ..RequestHead::default()
     };
-    if let Some(authority) = parts.uri.authority() {
-        head.authority = Bytes::copy_from_slice(authority.as_str().as_bytes());
-    }
-    if let Some(path) = parts.uri.path_and_query() {
-        head.path = Bytes::copy_from_slice(path.as_str().as_bytes());
-    }
+    let authority = parts.uri.authority().map_or("", http::uri::Authority::as_str);
+    let path = parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    let mut both = Bytes::from([authority.as_bytes(), path.as_bytes()].concat());
+    head.authority = both.split_to(authority.len());
+    head.path = both;
     head.headers = headers_from_h2(&parts.headers, underscores);
     // RFC 9113 section 8.3.1: `host` must not disagree with `:authority`; without the latter it takes its place.
     let hosts: Vec<Bytes> = head.headers.values(&Known::Host).cloned().collect();
@@ -51,24 +52,38 @@ pub(super) fn request_from_h2(
     Ok(head)
 }
 
-/// Headers or trailers as `h2` decoded them. Values share one allocation.
-pub(super) fn headers_from_h2(map: &HeaderMap, underscores: Underscores) -> Headers {
-    let total: usize = map.values().map(HeaderValue::len).sum();
-    let mut bytes = BytesMut::with_capacity(total);
-    for value in map.values() {
-        bytes.extend_from_slice(value.as_bytes());
+fn method_from_h2(method: &http::Method) -> Method {
+    match *method {
+        http::Method::GET => Method::Get,
+        http::Method::HEAD => Method::Head,
+        http::Method::POST => Method::Post,
+        http::Method::PUT => Method::Put,
+        http::Method::DELETE => Method::Delete,
+        http::Method::CONNECT => Method::Connect,
+        http::Method::OPTIONS => Method::Options,
+        http::Method::TRACE => Method::Trace,
+        http::Method::PATCH => Method::Patch,
+        ref other => Method::from_bytes(Bytes::copy_from_slice(other.as_str().as_bytes())),
     }
-    let mut bytes = bytes.freeze();
+}
+
+/// Headers or trailers as `h2` decoded them. Values, and names we do not know, share one allocation.
+pub(super) fn headers_from_h2(map: &HeaderMap, underscores: Underscores) -> Headers {
+    let mut bytes = BytesMut::with_capacity(map.iter().map(|(name, value)| name.as_str().len() + value.len()).sum());
+    let mut keep = |text: &[u8]| {
+        bytes.extend_from_slice(text);
+        bytes.split().freeze()
+    };
     let mut headers = Headers::with_capacity(map.len() + 8);
     let mut cookie: Option<usize> = None;
     for (name, value) in map {
-        let value = bytes.split_to(value.len());
+        let value = keep(value.as_bytes());
         let text = name.as_str().as_bytes();
         if underscores == Underscores::Drop && text.contains(&b'_') {
             continue;
         }
         let name = Known::from_lowercase(text)
-            .map_or_else(|| HeaderName::from_lowercase(Bytes::copy_from_slice(text)), HeaderName::from);
+            .map_or_else(|| HeaderName::from_unknown_lowercase(keep(text)), HeaderName::from);
         if name == Known::Cookie {
             if let Some(at) = cookie {
                 join_cookie(&mut headers, at, &value);
@@ -100,8 +115,24 @@ pub(super) fn response_from_h2(parts: &http::response::Parts) -> ResponseHead {
     }
 }
 
+/// The authority a connection's last request went to. Most go to the same, and parsing one costs more than a comparison.
+#[derive(Clone, Default)]
+pub(super) struct AuthorityMemory(Option<http::uri::Authority>);
+
+impl AuthorityMemory {
+    fn authority(&mut self, text: &Bytes) -> Option<http::uri::Authority> {
+        if let Some(last) = self.0.as_ref().filter(|last| last.as_str().as_bytes() == &text[..]) {
+            return Some(last.clone());
+        }
+        // Copied: remembering a part of a read buffer would keep all of it.
+        let parsed = http::uri::Authority::try_from(&text[..]).ok()?;
+        self.0 = Some(parsed.clone());
+        Some(parsed)
+    }
+}
+
 /// A request for `h2` to encode; `None` when a part of it cannot be said in HTTP/2.
-pub(super) fn request_to_h2(head: &RequestHead) -> Option<http::Request<()>> {
+pub(super) fn request_to_h2(head: &RequestHead, memory: &mut AuthorityMemory) -> Option<http::Request<()>> {
     let mut uri = http::uri::Builder::new();
     let plain_connect = head.is_plain_connect();
     if !plain_connect {
@@ -109,7 +140,7 @@ pub(super) fn request_to_h2(head: &RequestHead) -> Option<http::Request<()>> {
         uri = uri.path_and_query(http::uri::PathAndQuery::from_maybe_shared(head.path.clone()).ok()?);
     }
     if !head.authority.is_empty() {
-        uri = uri.authority(http::uri::Authority::from_maybe_shared(head.authority.clone()).ok()?);
+        uri = uri.authority(memory.authority(&head.authority)?);
     }
     let mut request = http::Request::new(());
     *request.method_mut() = http::Method::from_bytes(head.method.as_bytes()).ok()?;
@@ -131,16 +162,32 @@ pub(super) fn response_to_h2(head: &ResponseHead) -> Option<http::Response<()>> 
 
 /// Headers for `h2` to encode. Names and values our codecs produced are always sayable; values from configuration
 /// were checked when it was loaded.
+///
+/// A value that no later message repeats is marked so that HPACK does not index it (RFC 7541 section 7.1.3 lets any
+/// encoder choose): it would only push out what does repeat, and moving the table costs more than the rest of a head.
 pub(super) fn headers_to_h2(headers: &Headers) -> Option<HeaderMap> {
     let mut map = HeaderMap::with_capacity(headers.len());
     for header in headers {
-        let name = match header.name.known() {
-            Some(known) => http::HeaderName::from_static(known.as_str()),
+        let known = header.name.known();
+        let name = match known {
+            Some(known) => name_to_h2(known),
             None => http::HeaderName::from_bytes(header.name.as_bytes()).ok()?,
         };
-        map.append(name, HeaderValue::from_maybe_shared(header.value.clone()).ok()?);
+        let mut value = HeaderValue::from_maybe_shared(header.value.clone()).ok()?;
+        value.set_sensitive(known == Some(Known::XRequestId));
+        map.append(name, value);
     }
     Some(map)
+}
+
+/// A known name as the `http` crate has it, parsed once.
+fn name_to_h2(known: Known) -> http::HeaderName {
+    static NAMES: LazyLock<Vec<http::HeaderName>> =
+        LazyLock::new(|| Known::ALL.iter().map(|known| http::HeaderName::from_static(known.as_str())).collect());
+    match NAMES.get(known as usize) {
+        Some(name) => name.clone(),
+        None => http::HeaderName::from_static(known.as_str()),
+    }
 }
 
 #[cfg(test)]
@@ -164,6 +211,30 @@ mod tests {
                 ("x-a".to_owned(), b"2".to_vec())
             ]
         );
+    }
+
+    #[test]
+    fn heads_come_back_as_they_went() {
+        let mut head = RequestHead {
+            method: Method::Other("PURGE".into()),
+            scheme: Scheme::Https,
+            authority: "a.example:8443".into(),
+            path: "/x/y?z=1".into(),
+            version: Version::Http2,
+            ..RequestHead::default()
+        };
+        for known in Known::ALL.iter().filter(|known| **known != Known::Host) {
+            head.headers.append(*known, known.as_str().to_owned());
+        }
+        head.headers.append(HeaderName::parse(b"x-other").unwrap(), "1");
+        head.headers.append(HeaderName::parse(b"x-empty").unwrap(), "");
+        let request = request_to_h2(&head, &mut AuthorityMemory::default()).unwrap();
+        let unindexed: Vec<_> = request.headers().iter().filter(|(_, v)| v.is_sensitive()).map(|(n, _)| n).collect();
+        assert_eq!(unindexed, ["x-request-id"]);
+        let back = request_from_h2(request.into_parts().0, None, Underscores::Allow).unwrap();
+        assert_eq!((&back.method, back.scheme), (&head.method, head.scheme));
+        assert_eq!((&back.authority, &back.path), (&head.authority, &head.path));
+        assert_eq!(back.headers, head.headers);
     }
 
     #[test]
