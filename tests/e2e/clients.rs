@@ -338,6 +338,25 @@ fn half_open_connections_cost_little() {
     target.check(16 * MIB);
 }
 
+#[test]
+fn heads_that_never_end_cost_what_was_sent() {
+    const CLIENTS: u64 = 1000;
+    let target = Target::start("", Upstream::start(ok()));
+    let before = target.proxy.resident();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| target.connect()).collect();
+    let line = format!("GET / HTTP/1.1\r\nhost: a\r\nx-a: {}", "b".repeat(2000));
+    for client in &mut clients {
+        client.send(line.as_bytes());
+    }
+    target.proxy.wait_for_stat("http.in.downstream_cx_rx_bytes_total", |bytes| bytes as u64 > CLIENTS * 2000);
+    let each = target.proxy.resident().saturating_sub(before) / CLIENTS;
+    // Connection, task and buffer; Envoy takes twenty kilobytes.
+    let limit = if Kind::under_test() == Kind::Legate { 14 << 10 } else { 64 << 10 };
+    assert!(each < limit, "{each} bytes each");
+    drop(clients);
+    target.check(32 * MIB);
+}
+
 /// Malformed requests cut at every byte: never a hang, never a crash.
 #[test]
 fn requests_cut_anywhere() {

@@ -103,6 +103,21 @@ fn a_slow_reader_holds_the_upstream_back() {
 }
 
 #[test]
+fn an_upstream_that_does_not_read_holds_the_client_back() {
+    let (proxy, _upstream) = start(vec![vec![Act::Head, Act::Hold]]);
+    let before = proxy.resident();
+    let mut client = Client::connect(proxy.listener("in"));
+    client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1073741824\r\n\r\n");
+    let piece = vec![b'x'; 65_536];
+    let mut sent = 0;
+    while sent < 256 << 20 && client.try_send(&piece, Duration::from_millis(300)) {
+        sent += piece.len();
+    }
+    assert!(sent < 64 << 20, "it took {sent} bytes for an upstream that takes none");
+    assert!(proxy.resident().saturating_sub(before) < 16 * MIB, "memory grew");
+}
+
+#[test]
 fn every_lie_is_contained() {
     for (lie, statuses) in [
         ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", vec![502]),

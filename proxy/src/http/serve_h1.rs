@@ -177,7 +177,7 @@ impl<'a> ServerSide<'a> {
 
     async fn next_request(&mut self, alarm: &Alarm, expires: Tick) -> Next {
         let timers = Rc::clone(self.manager.worker.timers());
-        let idle = timers.now().after_opt(self.manager.config.timeouts.idle);
+        let idle = timers.recent().after_opt(self.manager.config.timeouts.idle);
         let mut limits = self.began.map(|began| HeadLimits::new(self.manager, &timers, began));
         poll_fn(|cx| {
             self.connection.watch_drain(cx);
@@ -194,7 +194,7 @@ impl<'a> ServerSide<'a> {
                 match self.poll_read(cx) {
                     Poll::Ready(Ok(true)) => {
                         if self.began.is_none() {
-                            let now = Instant::now();
+                            let now = timers.turn();
                             self.began = Some(now);
                             limits = Some(HeadLimits::new(self.manager, &timers, now));
                         }

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use filters::http::{Known, RequestHead};
 
@@ -145,12 +144,13 @@ impl<'a> Server<'a> {
         let streams = Rc::clone(&self.streams);
         streams.set(streams.get() + 1);
         let (manager, connection) = (Rc::clone(self.manager), Rc::clone(self.connection));
+        let began = manager.worker.timers().turn();
         // Boxed: spawning moves a task several times, and this one is some kilobytes.
         tokio::task::spawn_local(Box::pin(async move {
             let alarm = manager.worker.timers().alarm();
             let expects_continue =
                 head.headers.value(&Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
-            let incoming = Incoming { head, began: Instant::now(), expects_continue };
+            let incoming = Incoming { head, began, expects_continue };
             stream::serve(&manager, &connection, &alarm, &mut exchange, incoming).await;
             // Dropped before its request is complete, the stream ends with RST_STREAM(NO_ERROR) once the response is
             // written (RFC 9113 section 8.1).

@@ -17,7 +17,7 @@ mod upstream;
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use filters::flags::{ResponseFlags, details};
 use filters::http::{Headers, Known, RequestHead, ResponseHead, Version};
@@ -213,7 +213,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             alarm,
             down,
             deadlines: Deadlines::new(),
-            info: StreamInfo::new(Rc::clone(&connection.info), began, SystemTime::now(), random),
+            info: StreamInfo::new(Rc::clone(&connection.info), began, manager.worker.timers().recent_wall(), random),
             request: None,
             response: None,
             trailers: None,
@@ -246,7 +246,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
         let timers = self.manager.worker.timers();
         let config = &self.manager.config;
         let began = timers.tick(self.info.start);
-        self.deadlines.set_idle(timers.now(), config.timeouts.stream_idle);
+        self.deadlines.set_idle(timers.recent(), config.timeouts.stream_idle);
         self.deadlines.set_request(began, config.timeouts.request);
         self.deadlines.set_max_duration(began, config.timeouts.max_stream_duration);
         if config.limits.max_requests_per_connection.is_some_and(|max| connection.requests.get() >= u64::from(max)) {

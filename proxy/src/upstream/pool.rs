@@ -305,7 +305,7 @@ impl Pool {
         if self.draining.get() {
             return self.close_http1(connection);
         }
-        let until = self.context.worker.timers().now().after_opt(self.context.config.http.common.idle_timeout);
+        let until = self.context.worker.timers().recent().after_opt(self.context.config.http.common.idle_timeout);
         let mut state = self.state.borrow_mut();
         state.idle.push(Idle { connection, until });
         let Some(keeper) = &state.keeper else {

@@ -6,15 +6,18 @@
 //! the request before it still stands; the price is one spurious wake per timeout period and connection.
 //!
 //! One tokio timer is armed per worker, for the earliest alarm of all.
+//!
+//! Asking the system for the time costs more than most steps of a request, which would ask two dozen times. A stream
+//! asks once whenever it is woken ([`Timers::turn`]); until it waits again, that moment ([`Timers::recent`]) is now.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use slab::Slab;
 
@@ -43,6 +46,10 @@ impl Tick {
 /// The clock and the alarms of one worker.
 pub struct Timers {
     epoch: Instant,
+    /// The last moment anyone asked for.
+    recent: Cell<(Instant, Tick)>,
+    /// The wall clock, looked at once a second.
+    wall: Cell<(Instant, SystemTime)>,
     state: RefCell<State>,
 }
 
@@ -64,8 +71,11 @@ impl Timers {
     /// A clock that starts now.
     #[must_use]
     pub fn new() -> Rc<Self> {
+        let epoch = Instant::now();
         Rc::new(Self {
-            epoch: Instant::now(),
+            epoch,
+            recent: Cell::new((epoch, Tick(0))),
+            wall: Cell::new((epoch, SystemTime::now())),
             state: RefCell::new(State {
                 heap: BinaryHeap::new(),
                 alarms: Slab::new(),
@@ -78,7 +88,41 @@ impl Timers {
     /// The current moment, rounded down to a millisecond.
     #[must_use]
     pub fn now(&self) -> Tick {
-        self.tick(Instant::now())
+        self.turn();
+        self.recent()
+    }
+
+    /// The current moment, to be remembered: a task that was woken begins its turn.
+    pub fn turn(&self) -> Instant {
+        let now = Instant::now();
+        self.recent.set((now, self.tick(now)));
+        now
+    }
+
+    /// When this turn began, rounded down to a millisecond.
+    #[must_use]
+    pub fn recent(&self) -> Tick {
+        self.recent.get().1
+    }
+
+    /// When this turn began.
+    #[must_use]
+    pub fn recent_instant(&self) -> Instant {
+        self.recent.get().0
+    }
+
+    /// When this turn began by the wall clock; a clock that is set is followed within a second.
+    #[must_use]
+    pub fn recent_wall(&self) -> SystemTime {
+        let now = self.recent_instant();
+        let (looked, wall) = self.wall.get();
+        let since = now.saturating_duration_since(looked);
+        if since < Duration::from_secs(1) {
+            return wall + since;
+        }
+        let wall = SystemTime::now();
+        self.wall.set((now, wall));
+        wall
     }
 
     /// A moment of the process clock on this worker's clock.
@@ -213,6 +257,18 @@ mod tests {
         assert_eq!(zero.after(Duration::from_millis(5)), Tick(5));
         assert_eq!(zero.after_opt(None), Tick::NEVER);
         assert_eq!(Tick::NEVER.after(Duration::from_secs(1)), Tick::NEVER);
+    }
+
+    #[test]
+    fn a_turn_stands_still_until_the_next() {
+        let timers = Timers::new();
+        let first = timers.turn();
+        std::thread::sleep(Duration::from_millis(3));
+        assert_eq!((timers.recent_instant(), timers.recent()), (first, timers.tick(first)));
+        let wall = timers.recent_wall();
+        assert!(timers.now() >= timers.tick(first).after(Duration::from_millis(3)));
+        let passed = timers.recent_wall().duration_since(wall).unwrap();
+        assert_eq!(passed, timers.recent_instant() - first);
     }
 
     #[test]

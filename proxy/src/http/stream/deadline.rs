@@ -82,12 +82,12 @@ impl Deadlines {
     /// Something moved: the idle deadlines start anew.
     pub(super) fn touch(&mut self, timers: &Timers) {
         if let Some(after) = self.idle_after {
-            self.idle = timers.now().after(after);
+            self.idle = timers.recent().after(after);
         }
         if let Some(after) = self.limits.idle
             && self.per_try_idle != Tick::NEVER
         {
-            self.per_try_idle = timers.now().after(after);
+            self.per_try_idle = timers.recent().after(after);
         }
     }
 
@@ -126,7 +126,7 @@ impl Deadlines {
         if self.route_after.is_none() && !self.times_tries() {
             return;
         }
-        let now = timers.now();
+        let now = timers.recent();
         self.route = now.after_opt(self.route_after);
         self.time_try(now);
     }
@@ -137,7 +137,7 @@ impl Deadlines {
         if self.limits == TryLimits::default() {
             return;
         }
-        let now = timers.now();
+        let now = timers.recent();
         self.upstream_duration = now.after_opt(self.limits.duration);
         self.time_try(now);
     }

@@ -1,7 +1,6 @@
 //! Moving a request and its response at the same time.
 
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use filters::http::{Frame, ResponseHead};
 
@@ -121,7 +120,7 @@ impl<D: Downstream> Stream<'_, D> {
 
     fn request_sent(&mut self, progress: &mut Progress) {
         progress.request_sent = true;
-        let now = Instant::now();
+        let now = self.manager.worker.timers().recent_instant();
         self.info.timing.last_downstream_rx.get_or_insert(now);
         self.info.timing.last_upstream_tx = Some(now);
         self.deadlines.request_complete(self.manager.worker.timers());
@@ -147,7 +146,10 @@ impl<D: Downstream> Stream<'_, D> {
                 }
                 Poll::Ready(Ok(head)) => {
                     progress.head_seen = true;
-                    self.info.timing.first_upstream_rx.get_or_insert_with(Instant::now);
+                    self.info
+                        .timing
+                        .first_upstream_rx
+                        .get_or_insert_with(|| self.manager.worker.timers().recent_instant());
                     Poll::Ready(Ok(Some(Event::Head(head))))
                 }
             };
@@ -188,7 +190,7 @@ impl<D: Downstream> Stream<'_, D> {
 
     fn response_sent(&mut self, progress: &mut Progress) {
         progress.response_sent = true;
-        self.info.timing.last_upstream_rx = Some(Instant::now());
+        self.info.timing.last_upstream_rx = Some(self.manager.worker.timers().recent_instant());
         self.deadlines.response_complete();
     }
 

@@ -110,7 +110,12 @@ impl<D: Downstream> Stream<'_, D> {
     pub(super) async fn wait_for<T>(&mut self, wanted: impl Future<Output = T>) -> Result<T, Broken> {
         let timers = self.manager.worker.timers();
         let mut wanted = std::pin::pin!(wanted);
+        let mut waited = false;
         poll_fn(|cx| {
+            if waited {
+                timers.turn();
+            }
+            waited = true;
             if let Poll::Ready(value) = wanted.as_mut().poll(cx) {
                 return Poll::Ready(Ok(value));
             }

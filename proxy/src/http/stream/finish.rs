@@ -1,7 +1,5 @@
 //! What a stream counts: the codes it answers with, and at its end what it was; then its line in the logs.
 
-use std::time::Instant;
-
 use filters::format::{AccessLogType, FormatContext};
 use filters::http::Version;
 
@@ -25,7 +23,7 @@ impl<D: Downstream> Stream<'_, D> {
 
     /// Every stream ends here, once.
     pub(super) fn finish(mut self) {
-        let now = Instant::now();
+        let now = self.manager.worker.timers().recent_instant();
         self.info.end = Some(now);
         let connection = self.connection;
         connection.active.set(connection.active.get().saturating_sub(1));

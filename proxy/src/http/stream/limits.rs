@@ -2,7 +2,7 @@
 //! upstream is told.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
@@ -83,11 +83,11 @@ impl<D: Downstream> Stream<'_, D> {
             duration: of_upstream,
         });
         if let Some(idle) = limits.idle {
-            self.deadlines.set_idle(timers.now(), Some(idle));
+            self.deadlines.set_idle(timers.recent(), Some(idle));
         }
         self.deadlines.set_max_duration(timers.tick(self.info.start), duration);
         if self.down.request_complete() {
-            self.info.timing.last_downstream_rx.get_or_insert_with(Instant::now);
+            self.info.timing.last_downstream_rx.get_or_insert_with(|| timers.recent_instant());
             self.deadlines.request_complete(&timers);
         }
     }

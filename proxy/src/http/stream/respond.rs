@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use filters::http::{Headers, Known, ResponseHead, Version};
@@ -108,7 +107,7 @@ impl<D: Downstream> Stream<'_, D> {
             &mut head,
             self.request.as_ref(),
             manager.worker.date(),
-            SystemTime::now(),
+            manager.worker.timers().recent_wall(),
         );
         if let Some(proxy_status) = &manager.config.response.proxy_status {
             proxy_status.apply(&mut head, &self.info);
@@ -132,7 +131,7 @@ impl<D: Downstream> Stream<'_, D> {
             manager.stats.downstream_cx_drain_close().inc();
             self.close_connection();
         }
-        self.info.timing.first_downstream_tx.get_or_insert_with(Instant::now);
+        self.info.timing.first_downstream_tx.get_or_insert_with(|| manager.worker.timers().recent_instant());
         self.response_ended |= end;
         match version {
             Version::Http2 => self.down.send_head(&upgrade::to_http2_response(&head), end),
@@ -151,7 +150,7 @@ impl<D: Downstream> Stream<'_, D> {
         })
         .await;
         match flushed {
-            Ok(()) => self.info.timing.last_downstream_tx = Some(Instant::now()),
+            Ok(()) => self.info.timing.last_downstream_tx = Some(timers.turn()),
             Err(Some(interrupt)) => self.interrupted(interrupt),
             Err(None) => self.down.abort(),
         }

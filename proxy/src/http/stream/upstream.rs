@@ -145,9 +145,10 @@ impl<D: Downstream> Stream<'_, D> {
         // Counted only for policies that read it.
         let _active = cluster.config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
         let pool = cluster.pool(host, priority, protocol);
-        let asked = Instant::now();
+        let asked = self.manager.worker.timers().recent_instant();
         let acquired = self.wait_for(pool.acquire()).await;
-        self.info.upstream_mut().pool_ready = Some(asked.elapsed());
+        let waited = self.since(asked);
+        self.info.upstream_mut().pool_ready = Some(waited);
         let lease = match acquired {
             Ok(Ok(lease)) => lease,
             Ok(Err(failure)) => return self.upstream_failed(host, failure).await,
@@ -178,11 +179,16 @@ impl<D: Downstream> Stream<'_, D> {
         self.converse(cluster, host, exchange).await
     }
 
+    /// From `then` to this turn.
+    fn since(&self, then: Instant) -> Duration {
+        self.manager.worker.timers().recent_instant().saturating_duration_since(then)
+    }
+
     /// Sends the head. An upgrade keeps its body until it is granted.
     fn start(&mut self, lease: Lease, terminated: Option<&ConnectConfig>) -> Result<Exchange, UpstreamFailure> {
         let Some(head) = &self.request else { return Err(UpstreamFailure::new(FailureKind::LocalReset)) };
         self.tunnel = upgrade_protocol(head).is_some();
-        self.info.timing.first_upstream_tx.get_or_insert_with(Instant::now);
+        self.info.timing.first_upstream_tx.get_or_insert_with(|| self.manager.worker.timers().recent_instant());
         let end = !self.tunnel && self.down.request_complete();
         match lease {
             Lease::Tcp(lease) => {
@@ -202,7 +208,7 @@ impl<D: Downstream> Stream<'_, D> {
 
     /// Moves request and response until both are done or one side gives up.
     async fn converse(&mut self, cluster: &Rc<Cluster>, host: &Arc<Host>, mut up: Exchange) -> Step<()> {
-        let sent = Instant::now();
+        let sent = self.manager.worker.timers().recent_instant();
         let complete = !self.tunnel && self.down.request_complete();
         let mut progress = Progress {
             request_sent: complete,
@@ -215,7 +221,15 @@ impl<D: Downstream> Stream<'_, D> {
             self.info.timing.last_upstream_tx = Some(sent);
         }
         loop {
-            let event = poll_fn(|cx| self.poll_exchange(&mut up, &mut progress, cx)).await;
+            let mut waited = false;
+            let event = poll_fn(|cx| {
+                if waited {
+                    self.manager.worker.timers().turn();
+                }
+                waited = true;
+                self.poll_exchange(&mut up, &mut progress, cx)
+            });
+            let event = event.await;
             self.info.upstream_bytes = ByteMeter { header_rx: self.info.upstream_bytes.header_rx, ..up.meter() };
             match event {
                 Event::Informational(head) => {
@@ -239,8 +253,8 @@ impl<D: Downstream> Stream<'_, D> {
                 }
                 Event::Complete => {
                     let started = self.info.timing.first_upstream_tx.unwrap_or(sent);
-                    cluster.context().stats.upstream_rq_time().record(millis(started.elapsed()));
-                    self.info.timing.last_downstream_tx = Some(Instant::now());
+                    cluster.context().stats.upstream_rq_time().record(millis(self.since(started)));
+                    self.info.timing.last_downstream_tx = Some(self.manager.worker.timers().recent_instant());
                     if !progress.request_sent {
                         up.count_reset(cluster, FailureKind::LocalReset);
                     }
@@ -321,7 +335,7 @@ impl<D: Downstream> Stream<'_, D> {
             && !self.manager.config.router().suppress_envoy_headers
         {
             let mut text = itoa::Buffer::new();
-            let text = Bytes::copy_from_slice(text.format(millis(asked.elapsed())).as_bytes());
+            let text = Bytes::copy_from_slice(text.format(millis(self.since(asked))).as_bytes());
             head.headers.set(Known::XEnvoyUpstreamServiceTime, text);
         }
         if let Some(routed) = &self.routed
@@ -335,7 +349,7 @@ impl<D: Downstream> Stream<'_, D> {
         self.send_head(head, end);
         if end {
             progress.response_sent = true;
-            self.info.timing.last_upstream_rx = Some(Instant::now());
+            self.info.timing.last_upstream_rx = Some(self.manager.worker.timers().recent_instant());
             self.deadlines.response_complete();
         }
     }

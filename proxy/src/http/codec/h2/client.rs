@@ -71,7 +71,10 @@ impl ClientConnection {
         }
         let (send, connection) = builder.handshake(watch.clone()).await?;
         let driver = Driver { connection, watch: watch.clone() };
-        Ok((Self { send, authority: AuthorityMemory::default(), watch, max_headers: options.max_headers_count }, driver))
+        Ok((
+            Self { send, authority: AuthorityMemory::default(), watch, max_headers: options.max_headers_count },
+            driver,
+        ))
     }
 
     /// Whether the peer would take another stream now; an error when the connection takes no more.
