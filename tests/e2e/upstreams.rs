@@ -104,7 +104,7 @@ fn a_slow_reader_holds_the_upstream_back() {
 
 #[test]
 fn an_upstream_that_does_not_read_holds_the_client_back() {
-    let (proxy, _upstream) = start(vec![vec![Act::Head, Act::Hold]]);
+    let (proxy, _upstream) = start(vec![vec![Act::Head, Act::Pause(Duration::from_secs(60))]]);
     let before = proxy.resident();
     let mut client = Client::connect(proxy.listener("in"));
     client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1073741824\r\n\r\n");

@@ -22,7 +22,7 @@ impl<D: Downstream> Stream<'_, D> {
             return self.cut_off().await;
         }
         if self.down.request_complete() {
-            self.info.timing.last_downstream_rx.get_or_insert_with(Instant::now);
+            self.info.timing.last_downstream_rx.get_or_insert_with(|| self.manager.worker.timers().recent_instant());
         }
         self.add_route_headers(&mut reply);
         let config = &self.manager.config;
