@@ -160,7 +160,6 @@ pub mod details {
     pub const HTTP2_REMOTE_RESET: &str = "http2.remote_reset";
     pub const HTTP2_REMOTE_REFUSE: &str = "http2.remote_refuse";
     pub const HTTP2_TOO_MANY_HEADERS: &str = "http2.too_many_headers";
-    pub const HTTP2_COOKIES_TOO_LARGE: &str = "http2.cookies_total_bytes_too_large";
     pub const HTTP2_EMPTY_FRAMES_FLOOD: &str = "http2.inbound_empty_frames_flood";
     pub const HTTP2_HEADER_LIST_TOO_LARGE: &str = "http2.header_list_size_too_large";
     pub const HTTP2_INVALID_HEADER_FIELD: &str = "http2.invalid.header.field";

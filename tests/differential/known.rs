@@ -60,6 +60,26 @@ pub const KNOWN: &[Known] = &[
         aspects: &[Aspect::Log],
         reason: "HTTP/2 counts the bytes of bodies alone: how long a header block was is known to the library only",
     },
+    Known {
+        cases: &["http2/continuation_flood"],
+        aspects: &[Aspect::Client, Aspect::Log, Aspect::Stats],
+        reason: "a ninth CONTINUATION frame of one header block",
+    },
+    Known {
+        cases: &["http2/stale_headers"],
+        aspects: &[Aspect::Client, Aspect::Upstream, Aspect::Log, Aspect::Stats],
+        reason: "HEADERS on a stream below the highest the client has opened",
+    },
+    Known {
+        cases: &["http2/premature_resets"],
+        aspects: &[Aspect::Log, Aspect::Stats],
+        reason: "requests that come in one read with their resets",
+    },
+    Known {
+        cases: &["http2/too_many_streams_settled", "http2/trailers_kept"],
+        aspects: &[Aspect::Upstream, Aspect::Stats],
+        reason: "a connection is opened for a request that is then given up",
+    },
 ];
 
 /// Statistics that are not compared: part of the name, and why.

@@ -24,8 +24,16 @@ pub async fn serve(manager: Rc<Manager>, connection: Rc<Connection>, mut io: Io)
     let mut first = BytesMut::new();
     let http2 = match manager.config.codec {
         CodecType::Http1 => false,
-        CodecType::Http2 => true,
-        CodecType::Auto => match speaks_http2(&manager, &mut io, &mut first).await {
+        CodecType::Http2 | CodecType::Auto => match speaks_http2(&manager, &mut io, &mut first).await {
+            Some(false) if manager.config.codec == CodecType::Http2 => {
+                stats.downstream_cx_http2_total().inc();
+                if serve_h2::refuse(&manager, io).await {
+                    stats.downstream_cx_destroy_remote().inc();
+                } else {
+                    stats.downstream_cx_destroy_local().inc();
+                }
+                return;
+            }
             Some(http2) => http2,
             None => {
                 stats.downstream_cx_destroy_remote().inc();

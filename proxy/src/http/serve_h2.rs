@@ -24,6 +24,13 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io
     server.close(end).await
 }
 
+/// Closes a connection that was to speak HTTP/2 and does not, without a word; says whether the peer did it first.
+pub(super) async fn refuse(manager: &Rc<Manager>, io: Io) -> bool {
+    manager.stats.downstream_cx_protocol_error().inc();
+    let h2 = ServerConnection::new(io, &manager.h2_options);
+    linger(manager, h2.watch(), &manager.worker.timers().alarm()).await
+}
+
 /// How far this side has come with ending the connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -210,11 +217,12 @@ impl<'a> Server<'a> {
     async fn close(self, end: End) -> bool {
         let stats = &self.manager.stats;
         let begun = self.watch.begun();
-        let busy = self.streams.get() > 0 || !begun.is_empty();
+        let busy = self.streams.get() > 0 && self.watch.open_streams() > 0 || !begun.is_empty();
         let by_peer = matches!(end, End::Peer);
         if busy {
             stats.downstream_cx_destroy_active_rq().inc();
-            if by_peer {
+            // One that this side cuts counts as if the client had left.
+            if by_peer || matches!(end, End::Abrupt(_)) {
                 stats.downstream_cx_destroy_remote_active_rq().inc();
             } else {
                 stats.downstream_cx_destroy_local_active_rq().inc();

@@ -5,8 +5,8 @@ use h2::Reason;
 use super::{clusters, plain, routed};
 use crate::manifest::{Area, Case, case, frames as raw, h2, request};
 use crate::support::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, fields,
-    frame, get, request as head,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    fields, frame, get, request as head,
 };
 use crate::support::h2_client::H2Request;
 use crate::support::h2_upstream::Behaviour;
@@ -22,9 +22,14 @@ pub fn area() -> Area {
         plain("two_requests", "common_http_protocol_options: {max_requests_per_connection: 2}"),
         plain("small", "max_request_headers_kb: 2"),
         plain("stream_error", "http2_protocol_options: {override_stream_error_on_invalid_http_message: true}"),
+        plain("only_http2", "codec_type: HTTP2"),
+        plain("few_streams", "http2_protocol_options: {max_concurrent_streams: 2}"),
+        plain("few_resets", "http2_protocol_options: {stream_reset_burst: 3, stream_reset_rate: 1}"),
+        plain("dropped_underscores", "common_http_protocol_options: {headers_with_underscores_action: DROP_HEADER}"),
+        plain("keepalive", "http2_protocol_options: {connection_keepalive: {interval: 0.1s, timeout: 0.1s}}"),
         plain("connect", "upgrade_configs: [{upgrade_type: websocket}], http2_protocol_options: {allow_connect: true}"),
     ];
-    let cases = [requests(), upstreams(), frames()].concat();
+    let cases = [requests(), upstreams(), frames(), limits()].concat();
     Area { name: "http2", listeners, clusters: clusters(), more: "", cases }
 }
 
@@ -338,5 +343,71 @@ fn frames() -> Vec<Case> {
             "2.1 max_consecutive_inbound_frames_with_empty_payload",
             &[open(), frame(DATA, 0, 1, b""), frame(DATA, 0, 1, b""), frame(DATA, 0, 1, b"")],
         ),
+    ]
+}
+
+/// Floods and other limits.
+fn limits() -> Vec<Case> {
+    let many = |n: usize, bytes: Vec<u8>| vec![bytes; n];
+    let row = "2.1 floods";
+    let down = |name, frames: &[Vec<u8>]| raw(name, row, "down", frames);
+    let at = |name, listener, frames: &[Vec<u8>]| raw(name, row, listener, frames);
+    let simple = |stream| head(stream, &get("/", &[]));
+    let cancel = |stream| frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+    let post = fields(&[(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/")]);
+    let unfinished = |stream| frame(HEADERS, END_HEADERS, stream, &post);
+    let window = frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]);
+    let long = "c".repeat(15_000);
+    let in_pieces = |field| {
+        let more = |flags| frame(CONTINUATION, flags, 1, &fields(&[field]));
+        vec![frame(HEADERS, END_STREAM, 1, &get("/", &[field])), more(0), more(0), more(0), more(END_HEADERS)]
+    };
+    let streams = |n: u32| (0..n).map(|i| 2 * i + 1);
+    vec![
+        case("http1_to_http2", row, "only_http2", request("GET", "/", &[])),
+        at("http2_to_http2", "only_http2", &[simple(1)]),
+        down("priorities", &[many(100, frame(PRIORITY, 0, 1, &[0; 5])), vec![simple(1)]].concat()),
+        down("priority_flood", &[vec![unfinished(1)], many(201, frame(PRIORITY, 0, 1, &[0; 5]))].concat()),
+        down("window_updates", &[many(5, window.clone()), vec![simple(1)]].concat()),
+        down("window_update_flood", &[vec![unfinished(1)], many(8, window)].concat()),
+        down("ping_flood", &[vec![unfinished(1)], many(1_001, frame(PING, 0, 0, &[0; 8]))].concat()),
+        down("settings_flood", &[vec![unfinished(1)], many(1_001, frame(SETTINGS, 0, 0, &[]))].concat()),
+        down(
+            "continuation_flood",
+            &[vec![frame(HEADERS, 0, 1, &post)], many(20, frame(CONTINUATION, 0, 1, &fields(&[("x", "y")])))].concat(),
+        ),
+        down(
+            "empty_continuations",
+            &[vec![frame(HEADERS, 0, 1, &post)], many(3, frame(CONTINUATION, 0, 1, b""))].concat(),
+        ),
+        at("reset_burst", "few_resets", &streams(5).flat_map(|s| [unfinished(s), cancel(s)]).collect::<Vec<_>>()),
+        down("premature_resets", &streams(300).flat_map(|s| [unfinished(s), cancel(s)]).collect::<Vec<_>>()),
+        at("too_many_streams", "few_streams", &[unfinished(1), unfinished(3), unfinished(5)]),
+        at(
+            "too_many_streams_settled",
+            "few_streams",
+            &[frame(SETTINGS, 1, 0, &[]), unfinished(1), unfinished(3), unfinished(5)],
+        ),
+        down("unexpected_settings_answer", &[frame(SETTINGS, 1, 0, &[]), frame(SETTINGS, 1, 0, &[])]),
+        down("many_settings", &[frame(SETTINGS, 0, 0, &[0; 6 * 33])]),
+        down("cookies_too_large", &in_pieces(("cookie", &long))),
+        down("fields_too_large", &in_pieces(("x-a", &long))),
+        down("cookie_crumbs", &[head(1, &get("/", &[("cookie", "a=b"); 120]))]),
+        down("depends_on_itself", &[frame(HEADERS, 0x25, 1, &[&[0, 0, 0, 1, 0], &get("/", &[])[..]].concat())]),
+        at("dropped_underscore", "dropped_underscores", &[head(1, &get("/", &[("x_a", "b"), ("x-b", "c")]))]),
+        at("huge_field", "small", &[head(1, &get("/", &[("x-big", &"a".repeat(14_000))]))]),
+        at("bad_value_kept", "stream_error", &[head(1, &get("/", &[("x-a", "b\0c")])), head(3, &get("/", &[]))]),
+        at("unfinished_kept", "stream_error", &[head(1, &fields(&[(":method", "GET")])), simple(3)]),
+        at(
+            "trailers_kept",
+            "stream_error",
+            &[unfinished(1), frame(HEADERS, END_STREAM | END_HEADERS, 1, &fields(&[(":path", "/")])), simple(3)],
+        ),
+        at("silent_client", "keepalive", &[unfinished(1)]),
+        down("reset_by_client", &[unfinished(1), cancel(1)]),
+        down("refused_by_client", &[unfinished(1), frame(RST_STREAM, 0, 1, &[0, 0, 0, 7])]),
+        down("goaway_by_client", &[simple(1), frame(GOAWAY, 0, 0, &[0; 8])]),
+        down("push_promise", &[frame(5, END_HEADERS, 1, &[0, 0, 0, 2])]),
+        down("stale_headers", &[simple(3), simple(1)]),
     ]
 }

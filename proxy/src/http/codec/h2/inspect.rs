@@ -77,6 +77,8 @@ pub struct Refusal {
 pub struct Remarks {
     /// It is not to be served.
     pub refusal: Option<Refusal>,
+    /// It is served, but its trailers end it.
+    pub trailers: Option<Refusal>,
     /// Its `:path` when that has a fragment, which the codec drops.
     pub path: Option<Bytes>,
 }
@@ -167,6 +169,8 @@ pub struct Inspector {
     settings_known: bool,
     tally: Tally,
     fault: Option<Fault>,
+    /// A breach that ends the connection once what came with it is served.
+    late_fault: Option<Fault>,
     unclaimed: Vec<Refusal>,
     counts: Counts,
     /// Frames of the peer since the last look: whether any came, and whether an answer to our PING did.
@@ -202,6 +206,7 @@ impl Inspector {
             settings_known: false,
             tally: Tally::new(),
             fault: None,
+            late_fault: None,
             unclaimed: Vec::new(),
             counts: Counts::default(),
             heard: false,
@@ -259,7 +264,13 @@ impl Inspector {
     /// What became of a claimed stream since: its refusal, for what came after its head.
     #[must_use]
     pub fn refusal(&self, stream: u32) -> Option<Refusal> {
-        self.streams.get(stream)?.remarks.as_ref()?.refusal
+        self.streams.get(stream)?.remarks.as_ref()?.trailers
+    }
+
+    /// Streams that are not over.
+    #[must_use]
+    pub const fn open_streams(&self) -> usize {
+        self.streams.open_count()
     }
 
     /// Whoever took the stream is done with it.

@@ -198,9 +198,10 @@ impl ServerExchange {
             // A reset takes with it what is still queued: the connection's task goes first.
             tokio::task::yield_now().await;
         }
+        let reason = self.watch.refusal(self.stream).map_or(Reason::INTERNAL_ERROR, |refusal| refusal.reason);
         match std::mem::replace(&mut self.send, Send::Done) {
-            Send::Head(mut respond) => respond.send_reset(Reason::INTERNAL_ERROR),
-            Send::Body(mut stream) => stream.send_reset(Reason::INTERNAL_ERROR),
+            Send::Head(mut respond) => respond.send_reset(reason),
+            Send::Body(mut stream) => stream.send_reset(reason),
             Send::Done => {}
         }
     }
@@ -215,15 +216,23 @@ impl ServerExchange {
 
     /// The stream was reset, with this code, by the peer or by the codec.
     fn reset(&self, reason: Reason, by_peer: bool) -> Interrupt {
-        if self.watch.fault().is_some() {
+        if !by_peer && self.watch.fault().is_some() {
             return self.ended();
         }
         match reason {
             // What the codec resets on its own account is an error of the peer's.
-            _ if !by_peer => Interrupt::Codec(details::HTTP2_REMOTE_RESET),
+            _ if !by_peer => Interrupt::Codec(
+                self.watch.refusal(self.stream).map_or(details::HTTP2_REMOTE_RESET, |refusal| refusal.details),
+            ),
             Reason::REFUSED_STREAM => Interrupt::Reset(details::HTTP2_REMOTE_REFUSE),
             _ => Interrupt::Reset(details::HTTP2_REMOTE_RESET),
         }
+    }
+
+    /// Its trailers are not to be taken.
+    fn refused(&self) -> Option<Interrupt> {
+        let refusal = self.watch.refusal(self.stream)?;
+        Some(if refusal.protocol_error { Interrupt::Codec(refusal.details) } else { Interrupt::Reset(refusal.details) })
     }
 
     /// The connection ended.
@@ -271,11 +280,8 @@ impl Downstream for ServerExchange {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(Some(trailers))) => {
                         self.request = Request::Complete;
-                        if let Some(refusal) = self.watch.refusal(self.stream) {
-                            return Poll::Ready(Err(match refusal.protocol_error {
-                                true => Interrupt::Codec(refusal.details),
-                                false => Interrupt::Reset(refusal.details),
-                            }));
+                        if let Some(interrupt) = self.refused() {
+                            return Poll::Ready(Err(interrupt));
                         }
                         let trailers = headers_from_h2(&trailers, self.underscores);
                         return Poll::Ready(Ok(Some(Frame::Trailers(Box::new(trailers)))));
@@ -353,6 +359,9 @@ impl Downstream for ServerExchange {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
+        if let Some(interrupt) = self.refused() {
+            return Poll::Ready(interrupt);
+        }
         let reset = match &mut self.send {
             Send::Head(respond) => respond.poll_reset(cx),
             Send::Body(stream) => stream.poll_reset(cx),

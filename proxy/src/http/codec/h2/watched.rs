@@ -72,6 +72,12 @@ impl Watch {
         self.inspector().begun().collect()
     }
 
+    /// Streams that are not over.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.inspector().open_streams()
+    }
+
     /// This side closes the connection on its streams, which log this.
     pub fn end_as(&self, details: &'static str) {
         self.0.ended_as.set(Some(details));

@@ -32,7 +32,6 @@ pub(super) enum Name {
     Host,
     ContentLength,
     Te,
-    Cookie,
     /// `connection` and its kin, which have no place in HTTP/2 (RFC 9113 section 8.2.2).
     ConnectionSpecific,
     /// Empty, upper case, or not a token.
@@ -106,7 +105,6 @@ impl Name {
             b"host" => Self::Host,
             b"content-length" => Self::ContentLength,
             b"te" => Self::Te,
-            b"cookie" => Self::Cookie,
             b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
                 Self::ConnectionSpecific
             }
@@ -168,9 +166,7 @@ impl Value {
             Name::ContentLength => number(value),
             Name::Te => if_valid(value.eq_ignore_ascii_case(b"trailers"), Self::Plain),
             Name::OtherPseudo | Name::ConnectionSpecific | Name::Invalid => Self::Bad,
-            Name::Cookie | Name::Underscore | Name::Regular => {
-                if_valid(value.iter().all(|byte| is_value_byte(*byte)), Self::Plain)
-            }
+            Name::Underscore | Name::Regular => if_valid(value.iter().all(|byte| is_value_byte(*byte)), Self::Plain),
         }
     }
 }

@@ -36,7 +36,6 @@ pub(super) struct Block {
     /// Fields and bytes so far, as Envoy counts them.
     fields: u32,
     size: u32,
-    cookies: u32,
     continuations: u32,
     path: Option<Bytes>,
     refusal: Option<Refusal>,
@@ -103,10 +102,14 @@ impl Inspector {
                     && frame.kind == frame::PING
                     && at.checked_sub(frame::HEAD).and_then(|at| bytes.get(at..)?.first_chunk())
                         == Some(&SHUTDOWN_ANSWER);
-                if (frame.kind == frame::PRIORITY || held)
-                    && let Some(kind) = at.checked_sub(frame::HEAD - 3).and_then(|at| bytes.get_mut(at))
-                {
+                let unheeded = match frame.kind {
                     // Long without meaning; a codec may still object to what it says.
+                    frame::PRIORITY => true,
+                    // A client that goes away closes when it has what it asked for; the codec would not wait.
+                    frame::GOAWAY => self.role == Role::Server,
+                    _ => held,
+                };
+                if unheeded && let Some(kind) = at.checked_sub(frame::HEAD - 3).and_then(|at| bytes.get_mut(at)) {
                     *kind = frame::IGNORED;
                 }
                 if frame.length > 0 {
@@ -126,6 +129,7 @@ impl Inspector {
             }
             at += taken;
         }
+        self.fault = self.late_fault.take();
         bytes.len()
     }
 
@@ -333,7 +337,7 @@ impl Inspector {
             self.streams.reset(frame.stream, By::Peer);
         }
         if self.role == Role::Server && !self.tally.reset(self.began.elapsed().as_secs(), &self.options.protocol) {
-            return Err(self.goaway(Reason::INTERNAL_ERROR));
+            self.late_fault = self.late_fault.or(Some(self.goaway(Reason::INTERNAL_ERROR)));
         }
         Ok(())
     }
@@ -372,7 +376,6 @@ impl Inspector {
             message,
             fields: 0,
             size: 0,
-            cookies: 0,
             continuations: 0,
             path: None,
             refusal: None,
@@ -406,12 +409,15 @@ impl Inspector {
         if number <= self.last_stream {
             return Ok(Kind::Stale);
         }
-        let full =
-            self.streams.open_count() >= self.options.protocol.max_concurrent_streams as usize && self.settings_known;
-        if self.role == Role::Client || full || depends_on == Some(number) {
+        let full = self.streams.open_count() >= self.options.protocol.max_concurrent_streams as usize;
+        if self.role == Role::Client || full && self.settings_known || depends_on == Some(number) {
             return Err(Fault::silent());
         }
         self.last_stream = number;
+        if full {
+            // The client does not know the limit yet; the codec refuses the stream.
+            return Ok(Kind::Stale);
+        }
         self.tally.streams += 1;
         self.streams.open(number);
         Ok(Kind::Head)
@@ -475,7 +481,10 @@ impl Inspector {
             stream.message = if stream.head_seen { block.message } else { Message::default() };
         }
         if block.refusal.is_some() {
-            stream.remark().refusal = block.refusal;
+            match block.kind {
+                Kind::Head => stream.remark().refusal = block.refusal,
+                Kind::Trailers | Kind::Stale => stream.remark().trailers = block.refusal,
+            }
         }
         if block.path.is_some() {
             stream.remark().path = block.path;
@@ -576,13 +585,6 @@ impl Block {
                 Underscores::Drop => return None,
                 Underscores::Allow => {}
             },
-            Name::Cookie => {
-                self.cookies = self.cookies.saturating_add(field.value_len);
-                if self.cookies > options.max_headers_bytes {
-                    return Some((refuse(details::HTTP2_COOKIES_TOO_LARGE), |counts| counts.header_overflow += 1));
-                }
-                return None;
-            }
             _ => {}
         }
         self.fields += 1;

@@ -117,7 +117,7 @@ impl Streams {
     pub(super) fn claim(&mut self, stream: u32) -> Option<Box<Remarks>> {
         let state = self.get_mut(stream)?;
         state.holder = Holder::Task;
-        state.remarks.take()
+        state.remarks.clone()
     }
 
     /// Whoever took the stream is done with it.

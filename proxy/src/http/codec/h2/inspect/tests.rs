@@ -246,6 +246,7 @@ fn resets_are_limited_by_burst() {
     }
     assert_eq!(inspector.fault().unwrap().goaway, Some((7, Reason::INTERNAL_ERROR)));
     assert_eq!(inspector.begun().count(), 0);
+    assert_eq!(inspector.take_counts().rx_reset, 4, "what came with the breach is served first");
 }
 
 #[test]
