@@ -13,6 +13,7 @@
 //!
 //! Sans-io: bytes go in, findings come out.
 
+mod block;
 mod field;
 mod frame;
 mod hpack;
@@ -32,8 +33,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::Reason;
 
+use self::block::Block;
 use self::frame::{Frame, HeadReader};
-use self::inbound::Block;
 use self::limits::Tally;
 use self::streams::{By, Streams};
 use super::Http2Options;
