@@ -275,6 +275,26 @@ pub struct Timeouts {
     pub delayed_close: Option<Duration>,
 }
 
+impl Timeouts {
+    /// How long one connection may live, `random` being uniform in `[0, 1)`.
+    #[must_use]
+    pub fn connection_age(&self, random: f64) -> Option<Duration> {
+        self.max_connection_duration.map(|age| lengthened(age, self.max_connection_duration_jitter, random))
+    }
+
+    /// How long one connection is drained.
+    #[must_use]
+    pub fn drain_time(&self, random: f64) -> Duration {
+        lengthened(self.drain, self.drain_jitter, random)
+    }
+}
+
+/// A duration with up to `jitter` percent more.
+fn lengthened(duration: Duration, jitter: f64, random: f64) -> Duration {
+    let factor = 1.0 + jitter.max(0.0) / 100.0 * random;
+    Duration::try_from_secs_f64(duration.as_secs_f64() * factor).unwrap_or(duration)
+}
+
 /// `http_protocol_options`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http1Options {

@@ -24,8 +24,9 @@ pub async fn serve(manager: Rc<Manager>, connection: Rc<Connection>, mut io: Io)
     let mut first = BytesMut::new();
     let http2 = match manager.config.codec {
         CodecType::Http1 => false,
-        CodecType::Http2 | CodecType::Auto => match speaks_http2(&manager, &mut io, &mut first).await {
-            Some(false) if manager.config.codec == CodecType::Http2 => {
+        CodecType::Http2 | CodecType::Auto => match first_bytes(&manager, &connection, &mut io, &mut first).await {
+            First::Http2 => true,
+            First::Http1 if manager.config.codec == CodecType::Http2 => {
                 stats.downstream_cx_http2_total().inc();
                 if serve_h2::refuse(&manager, io).await {
                     stats.downstream_cx_destroy_remote().inc();
@@ -34,11 +35,9 @@ pub async fn serve(manager: Rc<Manager>, connection: Rc<Connection>, mut io: Io)
                 }
                 return;
             }
-            Some(http2) => http2,
-            None => {
-                stats.downstream_cx_destroy_remote().inc();
-                return;
-            }
+            First::Http1 => false,
+            First::Left => return stats.downstream_cx_destroy_remote().inc(),
+            First::TimedOut => return stats.downstream_cx_destroy_local().inc(),
         },
     };
     let by_peer = if http2 {
@@ -55,6 +54,9 @@ pub async fn serve(manager: Rc<Manager>, connection: Rc<Connection>, mut io: Io)
         stats.downstream_cx_http1_active().dec();
         by_peer
     };
+    if connection.ends_with_next.get() {
+        stats.downstream_cx_http1_soft_drain().dec();
+    }
     if by_peer {
         stats.downstream_cx_destroy_remote().inc();
     } else {
@@ -78,27 +80,45 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Whether the client's first bytes are HTTP/2's preface; what was read is in `first`. `None` when it left first.
-async fn speaks_http2(manager: &Manager, io: &mut Io, first: &mut BytesMut) -> Option<bool> {
+/// What a client's first bytes are.
+enum First {
+    /// HTTP/2's preface.
+    Http2,
+    /// Something else.
+    Http1,
+    /// The client left without.
+    Left,
+    /// None came for too long.
+    TimedOut,
+}
+
+/// Looks at the client's first bytes; they are in `first`.
+async fn first_bytes(manager: &Manager, connection: &Connection, io: &mut Io, first: &mut BytesMut) -> First {
     let worker = &manager.worker;
-    let alarm = worker.timers().alarm();
-    let idle = worker.timers().now().after_opt(manager.config.timeouts.idle);
+    let timers = worker.timers();
+    let alarm = timers.alarm();
+    let idle = timers.now().after_opt(manager.config.timeouts.idle);
+    let old_from = connection.old_from.get();
     poll_fn(|cx| {
         loop {
             let known = first.len().min(PREFACE.len());
             if first[..known] != PREFACE[..known] {
-                return Poll::Ready(Some(false));
+                return Poll::Ready(First::Http1);
             }
             if known == PREFACE.len() {
-                return Poll::Ready(Some(true));
+                return Poll::Ready(First::Http2);
             }
             match worker.with_scratch(|scratch| io.poll_read(cx, scratch, first)) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(First::Left),
                 Poll::Ready(Ok(n)) => manager.stats.downstream_cx_rx_bytes_total().add(n as u64),
                 Poll::Pending => {
-                    return alarm.poll(idle, cx).map(|()| {
-                        manager.stats.downstream_cx_idle_timeout().inc();
-                        None
+                    return alarm.poll(idle.min(old_from), cx).map(|()| {
+                        if old_from <= timers.now() {
+                            manager.stats.downstream_cx_max_duration_reached().inc();
+                        } else {
+                            manager.stats.downstream_cx_idle_timeout().inc();
+                        }
+                        First::TimedOut
                     });
                 }
             }

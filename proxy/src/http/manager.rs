@@ -23,6 +23,7 @@ use crate::downstream::drain::Drain;
 use crate::observe::catalogue::{Http1Stats, Http2Stats, HttpStats, ListenerHttpStats};
 use crate::route::RouteTable;
 use crate::worker::Worker;
+use crate::worker::timer::Tick;
 
 /// One connection manager on one worker.
 pub struct Manager {
@@ -178,6 +179,14 @@ pub struct Connection {
     pub reset_too_often: Cell<bool>,
     /// The connection is being given up: responses say so.
     pub draining: Cell<bool>,
+    /// Over HTTP/1: the exchange under way is the last one.
+    pub last: Cell<bool>,
+    /// Over HTTP/1: the connection closes as soon as that exchange is complete, without giving the client time.
+    pub at_once: Cell<bool>,
+    /// Over HTTP/1: the next exchange is the last one (`http1_safe_max_connection_duration`).
+    pub ends_with_next: Cell<bool>,
+    /// When the connection is old enough to be given up (`max_connection_duration`).
+    pub old_from: Cell<Tick>,
     /// What may ask for the connection to be given up: the server, its listener, its filter chain.
     drains: [Arc<Drain>; 2],
     chain: Arc<FilterChain>,
@@ -195,6 +204,8 @@ impl Connection {
         chain: Arc<FilterChain>,
     ) -> Rc<Self> {
         let peer = Peer::new(&manager.config.request, &info);
+        let age = manager.config.timeouts.connection_age(fastrand::f64());
+        let age = manager.worker.timers().tick(info.accepted).after_opt(age);
         Rc::new(Self {
             info,
             peer,
@@ -204,16 +215,48 @@ impl Connection {
             premature: Cell::new(0),
             reset_too_often: Cell::new(false),
             draining: Cell::new(false),
+            last: Cell::new(false),
+            at_once: Cell::new(false),
+            ends_with_next: Cell::new(false),
+            old_from: Cell::new(age),
             drains,
             chain,
             task: RefCell::new(None),
         })
     }
 
-    /// Gives the connection up: what is in flight finishes, and nothing new begins.
-    pub fn give_up(&self) {
+    /// Asks the client for the connection's end: what it still sends for a while (`drain_timeout`) is served.
+    pub fn drain(&self) {
         self.draining.set(true);
         self.wake_task();
+    }
+
+    /// Gives the connection up: what is in flight finishes, and nothing new begins.
+    pub fn give_up(&self) {
+        self.last.set(true);
+        self.drain();
+    }
+
+    /// Gives the connection up as a client expects that counts requests or said `connection: close` itself.
+    pub fn give_up_at_once(&self) {
+        self.at_once.set(true);
+        self.give_up();
+    }
+
+    /// Acts on the age of an HTTP/1 connection, if it is old enough: it drains, or ends with its next request where that
+    /// is to be safe.
+    pub fn grow_old(&self, manager: &Manager, now: Tick) {
+        if now < self.old_from.get() {
+            return;
+        }
+        self.old_from.set(Tick::NEVER);
+        manager.stats.downstream_cx_max_duration_reached().inc();
+        if manager.config.limits.http1_safe_max_connection_duration {
+            self.ends_with_next.set(true);
+            manager.stats.downstream_cx_http1_soft_drain().inc();
+        } else {
+            self.drain();
+        }
     }
 
     /// A request ended, after this long, answered or not. A client that resets half of its requests right away is up to

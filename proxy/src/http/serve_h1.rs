@@ -27,10 +27,8 @@ const PIPELINE: usize = 64 * 1024;
 pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io: Io, first: BytesMut) -> bool {
     let alarm = manager.worker.timers().alarm();
     let mut side = ServerSide::new(manager, connection, io, first);
-    let opened = manager.worker.timers().now();
-    let expires = opened.after_opt(manager.config.timeouts.max_connection_duration);
     loop {
-        match side.next_request(&alarm, expires).await {
+        match side.next_request(&alarm).await {
             Next::Request(decoded) => {
                 let began = side.began.take().unwrap_or_else(Instant::now);
                 if decoded.dropped_underscores > 0 {
@@ -54,6 +52,7 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io
             }
             Next::Closed => return true,
             Next::TimedOut => return false,
+            Next::Drained => return side.close(&alarm).await,
         }
         if side.gone {
             if !side.exchange_ended() {
@@ -77,8 +76,10 @@ enum Next {
     Unread(Unread),
     /// The client closed between requests.
     Closed,
-    /// Nothing came for too long.
+    /// Nothing ever came, for too long.
     TimedOut,
+    /// The client was told that the connection ends, and had its time.
+    Drained,
 }
 
 /// When a request's head must be complete.
@@ -140,6 +141,8 @@ struct ServerSide<'a> {
     case: Option<HeaderCase>,
     /// The client is gone.
     gone: bool,
+    /// When a connection that drains closes.
+    drained: Tick,
     /// Bytes read ever, and how many of them belonged to earlier requests.
     received: u64,
     taken: u64,
@@ -170,14 +173,16 @@ impl<'a> ServerSide<'a> {
             response_ended: false,
             case: None,
             gone: false,
+            drained: Tick::NEVER,
             taken: 0,
             meter: ByteMeter::default(),
         }
     }
 
-    async fn next_request(&mut self, alarm: &Alarm, expires: Tick) -> Next {
+    async fn next_request(&mut self, alarm: &Alarm) -> Next {
         let timers = Rc::clone(self.manager.worker.timers());
-        let idle = timers.recent().after_opt(self.manager.config.timeouts.idle);
+        let timeouts = &self.manager.config.timeouts;
+        let mut idle = timers.recent().after_opt(timeouts.idle);
         let mut limits = self.began.map(|began| HeadLimits::new(self.manager, &timers, began));
         poll_fn(|cx| {
             self.connection.watch_drain(cx);
@@ -204,13 +209,14 @@ impl<'a> ServerSide<'a> {
                     Poll::Ready(_) => return Poll::Ready(Next::Unread(Unread::Gone)),
                     Poll::Pending => {}
                 }
-                if between && self.connection.draining.get() {
-                    return Poll::Ready(Next::TimedOut);
+                if self.connection.draining.get() && self.drained == Tick::NEVER {
+                    self.drained = timers.now().after(timeouts.drain_time(fastrand::f64()));
                 }
+                let old_from = if self.drained == Tick::NEVER { self.connection.old_from.get() } else { Tick::NEVER };
                 // A head under way is a request with its limits; a quiet connection may idle so long and live so long.
                 let next = match &limits {
                     Some(limits) if !between => limits.next(),
-                    _ => idle.min(expires),
+                    _ => idle.min(old_from).min(self.drained),
                 };
                 if alarm.poll(next, cx).is_pending() {
                     return Poll::Pending;
@@ -223,12 +229,25 @@ impl<'a> ServerSide<'a> {
                         None => Next::Malformed(DecodeError { status: 408, details: details::REQUEST_HEADER_TIMEOUT }),
                     });
                 }
-                if expires <= now {
-                    stats.downstream_cx_max_duration_reached().inc();
-                } else {
-                    stats.downstream_cx_idle_timeout().inc();
+                if self.drained <= now {
+                    return Poll::Ready(Next::Drained);
                 }
-                return Poll::Ready(Next::TimedOut);
+                if self.began.is_none() && self.connection.requests.get() == 0 {
+                    // Nothing was ever said on this connection: there is nobody to tell.
+                    if old_from <= now {
+                        stats.downstream_cx_max_duration_reached().inc();
+                    } else {
+                        stats.downstream_cx_idle_timeout().inc();
+                    }
+                    return Poll::Ready(Next::TimedOut);
+                }
+                if old_from <= now {
+                    self.connection.grow_old(self.manager, now);
+                } else {
+                    idle = Tick::NEVER;
+                    stats.downstream_cx_idle_timeout().inc();
+                    self.connection.drain();
+                }
             }
         })
         .await
@@ -246,6 +265,9 @@ impl<'a> ServerSide<'a> {
 
     /// A request begins.
     fn accept(&mut self, decoded: DecodedRequest) -> RequestHead {
+        if self.connection.ends_with_next.get() {
+            self.connection.give_up_at_once();
+        }
         let DecodedRequest { head, body, keep_alive, case, .. } = decoded;
         self.version = head.version;
         self.head_request = head.method == Method::Head;
@@ -304,9 +326,13 @@ impl<'a> ServerSide<'a> {
         self.request_complete && self.response_ended
     }
 
-    /// Whether the connection can carry another request.
-    const fn reusable(&self) -> bool {
-        self.keep_alive && self.exchange_ended() && !self.encoder.must_close()
+    /// Whether the connection can carry another request. One that only drains can: the client may have sent it already.
+    fn reusable(&self) -> bool {
+        let drains = self.connection.draining.get() && !self.connection.last.get() && !self.tunnel;
+        let drained = self.drained != Tick::NEVER && self.drained <= self.manager.worker.timers().now();
+        let delimited = self.encoder.framing() != Framing::Raw;
+        let can_go_on = !self.encoder.must_close() || drains && !drained && delimited;
+        self.keep_alive && self.exchange_ended() && can_go_on
     }
 
     /// Between requests: no buffer is held that holds nothing.
@@ -342,7 +368,7 @@ impl<'a> ServerSide<'a> {
             }
         }
         let ends_body = self.encoder.framing() == Framing::Raw && !self.cut_off;
-        let at_once = !self.keep_alive && self.exchange_ended();
+        let at_once = (!self.keep_alive || self.connection.at_once.get()) && self.exchange_ended();
         if ends_body || at_once || timeout.is_none() {
             let _ = poll_fn(|cx| self.io.poll_shutdown(cx)).await;
         }

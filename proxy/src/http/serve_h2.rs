@@ -84,7 +84,7 @@ impl<'a> Server<'a> {
             phase: Phase::Open,
             streams: Rc::default(),
             idle_since: now,
-            max_duration: now.after_opt(manager.config.timeouts.max_connection_duration),
+            max_duration: connection.old_from.get(),
             max_accepted: manager.worker.runtime().integer(MAX_REQUESTS_KEY).unwrap_or(u64::MAX).max(1),
             drained: Tick::NEVER,
             manager,
@@ -184,7 +184,7 @@ impl<'a> Server<'a> {
             }
             if self.phase == Phase::Open && self.connection.draining.get() {
                 self.phase = Phase::Draining;
-                self.drained = now.after(timeouts.drain);
+                self.drained = now.after(timeouts.drain_time(fastrand::f64()));
                 self.watch.hold_shutdown();
                 self.h2.graceful_shutdown();
                 cx.waker().wake_by_ref();

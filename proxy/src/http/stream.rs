@@ -251,7 +251,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
         self.deadlines.set_max_duration(began, config.timeouts.max_stream_duration);
         if config.limits.max_requests_per_connection.is_some_and(|max| connection.requests.get() >= u64::from(max)) {
             stats.downstream_cx_max_requests_reached().inc();
-            self.close_connection();
+            connection.give_up_at_once();
         }
     }
 

@@ -214,3 +214,12 @@ fn what_is_not_here_is_refused_by_name_or_warned_about() {
     assert!(parsed.is_ok());
     assert_eq!(warnings, ["tracing"]);
 }
+
+#[test]
+fn jitter_only_lengthens() {
+    let second = Duration::from_secs(1);
+    for (jitter, random, millis) in [(0.0, 0.9, 1000), (50.0, 0.0, 1000), (50.0, 0.5, 1250), (-10.0, 0.5, 1000)] {
+        let got = lengthened(second, jitter, random);
+        assert_eq!(got.as_millis(), millis, "{jitter} {random}");
+    }
+}

@@ -13,6 +13,7 @@ use crate::http::reply::{self, LocalReply};
 use crate::http::upgrade;
 use crate::overload::Action;
 use crate::route::{Route, RouteAction};
+use crate::worker::timer::Tick;
 
 impl<D: Downstream> Stream<'_, D> {
     /// Answers from here, to the end. When a response has begun it is cut off instead.
@@ -122,15 +123,7 @@ impl<D: Downstream> Stream<'_, D> {
                 self.close_connection();
             }
         }
-        let drains = || {
-            manager.worker.draining()
-                || manager.worker.overloaded(Action::DisableHttpKeepalive)
-                || self.connection.should_close()
-        };
-        if !self.connection.draining.get() && drains() {
-            manager.stats.downstream_cx_drain_close().inc();
-            self.close_connection();
-        }
+        self.drain_connection(version);
         self.info.timing.first_downstream_tx.get_or_insert_with(|| manager.worker.timers().recent_instant());
         self.response_ended |= end;
         match version {
@@ -138,6 +131,25 @@ impl<D: Downstream> Stream<'_, D> {
             Version::Http10 | Version::Http11 => self.down.send_head(&head, end),
         }
         self.response = Some(head);
+    }
+
+    /// A response is the occasion to tell the client that its connection should end.
+    fn drain_connection(&self, version: Version) {
+        let (manager, connection) = (self.manager, self.connection);
+        if connection.draining.get() {
+            return;
+        }
+        let timers = manager.worker.timers();
+        if version != Version::Http2 && connection.old_from.get() != Tick::NEVER {
+            connection.grow_old(manager, timers.now());
+        }
+        if manager.worker.draining() || connection.should_close() {
+            manager.stats.downstream_cx_drain_close().inc();
+            connection.drain();
+        } else if manager.worker.overloaded(Action::DisableHttpKeepalive) {
+            manager.stats.downstream_cx_overload_disable_keepalive().inc();
+            self.close_connection();
+        }
     }
 
     /// Waits until all that was queued has left, the client is gone, or it takes too long.
