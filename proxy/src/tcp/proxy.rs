@@ -125,7 +125,7 @@ impl TcpProxy {
                     upstream.connected = true;
                     upstream.connection_id = Some(lease.connection_id());
                     upstream.local = lease.local_address();
-                    return Some(lease);
+                    return Some(*lease);
                 }
                 // A pool of this protocol gives nothing else.
                 Ok(Lease::Http1(_) | Lease::Http2(_)) => return None,

@@ -23,7 +23,8 @@ pub enum Exchange {
 
 /// A layer-4 connection in the place of an HTTP exchange.
 pub struct Tunnel {
-    lease: TcpLease,
+    /// Boxed: it is several times the size of what HTTP needs, and rare.
+    lease: Box<TcpLease>,
     /// The response that says that the tunnel stands, until it is taken.
     granted: Option<ResponseHead>,
 }
@@ -51,7 +52,7 @@ impl Exchange {
     /// Takes a connection for a request that ends here. It stands, and that is all there is to say to CONNECT; `first` goes
     /// upstream before anything the client sends. With `end` it sends nothing.
     #[must_use]
-    pub fn tunnel(mut lease: TcpLease, first: Bytes, end: bool) -> Self {
+    pub fn tunnel(mut lease: Box<TcpLease>, first: Bytes, end: bool) -> Self {
         if !first.is_empty() || end {
             lease.send(first, end);
         }

@@ -95,7 +95,7 @@ pub enum Lease {
     /// A stream on an HTTP/2 connection.
     Http2(Http2Lease),
     /// A byte stream.
-    Tcp(TcpLease),
+    Tcp(Box<TcpLease>),
 }
 
 /// Counts a request in flight until it is dropped.
@@ -221,7 +221,7 @@ impl Pool {
         };
         match waiter.map(|waiter| (waiter, self.request_guard())) {
             Some((waiter, Ok(request))) => {
-                waiter.resolve(Ok(Lease::Tcp(TcpLease::new(Rc::clone(self), io, guard, request))));
+                waiter.resolve(Ok(Lease::Tcp(Box::new(TcpLease::new(Rc::clone(self), io, guard, request)))));
             }
             refused => {
                 guard.ended(false, 0, false);
