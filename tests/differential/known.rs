@@ -80,6 +80,11 @@ pub const KNOWN: &[Known] = &[
         aspects: &[Aspect::Upstream, Aspect::Stats],
         reason: "a connection is opened for a request that is then given up",
     },
+    Known {
+        cases: &["http1_exchanges/reset_until_close"],
+        aspects: &[Aspect::Client, Aspect::Log, Aspect::Stats],
+        reason: "a body that ends with its connection, which is reset",
+    },
 ];
 
 /// Statistics that are not compared: part of the name, and why.

@@ -43,7 +43,7 @@ macro_rules! areas {
 }
 
 areas! {
-    matchers, http1_requests, manager, addresses, headers, routing, timeouts, replies, formats, upgrades, upstreams, http2, clusters, listeners, tcp,
+    matchers, http1_requests, http1_exchanges, manager, addresses, headers, routing, timeouts, replies, formats, upgrades, upstreams, http2, clusters, listeners, tcp,
 }
 
 #[test]

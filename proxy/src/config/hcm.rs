@@ -29,7 +29,7 @@ use crate::http::reply::LocalReplyConfig;
 use crate::observe::access_log::AccessLog;
 pub use chain::unsupported_http_filters;
 pub use local_reply::body_format;
-pub use options::http1;
+pub use options::{header_case, http1};
 pub use parse::parse;
 
 /// Type name of the network filter this configures.

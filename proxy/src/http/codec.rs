@@ -11,6 +11,8 @@ use bytes::Bytes;
 use filters::http::{Frame, Headers, ResponseHead};
 use filters::stream_info::ByteMeter;
 
+use self::h1::Spelling;
+
 pub mod h1;
 pub mod h2;
 
@@ -27,6 +29,9 @@ pub trait Downstream {
 
     /// Queues an informational (1xx) head.
     fn send_informational(&mut self, head: &ResponseHead);
+
+    /// How the response's upstream spelled its header names, where HTTP/1 clients are to see the same. Before the head.
+    fn spell(&mut self, _spelling: Spelling) {}
 
     /// Queues the response head; with `end` nothing follows.
     fn send_head(&mut self, head: &ResponseHead, end: bool);

@@ -118,15 +118,23 @@ impl Manager {
         })
     }
 
-    /// How header names are spelled to a client; `case` is how it spelled its own.
+    /// How header names are spelled to a client, where their upstream's spelling is not kept.
     #[must_use]
-    pub fn header_format<'a>(&self, case: Option<&'a codec::h1::HeaderCase>) -> HeaderFormat<'a> {
-        match (self.config.http1.header_case, case) {
-            (HeaderCase::Proper, _) => HeaderFormat::ProperCase,
-            (HeaderCase::Preserve { proper_case_for_own, .. }, Some(case)) => {
-                HeaderFormat::Preserve { case, proper_case_others: proper_case_for_own }
+    pub fn header_format(&self) -> HeaderFormat<'static> {
+        match self.config.http1.header_case {
+            HeaderCase::Proper => HeaderFormat::ProperCase,
+            HeaderCase::Lower | HeaderCase::Preserve { .. } => HeaderFormat::Lower,
+        }
+    }
+
+    /// How a request's header names are spelled upstream, where its client's spelling is kept: whatever the cluster says.
+    #[must_use]
+    pub fn request_format<'a>(&self, case: Option<&'a codec::h1::HeaderCase>) -> Option<HeaderFormat<'a>> {
+        match self.config.http1.header_case {
+            HeaderCase::Preserve { proper_case_for_own, .. } => {
+                Some(HeaderFormat::Preserve { case: case?, proper_case_others: proper_case_for_own })
             }
-            _ => HeaderFormat::Lower,
+            HeaderCase::Lower | HeaderCase::Proper => None,
         }
     }
 }
@@ -181,7 +189,8 @@ pub struct Connection {
     pub draining: Cell<bool>,
     /// Over HTTP/1: the exchange under way is the last one.
     pub last: Cell<bool>,
-    /// Over HTTP/1: the connection closes as soon as that exchange is complete, without giving the client time.
+    /// Over HTTP/1: the client knows that this exchange is the last one, because it asked for that or counts requests:
+    /// the connection closes as soon as it is complete, without giving the client time.
     pub at_once: Cell<bool>,
     /// Over HTTP/1: the next exchange is the last one (`http1_safe_max_connection_duration`).
     pub ends_with_next: Cell<bool>,

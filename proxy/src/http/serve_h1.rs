@@ -12,7 +12,7 @@ use filters::stream_info::ByteMeter;
 
 use super::codec::h1::{
     BodyKind, CHUNKED_LINE, DecodeError, DecodedRequest, Framing, HeaderCase, HeaderFormat, RequestDecoder,
-    RequestEvent, ResponseEncoder, ResponseOptions, WriteBuf, reason_phrase,
+    RequestEvent, ResponseEncoder, ResponseOptions, Spelling, WriteBuf, reason_phrase,
 };
 use super::codec::{Downstream, Interrupt};
 use super::manager::{Connection, Manager};
@@ -35,8 +35,9 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io
                     manager.http1_stats.dropped_headers_with_underscores().add(decoded.dropped_underscores.into());
                 }
                 let expects_continue = decoded.expect_continue;
-                let head = side.accept(*decoded);
-                let incoming = Incoming { head, began, expects_continue };
+                let last = !decoded.keep_alive;
+                let (head, case) = side.accept(*decoded);
+                let incoming = Incoming { head, began, expects_continue, last, case };
                 stream::serve(manager, connection, &alarm, &mut side, incoming).await;
             }
             Next::Malformed(error) => {
@@ -137,8 +138,8 @@ struct ServerSide<'a> {
     cut_off: bool,
     tunnel: bool,
     response_ended: bool,
-    /// How the client spelled its headers, for `preserve_case`.
-    case: Option<HeaderCase>,
+    /// How the response's upstream spelled its headers, where that is kept.
+    spelling: Option<Spelling>,
     /// The client is gone.
     gone: bool,
     /// When a connection that drains closes.
@@ -171,7 +172,7 @@ impl<'a> ServerSide<'a> {
             cut_off: false,
             tunnel: false,
             response_ended: false,
-            case: None,
+            spelling: None,
             gone: false,
             drained: Tick::NEVER,
             taken: 0,
@@ -195,7 +196,7 @@ impl<'a> ServerSide<'a> {
                         Err(error) => return Poll::Ready(Next::Malformed(error)),
                     }
                 }
-                let between = self.read.is_empty();
+                let between = self.began.is_none();
                 match self.poll_read(cx) {
                     Poll::Ready(Ok(true)) => {
                         if self.began.is_none() {
@@ -264,7 +265,7 @@ impl<'a> ServerSide<'a> {
     }
 
     /// A request begins.
-    fn accept(&mut self, decoded: DecodedRequest) -> RequestHead {
+    fn accept(&mut self, decoded: DecodedRequest) -> (RequestHead, Option<HeaderCase>) {
         if self.connection.ends_with_next.get() {
             self.connection.give_up_at_once();
         }
@@ -278,7 +279,7 @@ impl<'a> ServerSide<'a> {
         self.cut_off = false;
         self.tunnel = false;
         self.response_ended = false;
-        self.case = case;
+        self.spelling = None;
         if !self.manager.config.access_logs.is_empty() {
             self.meter.header_rx = head.headers.line_bytes() as u64;
             if !head.authority.is_empty() {
@@ -288,7 +289,7 @@ impl<'a> ServerSide<'a> {
                 self.meter.header_rx += CHUNKED_LINE;
             }
         }
-        head
+        (head, case)
     }
 
     fn refusal(&mut self, error: DecodeError) -> Refusal {
@@ -318,7 +319,7 @@ impl<'a> ServerSide<'a> {
         self.request_complete = false;
         self.keep_alive = false;
         self.response_ended = false;
-        self.case = None;
+        self.spelling = None;
     }
 
     /// Whether request and response are complete.
@@ -368,7 +369,7 @@ impl<'a> ServerSide<'a> {
             }
         }
         let ends_body = self.encoder.framing() == Framing::Raw && !self.cut_off;
-        let at_once = (!self.keep_alive || self.connection.at_once.get()) && self.exchange_ended();
+        let at_once = self.connection.at_once.get() && self.exchange_ended();
         if ends_body || at_once || timeout.is_none() {
             let _ = poll_fn(|cx| self.io.poll_shutdown(cx)).await;
         }
@@ -440,6 +441,7 @@ impl Downstream for ServerSide<'_> {
             }
             match std::task::ready!(self.poll_read(cx)) {
                 Ok(true) => {}
+                // Half a connection is none, not even of a tunnel.
                 _ => {
                     self.gone = true;
                     return Poll::Ready(Err(Interrupt::Disconnect));
@@ -453,9 +455,13 @@ impl Downstream for ServerSide<'_> {
     }
 
     fn send_informational(&mut self, head: &ResponseHead) {
-        let format = self.manager.header_format(self.case.as_ref());
+        let format = self.manager.header_format();
         let sent = self.encoder.encode_informational(head, self.version, format, &mut self.out);
         self.written(sent);
+    }
+
+    fn spell(&mut self, spelling: Spelling) {
+        self.spelling = Some(spelling);
     }
 
     fn send_head(&mut self, head: &ResponseHead, end: bool) {
@@ -472,8 +478,8 @@ impl Downstream for ServerSide<'_> {
             head_request: self.head_request,
             tunnel: self.tunnel,
             keep_alive,
-            format: self.manager.header_format(self.case.as_ref()),
-            reason: None,
+            format: self.spelling.as_ref().map_or_else(|| self.manager.header_format(), Spelling::format),
+            reason: self.spelling.as_ref().and_then(Spelling::reason),
         };
         let before = self.out.len();
         let sent = self.encoder.encode_head(head, &options, &mut self.out);
@@ -503,7 +509,7 @@ impl Downstream for ServerSide<'_> {
     fn send_trailers(&mut self, trailers: Headers) {
         self.response_ended = true;
         let trailers = self.manager.config.http1.enable_trailers.then_some(&trailers);
-        let format = self.manager.header_format(self.case.as_ref());
+        let format = self.spelling.as_ref().map_or_else(|| self.manager.header_format(), Spelling::format);
         let sent = self.encoder.finish(trailers, format, &mut self.out);
         self.written(sent);
     }

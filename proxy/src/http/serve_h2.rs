@@ -157,7 +157,7 @@ impl<'a> Server<'a> {
             let alarm = manager.worker.timers().alarm();
             let expects_continue =
                 head.headers.value(&Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
-            let incoming = Incoming { head, began, expects_continue };
+            let incoming = Incoming { head, began, expects_continue, last: false, case: None };
             stream::serve(&manager, &connection, &alarm, &mut exchange, incoming).await;
             // Dropped before its request is complete, the stream ends with RST_STREAM(NO_ERROR) once the response is
             // written (RFC 9113 section 8.1).

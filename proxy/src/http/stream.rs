@@ -5,6 +5,7 @@
 //! it can end is a status, a response flag and a details text from one table, and passes through `Stream::finish`.
 
 mod deadline;
+mod early;
 mod exchange;
 mod expiry;
 mod finish;
@@ -25,7 +26,9 @@ use filters::stream_info::StreamInfo;
 
 use self::deadline::Deadlines;
 pub use self::deadline::Expired;
+use self::early::Early;
 pub use self::refused::refused;
+use super::codec::h1::HeaderCase;
 use super::codec::{Downstream, Interrupt};
 use super::hygiene::RequestFacts;
 use super::manager::{Connection, Manager};
@@ -45,6 +48,10 @@ pub struct Incoming {
     pub began: Instant,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// The client wants the connection to end after this request.
+    pub last: bool,
+    /// How an HTTP/1 client spelled its header names, where that is to be kept.
+    pub case: Option<HeaderCase>,
 }
 
 /// Why there is no head to serve, though a request has begun.
@@ -69,7 +76,8 @@ pub async fn serve<D: Downstream>(
     let mut head = incoming.head;
     upgrade::from_extended_connect(&mut head);
     stream.request = Some(head);
-    stream.run(incoming.expects_continue).await;
+    stream.case = incoming.case;
+    stream.run(incoming.expects_continue, incoming.last).await;
     stream.finish();
 }
 
@@ -141,6 +149,8 @@ struct Stream<'a, D> {
     deadlines: Deadlines,
     info: StreamInfo,
     request: Option<RequestHead>,
+    /// How the client spelled its header names, where that is to be kept.
+    case: Option<HeaderCase>,
     /// The head sent downstream, kept for the log.
     response: Option<ResponseHead>,
     /// The trailers sent downstream, kept for the log.
@@ -158,10 +168,16 @@ struct Stream<'a, D> {
     timeout_status: u16,
     /// `hedge_on_per_try_timeout`
     hedges: bool,
+    /// The request was complete with its head.
+    head_only: bool,
+    /// Pieces of the body that came before there was an upstream to take them.
+    early: Early,
     /// The end of the response was handed to the downstream side.
     response_ended: bool,
     /// It was let through as an upgrade or CONNECT, whatever upstream says to that.
     upgrade: bool,
+    /// Whether a gRPC response succeeded is known only at its end, which has not come.
+    grpc_pending: bool,
     /// Upstream has answered with a head, perhaps an informational one: the response has started in the router's eyes.
     upstream_started: bool,
 }
@@ -215,6 +231,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             deadlines: Deadlines::new(),
             info: StreamInfo::new(Rc::clone(&connection.info), began, manager.worker.timers().recent_wall(), random),
             request: None,
+            case: None,
             response: None,
             trailers: None,
             facts: RequestFacts::default(),
@@ -225,8 +242,11 @@ impl<'a, D: Downstream> Stream<'a, D> {
             prepared: false,
             timeout_status: 504,
             hedges: false,
+            head_only: true,
+            early: Early::default(),
             response_ended: false,
             upgrade: false,
+            grpc_pending: false,
             upstream_started: false,
         }
     }
@@ -255,17 +275,21 @@ impl<'a, D: Downstream> Stream<'a, D> {
         }
     }
 
-    async fn run(&mut self, expects_continue: bool) {
+    async fn run(&mut self, expects_continue: bool, last: bool) {
         if self.manager.worker.overloaded(Action::StopAcceptingRequests) {
             self.manager.stats.downstream_rq_overload_close().inc();
             self.info.flags.insert(ResponseFlags::OVERLOAD_MANAGER);
             return self.reply(LocalReply::new(503, "envoy overloaded"), details::OVERLOAD).await;
         }
         let Some(mut head) = self.request.take() else { return };
+        self.head_only = self.down.request_complete();
         let step = self.prepare(&mut head).await;
         self.request = Some(head);
         if step.is_err() {
             return;
+        }
+        if last {
+            self.connection.at_once.set(true);
         }
         if expects_continue && !self.manager.config.proxy_100_continue {
             self.send_informational(&ResponseHead { status: 100, ..ResponseHead::default() });
@@ -366,6 +390,10 @@ impl<'a, D: Downstream> Stream<'a, D> {
             }
             Interrupt::Malformed { details, .. } => {
                 stats.downstream_cx_protocol_error().inc();
+                if self.info.protocol != Some(Version::Http2) {
+                    stats.downstream_cx_destroy_active_rq().inc();
+                    stats.downstream_cx_destroy_local_active_rq().inc();
+                }
                 self.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
                 self.info.details = Some(details.into());
             }

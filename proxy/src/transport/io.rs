@@ -125,15 +125,20 @@ impl Io {
         }
     }
 
-    /// Whether an idle connection has something to say that it should not: bytes, or its end.
+    /// What an idle connection has to say though it should not: the first bytes, or nothing if it is its end. It cannot be
+    /// used any more.
     #[must_use]
-    pub fn is_disturbed(&self) -> bool {
-        let mut byte = [0];
+    pub fn disturbance(&self) -> Option<Bytes> {
+        let mut first = [0; 16];
         let attempt = match &self.stream {
-            Stream::Tcp(stream) => stream.try_read(&mut byte),
-            Stream::Unix(stream) => stream.try_read(&mut byte),
+            Stream::Tcp(stream) => stream.try_read(&mut first),
+            Stream::Unix(stream) => stream.try_read(&mut first),
         };
-        !matches!(attempt, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        match attempt {
+            Ok(n) => Some(Bytes::copy_from_slice(&first[..n])),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(_) => Some(Bytes::new()),
+        }
     }
 
     /// Writes as much of `out` as the socket takes in one call and removes it from `out`.

@@ -14,7 +14,7 @@ use super::host::{Host, HostSet};
 use super::lb::{PickContext, Scheduler};
 use super::pool::{Pool, PoolProtocol};
 use crate::config::cluster::{ClusterConfig, Discovery, UpstreamProtocol};
-use crate::config::hcm::Underscores;
+use crate::config::hcm::{HeaderCase, Underscores};
 use crate::http::codec::h1::{ClientOptions, HeaderFormat};
 use crate::http::codec::h2::Http2Options;
 use crate::observe::catalogue::{ClusterStats, Http1Stats, Http2Stats};
@@ -103,6 +103,7 @@ impl ClusterContext {
             max_headers_count: common.max_headers_count as usize,
             allow_chunked_length: config.http.http1.allow_chunked_length,
             enable_trailers: config.http.http1.enable_trailers,
+            preserve_case: matches!(config.http.http1.header_case, HeaderCase::Preserve { .. }),
             ..ClientOptions::default()
         };
         let h2 = Http2Options {
@@ -141,7 +142,10 @@ impl ClusterContext {
     /// How header names are spelled to this cluster.
     #[must_use]
     pub fn header_format(&self) -> HeaderFormat<'static> {
-        if self.config.http.http1.proper_case_words { HeaderFormat::ProperCase } else { HeaderFormat::default() }
+        match self.config.http.http1.header_case {
+            HeaderCase::Proper => HeaderFormat::ProperCase,
+            HeaderCase::Lower | HeaderCase::Preserve { .. } => HeaderFormat::Lower,
+        }
     }
 }
 

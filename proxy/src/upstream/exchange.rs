@@ -9,6 +9,7 @@ use filters::stream_info::ByteMeter;
 use super::cluster::Cluster;
 use super::failure::{FailureKind, UpstreamFailure};
 use super::pool::{Http1Lease, Http2Lease, Lease, TcpLease};
+use crate::http::codec::h1::{HeaderFormat, Spelling};
 use crate::http::codec::h2::ClientExchange;
 
 /// An attempt in flight. Dropping it gives the attempt up: an HTTP/1 connection closes, an HTTP/2 stream is reset.
@@ -31,14 +32,20 @@ pub struct Tunnel {
 
 impl Exchange {
     /// Sends the request head on a leased connection. With `end` it is the whole request; with `tunnel` it asks for a
-    /// switch of protocols.
+    /// switch of protocols. `format` is how HTTP/1 spells header names, if the cluster is not to decide.
     ///
     /// # Errors
     /// When the head cannot be said in the connection's protocol, or the connection takes no request after all.
-    pub fn start(lease: Lease, head: &RequestHead, end: bool, tunnel: bool) -> Result<Self, UpstreamFailure> {
+    pub fn start(
+        lease: Lease,
+        head: &RequestHead,
+        end: bool,
+        tunnel: bool,
+        format: Option<HeaderFormat<'_>>,
+    ) -> Result<Self, UpstreamFailure> {
         match lease {
             Lease::Http1(mut lease) => {
-                lease.send_head(head, end, tunnel)?;
+                lease.send_head(head, end, tunnel, format)?;
                 Ok(Self::Http1(lease))
             }
             Lease::Http2(lease) => {
@@ -142,6 +149,14 @@ impl Exchange {
                 Some(head) => Poll::Ready(Ok(head)),
                 None => Poll::Pending,
             },
+        }
+    }
+
+    /// How the upstream spelled the final head's names, if the cluster says that clients are to see that.
+    pub fn take_spelling(&mut self) -> Option<Spelling> {
+        match self {
+            Self::Http1(lease) => lease.take_spelling(),
+            Self::Http2(..) | Self::Tcp(_) => None,
         }
     }
 

@@ -326,17 +326,21 @@ impl Pool {
         loop {
             let idle = self.state.borrow_mut().idle.pop()?;
             let noop = Waker::noop();
-            let spoke = idle.connection.io.poll_read_ready(&mut Context::from_waker(noop)).is_ready()
-                && idle.connection.io.is_disturbed();
-            if !spoke {
+            let ready = idle.connection.io.poll_read_ready(&mut Context::from_waker(noop)).is_ready();
+            let Some(said) = ready.then(|| idle.connection.io.disturbance()).flatten() else {
                 return Some(idle.connection);
-            }
-            self.close_disturbed(idle.connection);
+            };
+            self.close_disturbed(idle.connection, &said);
         }
     }
 
-    fn close_disturbed(&self, mut connection: Box<Http1Connection>) {
-        connection.closed_by_peer = true;
+    /// Closes a connection that said this though nobody asked: nothing is its end. A late `408 Request Timeout` is how
+    /// some servers say good-bye.
+    fn close_disturbed(&self, mut connection: Box<Http1Connection>, said: &[u8]) {
+        connection.closed_by_peer = said.is_empty();
+        if !said.is_empty() && !said.starts_with(b"HTTP/1.1 408") {
+            self.context.stats.upstream_cx_protocol_error().inc();
+        }
         self.close_http1(connection);
     }
 
@@ -390,22 +394,22 @@ impl Pool {
                     while index < state.idle.len() {
                         let idle = &state.idle[index];
                         let expired = idle.until <= now;
-                        let spoke = !expired && idle.connection.io.poll_read_ready(cx).is_ready() && {
+                        let mut said = None;
+                        while said.is_none() && !expired && idle.connection.io.poll_read_ready(cx).is_ready() {
                             // Readiness may be left over from the last exchange; asking the socket settles it.
-                            let disturbed = idle.connection.io.is_disturbed();
-                            disturbed || idle.connection.io.poll_read_ready(cx).is_ready()
-                        };
-                        if expired || spoke {
-                            leaving.push((state.idle.remove(index).connection, spoke));
+                            said = idle.connection.io.disturbance();
+                        }
+                        if expired || said.is_some() {
+                            leaving.push((state.idle.remove(index).connection, said));
                         } else {
                             next = next.min(idle.until);
                             index += 1;
                         }
                     }
                 }
-                for (connection, spoke) in leaving {
-                    if spoke {
-                        pool.close_disturbed(connection);
+                for (connection, said) in leaving {
+                    if let Some(said) = said {
+                        pool.close_disturbed(connection, &said);
                     } else {
                         pool.context.stats.upstream_cx_idle_timeout().inc();
                         pool.close_http1(connection);

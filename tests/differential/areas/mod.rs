@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod clusters;
 pub mod formats;
 pub mod headers;
+pub mod http1_exchanges;
 pub mod http1_requests;
 pub mod http2;
 pub mod listeners;

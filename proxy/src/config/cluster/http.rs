@@ -8,6 +8,7 @@ use filters::config::{At, ConfigError};
 use filters::ledger;
 
 use super::{duration, percent};
+use crate::config::hcm::{HeaderCase, header_case};
 use crate::config::http2::Http2Options;
 
 ledger! {
@@ -37,7 +38,6 @@ ledger! {
     allow_absolute_url => Warn, "it is about requests received, not about an upstream";
     accept_http_10 => Warn, "it is about requests received, not about an upstream";
     default_host_for_http_10 => Warn, "it is about requests received, not about an upstream";
-    stateful_formatter => Refuse, "header formatters other than proper_case_words are not implemented";
     override_stream_error_on_invalid_http_message => Warn, "a connection with an invalid response is always closed";
     use_balsa_parser => Warn, "there is one parser";
     allow_custom_methods => Warn, "every method that is a token is allowed";
@@ -105,8 +105,8 @@ pub enum UnderscoreAction {
 /// Options of HTTP/1.1 to an upstream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UpstreamHttp1Options {
-    /// Header names are written `Like-This`.
-    pub proper_case_words: bool,
+    /// How header names are spelled, and whether the upstream's spelling is kept for clients.
+    pub header_case: HeaderCase,
     /// Trailers are passed on.
     pub enable_trailers: bool,
     /// A response with both `content-length` and `transfer-encoding` is accepted.
@@ -298,7 +298,6 @@ impl CommonHttpOptions {
 
 impl UpstreamHttp1Options {
     fn parse(at: At<'_>, proto: core::Http1ProtocolOptions) -> Result<Self, ConfigError> {
-        use core::http1_protocol_options::header_key_format::HeaderFormat;
         #[expect(deprecated, reason = "every field is accounted for, deprecated ones too")]
         let core::Http1ProtocolOptions {
             allow_absolute_url,
@@ -323,14 +322,9 @@ impl UpstreamHttp1Options {
         at.unsupported(&http1_unsupported::use_balsa_parser, &use_balsa_parser)?;
         at.unsupported(&http1_unsupported::allow_custom_methods, &allow_custom_methods)?;
         at.unsupported(&http1_unsupported::ignore_http_11_upgrade, &ignore_http_11_upgrade)?;
-        let proper_case_words = match header_key_format.and_then(|format| format.header_format) {
-            None => false,
-            Some(HeaderFormat::ProperCaseWords(_)) => true,
-            Some(HeaderFormat::StatefulFormatter(_)) => {
-                at.field("header_key_format").refuse_or_warn(&http1_unsupported::stateful_formatter)?;
-                false
-            }
-        };
-        Ok(Self { proper_case_words, enable_trailers, allow_chunked_length, send_fully_qualified_url })
+        let format = header_key_format.and_then(|format| format.header_format);
+        let no_struct = |_: &str, _: &_| Err("a formatter's configuration must be a message of its type".to_owned());
+        let header_case = header_case(&at.field("header_key_format"), format, no_struct)?;
+        Ok(Self { header_case, enable_trailers, allow_chunked_length, send_fully_qualified_url })
     }
 }

@@ -59,7 +59,15 @@ pub fn http1(
     })
 }
 
-fn header_case(at: &At<'_>, format: Option<HeaderFormat>, convert: StructToBytes) -> Result<HeaderCase, ConfigError> {
+/// Parses `header_key_format`, of a connection manager or a cluster.
+///
+/// # Errors
+/// When a header formatter is not known.
+pub fn header_case(
+    at: &At<'_>,
+    format: Option<HeaderFormat>,
+    convert: StructToBytes,
+) -> Result<HeaderCase, ConfigError> {
     let TypedExtensionConfig { name, typed_config } = match format {
         None => return Ok(HeaderCase::Lower),
         Some(HeaderFormat::ProperCaseWords(_)) => return Ok(HeaderCase::Proper),

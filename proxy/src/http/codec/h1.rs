@@ -34,7 +34,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use case::{HeaderCase, HeaderFormat};
+pub use case::{HeaderCase, HeaderFormat, Spelling};
 pub use encode::{EncodeError, Framing, RequestEncoder, RequestOptions, ResponseEncoder, ResponseOptions};
 pub use hop::{sanitize_request, sanitize_response};
 pub use reason::reason_phrase;

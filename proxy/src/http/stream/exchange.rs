@@ -93,12 +93,11 @@ impl<D: Downstream> Stream<'_, D> {
             // The upstream takes no more: what it has to say about that comes as its response or its failure.
             Poll::Ready(Err(_)) | Poll::Pending => return Poll::Pending,
         }
-        match self.down.poll_frame(cx) {
+        match self.poll_body(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(interrupt)) => Poll::Ready(Err(interrupt)),
             Poll::Ready(Ok(Some(Frame::Data(data)))) => {
-                self.info.bytes_received += data.len() as u64;
-                let end = !self.tunnel && self.down.request_complete();
+                let end = !self.tunnel && self.body_complete();
                 up.send_data(data, end);
                 if end {
                     self.request_sent(progress);
@@ -120,10 +119,7 @@ impl<D: Downstream> Stream<'_, D> {
 
     fn request_sent(&mut self, progress: &mut Progress) {
         progress.request_sent = true;
-        let now = self.manager.worker.timers().recent_instant();
-        self.info.timing.last_downstream_rx.get_or_insert(now);
-        self.info.timing.last_upstream_tx = Some(now);
-        self.deadlines.request_complete(self.manager.worker.timers());
+        self.info.timing.last_upstream_tx = Some(self.manager.worker.timers().recent_instant());
     }
 
     /// One piece of the response, if there is one and downstream has room for it.
@@ -201,8 +197,11 @@ impl<D: Downstream> Stream<'_, D> {
             Poll::Ready(Ok(())) | Poll::Pending => {}
             Poll::Ready(Err(interrupt)) => return Poll::Ready(Event::Downstream(interrupt)),
         }
-        if progress.request_sent || !progress.body_open {
+        if progress.request_sent {
             return self.down.poll_gone(cx).map(Event::Downstream);
+        }
+        if !progress.body_open {
+            return self.poll_early(cx).map(Event::Downstream);
         }
         Poll::Pending
     }

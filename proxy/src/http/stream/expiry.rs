@@ -108,22 +108,21 @@ impl<D: Downstream> Stream<'_, D> {
 
     /// Waits for something that is not the exchange, while the client may leave and deadlines may pass.
     pub(super) async fn wait_for<T>(&mut self, wanted: impl Future<Output = T>) -> Result<T, Broken> {
-        let timers = self.manager.worker.timers();
         let mut wanted = std::pin::pin!(wanted);
         let mut waited = false;
         poll_fn(|cx| {
             if waited {
-                timers.turn();
+                self.manager.worker.timers().turn();
             }
             waited = true;
             if let Poll::Ready(value) = wanted.as_mut().poll(cx) {
                 return Poll::Ready(Ok(value));
             }
+            let timers = self.manager.worker.timers();
             if let Poll::Ready(which) = self.deadlines.poll(timers, self.alarm, cx) {
                 return Poll::Ready(Err(Broken::Expired(which)));
             }
-            let gone = if self.down.request_complete() { self.down.poll_gone(cx) } else { self.down.poll_reset(cx) };
-            gone.map(|interrupt| Err(Broken::Gone(interrupt)))
+            self.poll_early(cx).map(|interrupt| Err(Broken::Gone(interrupt)))
         })
         .await
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
-use filters::http::{Known, Method, ResponseHead, Version};
+use filters::http::{Known, Method, RequestHead, ResponseHead, Version};
 use filters::stream_info::ByteMeter;
 
 use super::exchange::{Event, Progress};
@@ -189,7 +189,8 @@ impl<D: Downstream> Stream<'_, D> {
         let Some(head) = &self.request else { return Err(UpstreamFailure::new(FailureKind::LocalReset)) };
         self.tunnel = upgrade_protocol(head).is_some();
         self.info.timing.first_upstream_tx.get_or_insert_with(|| self.manager.worker.timers().recent_instant());
-        let end = !self.tunnel && self.down.request_complete();
+        let end = !self.tunnel && self.head_only;
+        let format = self.manager.request_format(self.case.as_ref());
         match lease {
             Lease::Tcp(lease) => {
                 let connection = &self.info.connection;
@@ -200,16 +201,16 @@ impl<D: Downstream> Stream<'_, D> {
             }
             Lease::Http2(_) if self.tunnel => {
                 let translated = upgrade::to_extended_connect(head);
-                Exchange::start(lease, translated.as_ref().unwrap_or(head), end, true)
+                Exchange::start(lease, translated.as_ref().unwrap_or(head), end, true, format)
             }
-            Lease::Http1(_) | Lease::Http2(_) => Exchange::start(lease, head, end, self.tunnel),
+            Lease::Http1(_) | Lease::Http2(_) => Exchange::start(lease, head, end, self.tunnel, format),
         }
     }
 
     /// Moves request and response until both are done or one side gives up.
     async fn converse(&mut self, cluster: &Rc<Cluster>, host: &Arc<Host>, mut up: Exchange) -> Step<()> {
         let sent = self.manager.worker.timers().recent_instant();
-        let complete = !self.tunnel && self.down.request_complete();
+        let complete = !self.tunnel && self.head_only;
         let mut progress = Progress {
             request_sent: complete,
             body_open: !self.tunnel,
@@ -234,13 +235,16 @@ impl<D: Downstream> Stream<'_, D> {
             match event {
                 Event::Informational(head) => {
                     self.upstream_started = true;
-                    self.charge(head.status);
                     if progress.informational > MAX_INFORMATIONAL {
                         let failure = UpstreamFailure::new(FailureKind::ProtocolError);
                         return self.upstream_failed(host, failure).await;
                     }
-                    if self.manager.config.proxy_100_continue {
-                        self.send_informational(&head);
+                    // The first one counts, and is the one that clients see.
+                    if progress.informational == 1 {
+                        self.charge(head.status);
+                        if self.manager.config.proxy_100_continue {
+                            self.send_informational(&head);
+                        }
                     }
                 }
                 Event::Head(head) if self.refuses_websocket(&head) => {
@@ -345,7 +349,11 @@ impl<D: Downstream> Stream<'_, D> {
             route.finalize_response(&mut head, request, routed.choice(route, request).as_ref(), &self.info);
             self.tell_attempts(route, &mut head.headers);
         }
+        if let Some(spelling) = up.take_spelling() {
+            self.down.spell(spelling);
+        }
         let end = up.response_complete() && !granted;
+        self.grpc_pending = !end && self.request.as_ref().is_some_and(RequestHead::is_grpc);
         self.send_head(head, end);
         if end {
             progress.response_sent = true;
@@ -367,9 +375,11 @@ impl<D: Downstream> Stream<'_, D> {
 
     /// The attempt came to nothing: a reply in its place, or, once a response has begun, an end.
     async fn upstream_failed(&mut self, host: &Arc<Host>, failure: UpstreamFailure) -> Step<()> {
-        let shard = host.shard(self.manager.worker.index());
-        if failure.kind != FailureKind::Overflow {
-            shard.rq_error.inc();
+        if failure.kind != FailureKind::Overflow && (!self.upstream_started || self.grpc_pending) {
+            host.shard(self.manager.worker.index()).rq_error.inc();
+        }
+        if self.upstream_started && self.grpc_pending {
+            self.manager.stats.rq_reset_after_downstream_response_started().inc();
         }
         self.info.flags.insert(failure.kind.flag());
         let upstream = self.info.upstream_mut();

@@ -8,9 +8,10 @@ use filters::http::{Frame, Headers, Method, RequestHead, ResponseHead};
 use filters::stream_info::ByteMeter;
 
 use super::{ConnectionGuard, Pool, RequestGuard};
+use crate::config::hcm::HeaderCase;
 use crate::http::codec::h1::{
-    BodyKind, CHUNKED_LINE, Eof, Expected, Framing, HeaderFormat, RequestEncoder, RequestOptions, ResponseDecoder,
-    ResponseEvent, WriteBuf,
+    self, BodyKind, CHUNKED_LINE, Eof, Expected, Framing, HeaderFormat, RequestEncoder, RequestOptions,
+    ResponseDecoder, ResponseEvent, Spelling, WriteBuf,
 };
 use crate::transport::Io;
 use crate::upstream::cluster::ClusterContext;
@@ -32,6 +33,8 @@ pub struct Http1Connection {
     response_complete: bool,
     /// The current exchange has become a tunnel.
     tunnel: bool,
+    /// How the current response's head was spelled, where that is kept.
+    case: Option<h1::HeaderCase>,
     /// Writing failed: what the peer said last is still worth reading.
     write_failed: bool,
     pub(super) closed_by_peer: bool,
@@ -59,6 +62,7 @@ impl Http1Connection {
             request_sent: false,
             response_complete: false,
             tunnel: false,
+            case: None,
             write_failed: false,
             closed_by_peer: false,
             meter: ByteMeter::default(),
@@ -117,11 +121,18 @@ impl Http1Lease {
     }
 
     /// Queues the request head. With `end` it is the whole request; with `tunnel` it asks for a switch of protocols.
+    /// `format` is how header names are spelled, if the cluster is not to decide.
     ///
     /// # Errors
     /// When the head cannot be said in HTTP/1.
-    pub fn send_head(&mut self, head: &RequestHead, end: bool, tunnel: bool) -> Result<(), UpstreamFailure> {
-        let format = self.pool.context.header_format();
+    pub fn send_head(
+        &mut self,
+        head: &RequestHead,
+        end: bool,
+        tunnel: bool,
+        format: Option<HeaderFormat<'_>>,
+    ) -> Result<(), UpstreamFailure> {
+        let format = format.unwrap_or_else(|| self.pool.context.header_format());
         let Some(c) = &mut self.connection else { return Err(gone()) };
         let options = RequestOptions {
             end_stream: end,
@@ -221,11 +232,24 @@ impl Http1Lease {
                 if decoded.body == BodyKind::Chunked {
                     c.meter.header_rx = CHUNKED_LINE;
                 }
+                c.case = decoded.case;
                 Poll::Ready(Ok(decoded.head))
             }
             Ok(_) => Poll::Ready(Err(protocol_error(&self.pool.context))),
             Err(failure) => Poll::Ready(Err(failure)),
         }
+    }
+
+    /// How the upstream spelled the final head's names, if the cluster says that clients are to see that.
+    pub(in crate::upstream) fn take_spelling(&mut self) -> Option<Spelling> {
+        let case = self.connection.as_mut()?.case.take()?;
+        let (proper_case_others, forward_reason) = match self.pool.context.config.http.http1.header_case {
+            HeaderCase::Preserve { proper_case_for_own, forward_reason_phrase } => {
+                (proper_case_for_own, forward_reason_phrase)
+            }
+            HeaderCase::Lower | HeaderCase::Proper => return None,
+        };
+        Some(Spelling { case, proper_case_others, forward_reason })
     }
 
     /// Whether the response has been taken whole.

@@ -35,6 +35,31 @@ impl HeaderFormat<'_> {
     }
 }
 
+/// How a response is spelled to its client: the spellings its upstream used, and how those of the proxy's own names.
+#[derive(Clone, Debug)]
+pub struct Spelling {
+    /// What the upstream used.
+    pub case: HeaderCase,
+    /// `formatter_type_on_envoy_headers: PROPER_CASE`
+    pub proper_case_others: bool,
+    /// `forward_reason_phrase`
+    pub forward_reason: bool,
+}
+
+impl Spelling {
+    /// How names are written.
+    #[must_use]
+    pub const fn format(&self) -> HeaderFormat<'_> {
+        HeaderFormat::Preserve { case: &self.case, proper_case_others: self.proper_case_others }
+    }
+
+    /// The reason phrase to pass on.
+    #[must_use]
+    pub fn reason(&self) -> Option<&[u8]> {
+        self.case.reason().filter(|reason| self.forward_reason && !reason.is_empty())
+    }
+}
+
 /// The spellings of a received message's header names; the first one of a name counts.
 #[derive(Clone, Debug, Default)]
 pub struct HeaderCase {

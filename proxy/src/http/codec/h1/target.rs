@@ -65,7 +65,7 @@ pub(super) fn parse_target(method: &Method, target: Bytes, rules: TargetRules) -
         _ => return Err(DecodeError::new(400, details::HTTP1_INVALID_SCHEME)),
     };
     if scheme == Scheme::Https && rules.reject_https {
-        return Err(DecodeError::new(400, details::HTTP1_HTTPS_URL_ON_PLAINTEXT));
+        return Err(DecodeError::new(403, details::HTTP1_HTTPS_URL_ON_PLAINTEXT));
     }
     let path = if end == target.len() { Bytes::from_static(b"/") } else { target.slice(end..) };
     Ok(Target { path, scheme: Some(scheme), authority: Some(target.slice(host..end)) })

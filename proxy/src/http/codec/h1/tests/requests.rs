@@ -157,7 +157,7 @@ fn absolute_forms() {
     let kept = ServerOptions { allow_absolute_url: false, ..ServerOptions::default() };
     check(kept, &[(b"GET http://a.com/p?q HTTP/1.1\r\nHost: h\r\n\r\n", "GET http://a.com/p?q @h")]);
     let plaintext = ServerOptions { reject_https_url: true, ..ServerOptions::default() };
-    check(plaintext, &[(b"GET https://a/ HTTP/1.1\r\n\r\n", "400 http1.https_url_on_plaintext_connection")]);
+    check(plaintext, &[(b"GET https://a/ HTTP/1.1\r\n\r\n", "403 http1.https_url_on_plaintext_connection")]);
 }
 
 #[test]
