@@ -331,7 +331,7 @@ fn endings() -> Vec<Case> {
             ],
         ),
         with(
-            "bad_chunk_later",
+            "bad_chunk_of_response",
             "2.10 protocol error",
             vec![
                 Act::Request,
