@@ -416,7 +416,7 @@ fn upgrades() -> Vec<Case> {
     let websocket: &[&str] = &["connection: upgrade", "upgrade: websocket"];
     let granted = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     vec![
-        asks("refused_with_body", websocket).reply("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno"),
+        asks("websocket_answered_with_body", websocket).reply("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno"),
         asks("refused_chunked", websocket)
             .reply("HTTP/1.1 403 Forbidden\r\ntransfer-encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n"),
         asks("refused_without_body", websocket).reply("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"),
