@@ -420,7 +420,7 @@ fn upgrades() -> Vec<Case> {
         asks("refused_chunked", websocket)
             .reply("HTTP/1.1 403 Forbidden\r\ntransfer-encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n"),
         asks("refused_without_body", websocket).reply("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"),
-        asks("upstream_leaves", websocket).acts(vec![Act::Head, Act::Close]),
+        asks("upstream_leaves_websocket", websocket).acts(vec![Act::Head, Act::Close]),
         steps(
             "granted",
             "2.1 upgrade_configs",
