@@ -14,6 +14,7 @@ pub mod outside;
 pub mod parse;
 pub mod prepare;
 pub mod routes;
+mod rtds;
 pub mod source;
 mod views;
 
@@ -37,7 +38,9 @@ use self::outside::{ClusterWorld, ListenerWorld, Sources};
 use self::parse::ParseEnv;
 use self::prepare::{Helper, Prepared};
 use self::routes::Routes;
+use self::rtds::RtdsLayers;
 use crate::admin::SharedState;
+use crate::config::bootstrap::runtime::LayerConfig;
 use crate::config::cluster::{ClusterConfig, Discovery};
 use crate::config::listener::ListenerConfig;
 use crate::observe::catalogue::ListenerManagerStats;
@@ -95,6 +98,7 @@ pub struct Control {
     inbox: Inbox,
     sources: Rc<Sources>,
     dynamic: Dynamic,
+    rtds: RtdsLayers,
     state: Cell<ServerState>,
     subscriptions: RefCell<Vec<Subscription>>,
     /// Held while clusters warm: the ACK of the response that brought them waits.
@@ -120,6 +124,8 @@ pub struct Dynamic {
     pub clusters: Option<(SourceConfig, Option<std::time::Duration>)>,
     /// `lds_config` with its `initial_fetch_timeout`.
     pub listeners: Option<(SourceConfig, Option<std::time::Duration>)>,
+    /// The layers of the runtime, among them those that are discovered.
+    pub runtime: Vec<LayerConfig>,
 }
 
 /// What [`Control::new`] is given.
@@ -157,7 +163,11 @@ impl Control {
         let resolver = dns::driver::HickoryResolver::new(answers, &store);
         let world = ClusterWorld::new(publisher.clone(), Arc::clone(&store), Rc::clone(&sources), resolver);
         let uses_cds = dynamic.clusters.is_some();
-        let clusters = ClusterManager::new(world, publisher.workers(), uses_cds, fastrand::Rng::new());
+        let mut clusters = ClusterManager::new(world, publisher.workers(), uses_cds, fastrand::Rng::new());
+        let rtds = RtdsLayers::new(&dynamic.runtime);
+        if !rtds.is_ready() {
+            clusters.wait_for_runtime();
+        }
         let routes = Rc::new(Routes::new(publisher.clone(), Arc::clone(&store), Rc::clone(&env)));
         let join = Join::new(Rc::clone(&env), Rc::clone(&routes), Rc::clone(&sources) as _);
         let manager = ListenerManager::new(listeners, ListenerWorld(publisher.clone()), join.clone());
@@ -177,6 +187,7 @@ impl Control {
             join,
             sources,
             dynamic,
+            rtds,
             state: Cell::new(ServerState::PreInitializing),
             subscriptions: RefCell::default(),
             cds_pause: RefCell::default(),
@@ -359,6 +370,7 @@ impl Control {
 
     /// Draws the conclusions of what was handled: the next stage of start-up, listeners that are warm, held ACKs.
     fn advance(&self) {
+        self.advance_runtime();
         let phase = self.clusters.borrow().phase();
         if phase >= Phase::Cds && self.state.get() == ServerState::PreInitializing {
             self.set_state(ServerState::Initializing);
@@ -388,6 +400,17 @@ impl Control {
             self.cds_pause.borrow_mut().take();
         }
         self.count_listeners();
+    }
+
+    fn advance_runtime(&self) {
+        if self.clusters.borrow().phase() != Phase::Runtime {
+            return;
+        }
+        self.rtds.start(&self.store, &*self.sources);
+        if self.rtds.is_ready() {
+            tracing::info!(target: "runtime", "RTDS has finished initialization");
+            self.clusters.borrow_mut().runtime_loaded(Instant::now());
+        }
     }
 
     fn go_live(&self) {

@@ -9,7 +9,6 @@ mod value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use envoy_types::pb::google::protobuf::Struct;
 use filters::matcher::{FractionalPercent, Runtime};
 use serde_json::json;
 use stats::Store;
@@ -59,6 +58,12 @@ impl Runtime for Snapshot {
     }
 }
 
+/// What is said of a value that is none, by its key.
+#[must_use]
+pub fn invalid_entry(key: String) -> String {
+    format!("Invalid runtime entry value for {key}")
+}
+
 /// What `/runtime` shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuntimeView {
@@ -100,9 +105,17 @@ struct Layer {
 #[derive(Debug)]
 enum Kind {
     Static,
-    Disk(DiskLayer),
+    Disk(DiskLayer, DiskOutcome),
     Admin,
     Rtds,
+}
+
+/// What became of the last attempt to read a disk layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DiskOutcome {
+    Missing,
+    Loaded,
+    Failed,
 }
 
 impl Loader {
@@ -120,13 +133,13 @@ impl Loader {
                 LayerSource::Disk { symlink_root, subdirectory, append_service_cluster } => {
                     let cluster = append_service_cluster.then_some(service_cluster);
                     let disk = DiskLayer::new(symlink_root, &subdirectory, cluster);
-                    Layer { name, kind: Kind::Disk(disk), values: Values::new() }
+                    Layer { name, kind: Kind::Disk(disk, DiskOutcome::Missing), values: Values::new() }
                 }
             })
             .collect();
         let mut loader = Self { layers, snapshot: Arc::default(), stats, _handle: handle };
         for layer in &mut loader.layers {
-            layer.load_disk(&loader.stats);
+            layer.load_disk();
         }
         loader.rebuild();
         loader
@@ -143,9 +156,9 @@ impl Loader {
     pub fn reload_disk(&mut self) -> bool {
         let mut changed = false;
         for layer in &mut self.layers {
-            let Kind::Disk(disk) = &mut layer.kind else { continue };
+            let Kind::Disk(disk, _) = &mut layer.kind else { continue };
             if disk.changed() {
-                layer.load_disk(&self.stats);
+                layer.load_disk();
                 changed = true;
             }
         }
@@ -158,22 +171,18 @@ impl Loader {
     /// The `symlink_root` of each disk layer.
     pub fn disk_roots(&self) -> impl Iterator<Item = &std::path::Path> {
         self.layers.iter().filter_map(|layer| match &layer.kind {
-            Kind::Disk(disk) => Some(disk.root()),
+            Kind::Disk(disk, _) => Some(disk.root()),
             _ => None,
         })
     }
 
-    /// Takes what the control plane sent for the RTDS layer `name`.
-    ///
-    /// # Errors
-    /// When a value is a list or null, or there is no such layer; then nothing changes.
-    pub fn set_rtds(&mut self, name: &str, values: &Struct) -> Result<(), String> {
-        let values = flatten(values).map_err(|key| format!("Invalid runtime entry value for {key}"))?;
+    /// Replaces the values of the RTDS layer `name`; none at all empty it. Layers of other kinds have their own values.
+    pub fn set_rtds(&mut self, name: &str, values: Values) {
         let layer = self.layers.iter_mut().find(|layer| layer.name == name && matches!(layer.kind, Kind::Rtds));
-        let layer = layer.ok_or_else(|| format!("Unexpected RTDS runtime: {name}"))?;
-        layer.values = values;
-        self.rebuild();
-        Ok(())
+        if let Some(layer) = layer {
+            layer.values = values;
+            self.rebuild();
+        }
     }
 
     /// `/runtime_modify`: an empty value removes the override.
@@ -214,24 +223,33 @@ impl Loader {
         }
         self.stats.num_layers().set(self.layers.len() as u64);
         self.stats.num_keys().set(values.len() as u64);
-        self.stats.load_success().inc();
+        let disks = |wanted: DiskOutcome| {
+            self.layers.iter().filter(|layer| matches!(layer.kind, Kind::Disk(_, outcome) if outcome == wanted)).count()
+        };
+        // Counted with every snapshot, and only a second directory makes the difference: as Envoy does it.
+        let failed = disks(DiskOutcome::Failed) > 0;
+        if failed { self.stats.load_error() } else { self.stats.load_success() }.inc();
+        let exists = disks(DiskOutcome::Loaded) > 1;
+        if exists { self.stats.override_dir_exists() } else { self.stats.override_dir_not_exists() }.inc();
         self.snapshot = Arc::new(Snapshot { values });
     }
 }
 
 impl Layer {
-    fn load_disk(&mut self, stats: &RuntimeStats) {
-        let Kind::Disk(disk) = &mut self.kind else { return };
+    fn load_disk(&mut self) {
+        let Kind::Disk(disk, outcome) = &mut self.kind else { return };
         if !disk.path().is_dir() {
-            stats.override_dir_not_exists().inc();
+            *outcome = DiskOutcome::Missing;
             self.values.clear();
             return;
         }
-        stats.override_dir_exists().inc();
         match disk.read() {
-            Ok(values) => self.values = values,
+            Ok(values) => {
+                *outcome = DiskOutcome::Loaded;
+                self.values = values;
+            }
             Err(error) => {
-                stats.load_error().inc();
+                *outcome = DiskOutcome::Failed;
                 tracing::warn!(layer = self.name, %error, "error loading runtime values from disk; the layer keeps what it had");
             }
         }

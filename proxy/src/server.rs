@@ -150,6 +150,7 @@ impl<'a> Server<'a> {
             dynamic: Dynamic {
                 clusters: discovered(&bootstrap.dynamic.clusters),
                 listeners: discovered(&bootstrap.dynamic.listeners),
+                runtime: bootstrap.layers.clone(),
             },
             listeners: ListenerOptions {
                 workers,

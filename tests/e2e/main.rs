@@ -15,5 +15,6 @@ mod control;
 mod drain;
 mod grpc;
 mod load;
+mod runtime;
 mod updates;
 mod upstreams;

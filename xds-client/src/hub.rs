@@ -135,7 +135,7 @@ impl Hub {
         let path = resource_type(&interest.type_url).and_then(|row| row.rest_path);
         let path =
             path.ok_or_else(|| SubscribeError::NotServed { type_url: Arc::clone(&interest.type_url), kind: "REST" })?;
-        let client = self.client(MuxConfig::default(), Rc::new(Unobserved));
+        let client = self.client(document_mux(), Rc::new(Unobserved));
         let poller = rest::Poller {
             client: client.clone(),
             source: source.clone(),
@@ -149,7 +149,7 @@ impl Hub {
     }
 
     fn subscribe_file(&self, source: &FileSource, interest: Interest) -> Subscription {
-        let client = self.client(MuxConfig::default(), Rc::new(Unobserved));
+        let client = self.client(document_mux(), Rc::new(Unobserved));
         let watcher = file::Watcher {
             client: client.clone(),
             source: source.clone(),
@@ -185,6 +185,10 @@ fn grpc_mux(source: &GrpcSource) -> MuxConfig {
         rate_limit: source.rate_limit,
         ..MuxConfig::default()
     }
+}
+
+fn document_mux() -> MuxConfig {
+    MuxConfig { whole_documents: true, ..MuxConfig::default() }
 }
 
 fn start(client: &Client, interest: Interest, driver: impl Future<Output = ()> + 'static) -> Subscription {

@@ -58,7 +58,8 @@ pub struct Update {
     pub type_url: Arc<str>,
     /// `version_info` (state of the world) or `system_version_info` (delta).
     pub version: String,
-    /// Resources added, changed or confirmed. Names nobody subscribed to have been left out.
+    /// Resources added, changed or confirmed. Names nobody subscribed to have been left out, unless this is a document that
+    /// was written for one subscription (a file, a REST response).
     pub resources: Vec<Resource>,
     /// Names the server removed (delta only).
     pub removed: Vec<String>,

@@ -6,7 +6,8 @@
 //! * A cluster has at most one *active* version, which the workers use, and one *warming*, which they do not see until
 //!   its first hosts are known (first assignment, first DNS answer, or its time ran out). Then it takes over.
 //! * Each resource of an update stands for itself: good ones are applied, bad ones are named in the error.
-//! * Start-up goes through [`Phase`]s: static clusters that need no other cluster, those that do, then CDS.
+//! * Start-up goes through [`Phase`]s: static clusters that need no other cluster, the runtime, static clusters that ask a
+//!   control plane, then CDS.
 
 mod contract;
 mod members;
@@ -61,6 +62,8 @@ pub struct ClusterManager<O> {
     workers: usize,
     clusters: BTreeMap<Arc<str>, Cluster>,
     phase: Phase,
+    /// [`Phase::Runtime`] is over, or there is nothing to wait for.
+    runtime_loaded: bool,
     uses_cds: bool,
     cds_loaded: bool,
     cds_version: Arc<str>,
@@ -92,6 +95,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
             workers,
             clusters: BTreeMap::new(),
             phase: Phase::Loading,
+            runtime_loaded: true,
             uses_cds,
             cds_loaded: false,
             cds_version: Arc::default(),
@@ -122,6 +126,17 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
         self.clusters.insert(resource.name, cluster);
         self.count();
         Ok(())
+    }
+
+    /// Start-up is to stop in [`Phase::Runtime`] until [`Self::runtime_loaded`]. To be called before [`Self::start`].
+    pub const fn wait_for_runtime(&mut self) {
+        self.runtime_loaded = false;
+    }
+
+    /// The runtime's layers are there, or will not be for now.
+    pub fn runtime_loaded(&mut self, now: Instant) {
+        self.runtime_loaded = true;
+        self.advance(now);
     }
 
     /// Begins with the static clusters.
@@ -441,7 +456,8 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
                     .any(|version| version.config.wait_for_warm_on_init && version.is_secondary() == secondary)
             };
             match self.phase {
-                Phase::Primary if !waiting(false) => {
+                Phase::Primary if !waiting(false) => self.enter(Phase::Runtime),
+                Phase::Runtime if self.runtime_loaded => {
                     self.enter(Phase::Secondary);
                     self.start_where(now, Version::is_secondary);
                 }

@@ -10,8 +10,10 @@ use xds_client::{Client, Event, Rejection, Resource, ResourceError, Update};
 use super::clusters::{CdsUpdate, ClusterResource, Removed};
 use super::listeners::Origin;
 use super::prepare::{Content, Helper, Prepared, is_big};
+use super::rtds::Change;
 use super::{Control, now};
 use crate::config::endpoint::LoadAssignment;
+use crate::runtime::Values;
 
 /// Events that wait because their source's update before them is being prepared.
 pub(super) struct Inbox {
@@ -124,16 +126,18 @@ impl Control {
                     xds_client::CLUSTER => self.clusters.borrow_mut().cds_failed(Instant::now()),
                     xds_client::LISTENER => self.lds_done.set(true),
                     xds_client::ROUTE => drop(self.routes.give_up_waiting(None)),
+                    xds_client::RUNTIME => self.rtds.give_up_waiting(client, None),
                     _ => {}
                 }
             }
-            Event::Expired { type_url, names } => self.on_expired(&type_url, names),
+            Event::Expired { type_url, names } => self.on_expired(client, &type_url, names),
             Event::InitialFetchTimeout { subscription, type_url, names } => {
                 tracing::warn!(target: "config", "no initial response for {type_url} {names:?}");
                 match &*type_url {
                     xds_client::CLUSTER => self.clusters.borrow_mut().cds_failed(Instant::now()),
                     xds_client::LISTENER => self.lds_done.set(true),
                     xds_client::ROUTE => drop(self.routes.give_up_waiting(Some(subscription))),
+                    xds_client::RUNTIME => self.rtds.give_up_waiting(client, Some(subscription)),
                     // Clusters keep the time of their own warming.
                     _ => {}
                 }
@@ -154,6 +158,7 @@ impl Control {
             Content::Endpoints(assignments) => self.on_endpoints(assignments, &removed),
             Content::Listeners(listeners) => self.on_listeners(&version, listeners, removed, full_state),
             Content::Routes(routes) => self.routes.apply(&version, routes).1,
+            Content::Runtime(layers) => self.on_runtime(client, &layers, &removed),
             Content::Refused(rejection) => Err(rejection),
         };
         if let Err(rejection) = &result {
@@ -262,7 +267,28 @@ impl Control {
         }
     }
 
-    fn on_expired(&self, type_url: &str, names: Vec<String>) {
+    fn on_runtime(
+        &self,
+        client: &Client,
+        layers: &[(String, Result<Values, String>)],
+        removed: &[String],
+    ) -> Result<(), Rejection> {
+        let (changes, result) = self.rtds.on_update(client, layers, removed);
+        self.change_runtime(changes);
+        result
+    }
+
+    fn change_runtime(&self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        for Change { layer, values } in changes {
+            self.runtime.borrow_mut().set_rtds(&layer, values);
+        }
+        self.publish_runtime();
+    }
+
+    fn on_expired(&self, client: &Client, type_url: &str, names: Vec<String>) {
         match type_url {
             xds_client::CLUSTER => {
                 let version = Arc::clone(self.clusters.borrow().cds_version());
@@ -275,6 +301,7 @@ impl Control {
                     self.listeners.borrow_mut().remove(&name, now());
                 }
             }
+            xds_client::RUNTIME => self.change_runtime(self.rtds.on_expired(client, &names)),
             // Endpoints and routes keep their last value, as when a server removes them.
             _ => {}
         }

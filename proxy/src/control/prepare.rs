@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::service::runtime::v3::Runtime;
 use filters::config::{Session, Warning};
 use filters::matcher::RegexLimits;
 use prost::Message;
@@ -21,6 +22,7 @@ use super::clusters::ClusterResource;
 use crate::config::endpoint::{LoadAssignment, Use};
 use crate::config::route::RouteEnv;
 use crate::route::RouteTable;
+use crate::runtime::{self, Values, flatten};
 
 /// As many bytes of resources are prepared in about a millisecond; more go to the helper thread.
 const BIG: usize = 64 << 10;
@@ -56,6 +58,8 @@ pub enum Content {
     Routes(Vec<(Resource, Route)>),
     /// Listeners are only checked: what they mean depends on what else there is.
     Listeners(Result<Vec<Resource>, Rejection>),
+    /// Layers of the runtime, by name.
+    Runtime(Vec<(String, Result<Values, String>)>),
     /// Nothing to apply: a type that is not handled, or a failure of our own.
     Refused(Rejection),
 }
@@ -94,6 +98,7 @@ impl Preparer {
             xds_client::ENDPOINTS => Content::Endpoints(self.endpoints(type_url, resources, &mut notes)),
             xds_client::ROUTE => Content::Routes(self.routes(type_url, resources, &mut notes)),
             xds_client::LISTENER => Content::Listeners(self.listeners(type_url, resources, &mut notes)),
+            xds_client::RUNTIME => Content::Runtime(self.runtime(type_url, resources, &mut notes)),
             other => Content::Refused(Rejection::whole(format!("{other} is not handled"))),
         };
         Prepared { content, notes }
@@ -181,6 +186,23 @@ impl Preparer {
             }
         }
         if errors.is_empty() { Ok(resources) } else { Err(Rejection { errors }) }
+    }
+
+    fn runtime(
+        &self,
+        type_url: &Arc<str>,
+        resources: Vec<Resource>,
+        notes: &mut Vec<Note>,
+    ) -> Vec<(String, Result<Values, String>)> {
+        let with_body = resources.into_iter().filter_map(|resource| Some((resource.name, resource.body?)));
+        with_body
+            .map(|(name, raw)| {
+                let values = self.decode::<Runtime>(type_url, &raw, notes).and_then(|Runtime { name: _, layer }| {
+                    flatten(&layer.unwrap_or_default()).map_err(runtime::invalid_entry)
+                });
+                (name, values)
+            })
+            .collect()
     }
 
     fn session(&self) -> Session {

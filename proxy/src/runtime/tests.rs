@@ -1,5 +1,5 @@
 use envoy_types::pb::google::protobuf::value::Kind;
-use envoy_types::pb::google::protobuf::{ListValue, Value as Proto};
+use envoy_types::pb::google::protobuf::{ListValue, Struct, Value as Proto};
 use stats::StoreOptions;
 
 use super::*;
@@ -61,7 +61,7 @@ fn later_layers_win_and_admin_overrides_come_and_go() {
         layer("remote", LayerSource::Rtds { resource: "r".into(), source: None }),
         layer("admin", LayerSource::Admin),
     ]);
-    loader.set_rtds("remote", &structure(vec![("a", Kind::NumberValue(6.0))])).unwrap();
+    loader.set_rtds("remote", flatten(&structure(vec![("a", Kind::NumberValue(6.0))])).unwrap());
     assert_eq!(loader.snapshot().integer("a"), Some(6));
     loader.modify(vec![("a".into(), "7".into()), ("b".into(), "{numerator: 1, denominator: MILLION}".into())]).unwrap();
     assert_eq!(loader.snapshot().integer("a"), Some(7));
@@ -76,7 +76,11 @@ fn later_layers_win_and_admin_overrides_come_and_go() {
         stats.contains("runtime.num_layers: 3\n") && stats.contains("runtime.admin_overrides_active: 0\n"),
         "{stats}"
     );
-    assert!(loader.set_rtds("unknown", &Struct::default()).is_err());
+    // Only an RTDS layer of that name takes them, and nothing is a value too.
+    loader.set_rtds("base", Values::new());
+    assert_eq!(loader.view().entries["a"].0, ["5", "6", ""]);
+    loader.set_rtds("remote", Values::new());
+    assert_eq!(loader.snapshot().integer("a"), Some(5));
 }
 
 #[test]

@@ -57,6 +57,9 @@ pub struct MuxConfig {
     pub backoff: BackoffConfig,
     /// `ApiConfigSource.rate_limit_settings`, if present.
     pub rate_limit: Option<RateLimit>,
+    /// A response is a document written for one subscription (files, REST): all of it is the consumer's to judge, even what
+    /// was not asked for, and even if it is empty.
+    pub whole_documents: bool,
     /// Seed of the jitter.
     pub seed: u64,
 }
@@ -439,8 +442,10 @@ impl Mux {
         }
         let kind = &mut self.types[at];
         let Incoming { version, mut resources, mut removed, full_state, control_plane, errors: _ } = incoming;
-        resources.retain(|resource| resource.names().any(|name| kind.watches.wants(name)));
-        removed.retain(|name| kind.watches.wants(name));
+        if !self.config.whole_documents {
+            resources.retain(|resource| resource.names().any(|name| kind.watches.wants(name)));
+            removed.retain(|name| kind.watches.wants(name));
+        }
         let mut record = Record {
             version: version.clone(),
             resources: resources.iter().map(Recorded::from).collect(),
@@ -452,7 +457,8 @@ impl Mux {
         // Nothing for the consumer: nobody subscribes to what came, or it only confirms what is there.
         let only_heartbeats = !resources.is_empty() && resources.iter().all(|resource| resource.body.is_none());
         let is_news = if resources.is_empty() || only_heartbeats {
-            !removed.is_empty() || full_state || (kind.watches.wildcard() && !only_heartbeats)
+            let everything = kind.watches.wildcard() || self.config.whole_documents;
+            !removed.is_empty() || full_state || (everything && !only_heartbeats)
         } else {
             true
         };

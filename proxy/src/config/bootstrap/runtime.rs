@@ -8,7 +8,7 @@ use filters::config::{At, ConfigError};
 use filters::matcher::RegexLimits;
 
 use crate::config::config_source::{self, ConfigSource, Files};
-use crate::runtime::{Values, flatten};
+use crate::runtime::{Values, flatten, invalid_entry};
 
 /// One layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,9 +58,9 @@ pub(super) fn parse(at: At<'_>, proto: LayeredRuntime) -> Result<Vec<LayerConfig
             return Err(at.field("name").error(format_args!("Duplicate layer name: {name}")));
         }
         let source = match at.required("layer_specifier", layer_specifier)? {
-            LayerSpecifier::StaticLayer(values) => LayerSource::Static(flatten(&values).map_err(|key| {
-                at.field("static_layer").error(format_args!("Invalid runtime entry value for {key}"))
-            })?),
+            LayerSpecifier::StaticLayer(values) => {
+                LayerSource::Static(flatten(&values).map_err(|key| at.field("static_layer").error(invalid_entry(key)))?)
+            }
             LayerSpecifier::DiskLayer(DiskLayer { symlink_root, subdirectory, append_service_cluster }) => {
                 LayerSource::Disk { symlink_root: symlink_root.into(), subdirectory, append_service_cluster }
             }

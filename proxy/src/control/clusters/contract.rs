@@ -100,7 +100,9 @@ pub enum Phase {
     Loading,
     /// Static clusters that need no other cluster are finding their hosts.
     Primary,
-    /// Static clusters that ask a control plane for their hosts are.
+    /// The runtime's layers are being discovered, if there are any to discover.
+    Runtime,
+    /// Static clusters that ask a control plane for their hosts are finding them.
     Secondary,
     /// CDS may be asked, and its clusters are finding their hosts.
     Cds,

@@ -170,13 +170,17 @@ fn start_up_goes_from_primary_over_secondary_clusters_to_cds() {
         .add_static(resource(&with_hosts(cluster("s", DiscoveryType::StrictDns), &["db.example"])), UNIX_EPOCH)
         .unwrap();
     manager.add_static(resource(&eds("e")), UNIX_EPOCH).unwrap();
+    manager.wait_for_runtime();
     manager.start(now);
     assert_eq!(said(&mut manager), ["phase Primary", "resolve db.example"]);
 
     let id = manager.outside().questions[0].0;
     let found = Outcome::Addresses { addresses: vec!["10.0.0.9".parse().unwrap()], ttl: Duration::from_secs(1) };
     manager.on_lookup(now, id, found);
-    assert_eq!(said(&mut manager), ["update s Success", "publish s [10.0.0.9:80]", "phase Secondary", "subscribe 2 e"]);
+    assert_eq!(said(&mut manager), ["update s Success", "publish s [10.0.0.9:80]", "phase Runtime"]);
+
+    manager.runtime_loaded(now);
+    assert_eq!(said(&mut manager), ["phase Secondary", "subscribe 2 e"]);
 
     manager.on_assignment(now, WatchId(2), assignment("e", &[("10.0.0.1", 1, OK)]));
     assert_eq!(said(&mut manager), ["update e Success", "publish e [10.0.0.1:80]", "phase Cds"]);
