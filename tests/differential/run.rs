@@ -10,9 +10,10 @@ use super::observe::{Observed, Side};
 use super::open;
 use crate::support::proxy::Kind;
 
-/// How long an answered connection is watched at first, and once more if something differed: a busy machine may have been
-/// slow to close it.
-const SETTLE: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(250)];
+/// How long an answered connection is watched, attempt by attempt: what differs is tried again, and only what differs each
+/// time is a finding. A busy machine may have been slow to close a connection, or to write a line.
+const SETTLE: [Duration; 4] =
+    [Duration::from_millis(25), Duration::from_millis(250), Duration::from_millis(1000), Duration::from_millis(2500)];
 
 /// Runs an area; panics with every difference.
 pub fn area(area: Area) {
@@ -42,8 +43,11 @@ pub fn area(area: Area) {
     let mut failures = Vec::new();
     for case in &cases {
         let (mut expected, mut actual) = both(&mut envoy, &mut legate, case, SETTLE[0]);
-        if !differences(&area, case, &expected, &actual).is_empty() {
-            (expected, actual) = both(&mut envoy, &mut legate, case, SETTLE[1]);
+        for settle in &SETTLE[1..] {
+            if differences(&area, case, &expected, &actual).is_empty() {
+                break;
+            }
+            (expected, actual) = both(&mut envoy, &mut legate, case, *settle);
         }
         if let Some(status) = case.status
             && expected.statuses.iter().rfind(|status| **status >= 101) != Some(&status)
