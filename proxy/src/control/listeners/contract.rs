@@ -17,7 +17,7 @@ pub trait ListenerSink {
     fn activate(&mut self, listener: &Arc<ActiveListener>, sockets: &[Arc<ListenSocket>]);
 
     /// `listener` accepts what is queued and then no more. When all workers are through,
-    /// [`ListenerManager::stopped`] is to be called.
+    /// [`ListenerManager::stopped`](super::ListenerManager::stopped) is to be called.
     fn stop(&mut self, listener: &Arc<ActiveListener>);
 
     /// Closes what is left of the connections of `listener`, or only of those on `chains`.
@@ -26,7 +26,7 @@ pub trait ListenerSink {
 
 /// What listeners wait for before they serve: route configurations, later secrets.
 pub trait Dependencies {
-    /// Subscribes to what `listener` needs. When the answer is [`Readiness::Waiting`], [`ListenerManager::warmed`] is to
+    /// Subscribes to what `listener` needs. When the answer is [`Readiness::Waiting`], [`ListenerManager::warmed`](super::ListenerManager::warmed) is to
     /// be called once all is there or was given up on.
     ///
     /// # Errors
