@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use envoy_types::pb::envoy::config::core::v3 as core;
 use filters::config::{ConfigError, Session};
 use filters::format::FormatOptions;
 use stats::Store;
@@ -37,6 +38,7 @@ use crate::observe::access_log::LogFiles;
 use crate::observe::catalogue::{RuntimeStats, ServerStats};
 use crate::overload::Shared as Overload;
 use crate::runtime::Loader;
+use crate::upstream::host::Locality;
 use crate::worker::Shared;
 use crate::worker::mailbox::{Mailbox, Publisher};
 
@@ -431,6 +433,7 @@ fn parse_env(
         (false, false) => UnknownFields::Warn,
     };
     let runtime = Loader::new(bootstrap.layers.clone(), &bootstrap.node.cluster, store).snapshot();
+    let core::Locality { region, zone, sub_zone } = bootstrap.node.locality.clone().unwrap_or_default();
     ParseEnv {
         allowed: options.allow_unsupported.clone(),
         unknown_fields,
@@ -439,6 +442,7 @@ fn parse_env(
         files: Arc::clone(files),
         node_id: bootstrap.node.id.clone(),
         node_cluster: bootstrap.node.cluster.clone(),
+        node_locality: Locality { region, zone, sub_zone },
         local_address: crate::sys::local_address(options.local_address_v6),
         strip_fragment: !runtime.flag("envoy.reloadable_features.http_reject_path_with_fragment", true),
         skip_deprecated_logs: options.skip_deprecated_logs,

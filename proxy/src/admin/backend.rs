@@ -160,6 +160,8 @@ pub struct ConfigDump {
     pub static_listeners: Vec<ConfigDumpEntry>,
     /// Listeners of the control plane.
     pub dynamic_listeners: Vec<DynamicListenerDump>,
+    /// Some listener speaks HTTP; without one there is nothing to say about routes, not even that there are none.
+    pub speaks_http: bool,
     /// Route configurations inside listeners.
     pub static_routes: Vec<ConfigDumpEntry>,
     /// Route configurations of the control plane.

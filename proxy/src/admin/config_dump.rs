@@ -173,7 +173,8 @@ fn sections(dump: &ConfigDump, names: &Names, include_eds: bool) -> Vec<Section>
         ],
         scalars: &["version_info"],
     });
-    if include_eds {
+    // Without a cluster there is no such section, however empty the others may be.
+    if include_eds && !(dump.static_endpoints.is_empty() && dump.dynamic_endpoints.is_empty()) {
         sections.push(Section {
             message: "EndpointsConfigDump",
             fields: Vec::new(),
@@ -202,24 +203,9 @@ fn sections(dump: &ConfigDump, names: &Names, include_eds: bool) -> Vec<Section>
         ],
         scalars: &["version_info"],
     });
-    sections.push(Section {
-        message: "ScopedRoutesConfigDump",
-        fields: Vec::new(),
-        lists: vec![
-            ("inline_scoped_route_configs", "InlineScopedRouteConfigs", Vec::new()),
-            ("dynamic_scoped_route_configs", "DynamicScopedRouteConfigs", Vec::new()),
-        ],
-        scalars: &[],
-    });
-    sections.push(Section {
-        message: "RoutesConfigDump",
-        fields: Vec::new(),
-        lists: vec![
-            ("static_route_configs", "StaticRouteConfig", list(&dump.static_routes, "route_config", false)),
-            ("dynamic_route_configs", "DynamicRouteConfig", list(&dump.dynamic_routes, "route_config", false)),
-        ],
-        scalars: &[],
-    });
+    if dump.speaks_http {
+        sections.extend(route_sections(dump, &list));
+    }
     sections.push(Section {
         message: "SecretsConfigDump",
         fields: Vec::new(),
@@ -231,6 +217,28 @@ fn sections(dump: &ConfigDump, names: &Names, include_eds: bool) -> Vec<Section>
         scalars: &[],
     });
     sections
+}
+
+fn route_sections(dump: &ConfigDump, list: impl Fn(&[ConfigDumpEntry], &str, bool) -> Vec<Value>) -> [Section; 2] {
+    let scoped = Section {
+        message: "ScopedRoutesConfigDump",
+        fields: Vec::new(),
+        lists: vec![
+            ("inline_scoped_route_configs", "InlineScopedRouteConfigs", Vec::new()),
+            ("dynamic_scoped_route_configs", "DynamicScopedRouteConfigs", Vec::new()),
+        ],
+        scalars: &[],
+    };
+    let routes = Section {
+        message: "RoutesConfigDump",
+        fields: Vec::new(),
+        lists: vec![
+            ("static_route_configs", "StaticRouteConfig", list(&dump.static_routes, "route_config", false)),
+            ("dynamic_route_configs", "DynamicRouteConfig", list(&dump.dynamic_routes, "route_config", false)),
+        ],
+        scalars: &[],
+    };
+    [scoped, routes]
 }
 
 fn entry_json(entry: &ConfigDumpEntry, field: &str, with_name: bool) -> Value {

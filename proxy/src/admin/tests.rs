@@ -65,6 +65,7 @@ fn dump() -> ConfigDump {
     let failed = ErrorState { details, version_info: "9".into(), ..Default::default() };
     ConfigDump {
         clusters_version: "8".into(),
+        speaks_http: true,
         static_clusters: vec![entry("one"), entry("two")],
         dynamic_listeners: vec![DynamicListenerDump {
             name: "bad".into(),

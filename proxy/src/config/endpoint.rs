@@ -185,6 +185,8 @@ impl LocalityEndpoints {
         if priority > 128 {
             return Err(at.field("priority").error("value must be less than or equal to 128"));
         }
+        // A place without a name has no weight, whatever is said of it.
+        let weight = load_balancing_weight.filter(|_| locality.is_some()).map_or(0, |weight| weight.value);
         let core::Locality { region, zone, sub_zone } = locality.unwrap_or_default();
         let locality = Locality { region, zone, sub_zone };
         // One allocation per place, however many endpoints name it.
@@ -198,7 +200,7 @@ impl LocalityEndpoints {
             let list = at.field("lb_endpoints");
             endpoints.push(Endpoint::parse(list.index(index), proto, r#use)?);
         }
-        Ok(Self { locality, weight: load_balancing_weight.map_or(0, |v| v.value), priority, endpoints })
+        Ok(Self { locality, weight, priority, endpoints })
     }
 }
 

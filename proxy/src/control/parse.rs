@@ -22,6 +22,7 @@ use crate::config::route::RouteEnv;
 use crate::observe::access_log::LogFiles;
 use crate::observe::catalogue::{RuntimeStats, ServerStats};
 use crate::route::RouteTable;
+use crate::upstream::host::Locality;
 
 /// Facts of the process that parsing depends on.
 pub struct ParseEnv {
@@ -39,6 +40,8 @@ pub struct ParseEnv {
     pub node_id: String,
     /// `node.cluster`
     pub node_cluster: String,
+    /// `node.locality`
+    pub node_locality: Locality,
     /// This node's own address.
     pub local_address: Option<IpAddr>,
     /// Runtime guard `http_reject_path_with_fragment` is false.

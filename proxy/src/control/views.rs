@@ -1,5 +1,7 @@
 //! Answers to the admin thread, from the managers' views.
 
+mod endpoints;
+
 use std::net::SocketAddr;
 
 use filters::stream_info::Address;
@@ -26,8 +28,8 @@ impl Control {
             AdminRequest::Listeners(reply) => {
                 let _ = reply.send(self.listener_views());
             }
-            AdminRequest::ConfigDump { include_eds: _, reply } => {
-                let _ = reply.send(self.config_dump());
+            AdminRequest::ConfigDump { include_eds, reply } => {
+                let _ = reply.send(self.config_dump(include_eds));
             }
             AdminRequest::InitDump(reply) => {
                 let _ = reply.send(unready(self.unready_targets()));
@@ -111,7 +113,7 @@ impl Control {
             .collect()
     }
 
-    fn config_dump(&self) -> ConfigDump {
+    fn config_dump(&self, include_eds: bool) -> ConfigDump {
         let mut dump = ConfigDump { bootstrap: self.bootstrap.borrow().clone(), ..ConfigDump::default() };
         let clusters = self.clusters.borrow();
         dump.clusters_version = clusters.cds_version().to_string();
@@ -160,6 +162,12 @@ impl Control {
             });
         }
         self.dump_routes(&mut dump);
+        if include_eds {
+            for view in clusters.views().filter(|view| !view.warming) {
+                let entry = endpoints::entry(&view, &self.env.node_locality);
+                if view.added_via_api { &mut dump.dynamic_endpoints } else { &mut dump.static_endpoints }.push(entry);
+            }
+        }
         dump
     }
 
@@ -171,6 +179,7 @@ impl Control {
                 else {
                     continue;
                 };
+                dump.speaks_http = true;
                 if let RouteSource::Inline(proto) = &config.routes {
                     dump.static_routes.push(ConfigDumpEntry {
                         name: proto.name.clone(),
@@ -184,6 +193,7 @@ impl Control {
             }
         }
         for view in self.routes.views() {
+            dump.speaks_http = true;
             let live = view.live.as_ref();
             dump.dynamic_routes.push(ConfigDumpEntry {
                 name: view.name.to_string(),
