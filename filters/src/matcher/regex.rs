@@ -53,6 +53,16 @@ impl Regex {
         Ok(Self { full, literal_prefix: translated.literal_prefix.into(), pattern: pattern.into() })
     }
 
+    /// Compiles an expression that is no part of a configuration, and so has no limit but our library's.
+    ///
+    /// # Errors
+    /// In RE2's words when it is not one RE2 accepts.
+    pub fn new(pattern: &str) -> Result<Self, String> {
+        let translated = re2::translate(pattern.as_bytes())?;
+        let full = compile(&format!("\\A(?:{})\\z", translated.pattern)).map_err(|error| error.to_string())?;
+        Ok(Self { full, literal_prefix: translated.literal_prefix.into(), pattern: pattern.into() })
+    }
+
     /// An expression that matches nothing.
     #[must_use]
     pub(crate) fn never() -> Self {

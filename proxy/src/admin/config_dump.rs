@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
+use filters::matcher::Regex;
 use hyper::StatusCode;
-use regex::Regex;
 use serde_json::{Map, Value};
 use xds_client::proto::{JsonOptions, to_json, type_url};
 
@@ -43,8 +43,8 @@ fn build(dump: &ConfigDump, query: &Query) -> Result<Vec<Value>, (StatusCode, St
     let bad = |message: String| (StatusCode::BAD_REQUEST, message);
     let given = |name: &str| query.get(name).filter(|value| !value.is_empty());
     let names = match given("name_regex") {
-        Some(pattern) => Names(Some(Regex::new(&format!(r"\A(?:{pattern})\z")).map_err(|_| {
-            bad(format!("INVALID_ARGUMENT: Error while parsing name_regex from {pattern}: not a regular expression"))
+        Some(pattern) => Names(Some(Regex::new(pattern).map_err(|reason| {
+            bad(format!("INVALID_ARGUMENT: Error while parsing name_regex from {pattern}: {reason}"))
         })?)),
         None => Names(None),
     };
@@ -139,7 +139,7 @@ struct Names(Option<Regex>);
 
 impl Names {
     fn fits(&self, name: &str) -> bool {
-        self.0.as_ref().is_none_or(|regex| regex.is_match(name))
+        self.0.as_ref().is_none_or(|regex| regex.is_match(name.as_bytes()))
     }
 
     fn of<'a>(&self, entries: &'a [ConfigDumpEntry]) -> impl Iterator<Item = &'a ConfigDumpEntry> {

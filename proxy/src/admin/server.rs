@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, watch};
 
 use super::Admin;
 use super::http::Page;
@@ -36,6 +36,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a connection may exist at all, which bounds slow readers.
 const CONNECTION_LIFE: Duration = Duration::from_secs(600);
+
+/// How long the end waits for replies that are being written. What a page answers, `/quitquitquit` above all, is to reach
+/// the client before the process is gone; a client that does not read must not keep it.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
 
 /// Largest request body, which only `/runtime_modify` reads.
 const MAX_BODY: usize = 1 << 20;
@@ -106,10 +110,10 @@ fn unix(path: &str, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
     Ok(listener)
 }
 
-/// The running server; dropping it ends its thread.
+/// The running server. Dropping it ends its thread, after the requests that had arrived are answered.
 #[derive(Debug)]
 pub struct AdminServer {
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<watch::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -122,16 +126,11 @@ impl AdminServer {
         if !address_path.is_empty() {
             std::fs::write(address_path, listening.address.to_string())?;
         }
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = watch::channel(());
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
             match runtime {
-                Ok(runtime) => runtime.block_on(async {
-                    tokio::select! {
-                        () = serve(listening, admin) => {}
-                        _ = stopped => {}
-                    }
-                }),
+                Ok(runtime) => runtime.block_on(serve(listening, admin, stopped)),
                 Err(error) => tracing::error!(target: "admin", %error, "the admin server cannot start"),
             }
         })?;
@@ -143,13 +142,14 @@ impl Drop for AdminServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // It waits for nothing but its own timers and sockets, which the runtime drops.
+            // It waits for replies it is writing, for `LAST_REPLIES` at most.
             let _ended = thread.join();
         }
     }
 }
 
-async fn serve(listening: Listening, admin: Admin) {
+/// Serves until `stop` is closed.
+async fn serve(listening: Listening, admin: Admin, mut stop: watch::Receiver<()>) {
     let admin = Rc::new(admin);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let listener = match listening.socket {
@@ -161,13 +161,19 @@ async fn serve(listening: Listening, admin: Admin) {
         Err(error) => return tracing::error!(target: "admin", %error, "the admin server cannot listen"),
     };
     loop {
-        // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok(stream) => {
-                let admin = Rc::clone(&admin);
+        let next = async {
+            let permit = Arc::clone(&room).acquire_owned().await.map_err(io::Error::other)?;
+            Ok((permit, listener.accept().await?))
+        };
+        let accepted: io::Result<_> = tokio::select! {
+            accepted = next => accepted,
+            _ = stop.changed() => break,
+        };
+        match accepted {
+            Ok((permit, stream)) => {
+                let (admin, stop) = (Rc::clone(&admin), stop.clone());
                 tokio::task::spawn_local(async move {
-                    connection(stream, admin).await;
+                    connection(stream, admin, stop).await;
                     drop(permit);
                 });
             }
@@ -177,6 +183,11 @@ async fn serve(listening: Listening, admin: Admin) {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+    // Connections that are idle close at once, the others with their reply.
+    let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+    if tokio::time::timeout(LAST_REPLIES, room.acquire_many(all)).await.is_err() {
+        tracing::debug!(target: "admin", "a client did not take its reply in time");
     }
 }
 
@@ -202,7 +213,7 @@ trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
-async fn connection(stream: Box<dyn Stream>, admin: Rc<Admin>) {
+async fn connection(stream: Box<dyn Stream>, admin: Rc<Admin>, mut stop: watch::Receiver<()>) {
     let service = service_fn(move |request| {
         let admin = Rc::clone(&admin);
         async move { Ok::<_, Infallible>(respond(&admin, request).await) }
@@ -212,7 +223,15 @@ async fn connection(stream: Box<dyn Stream>, admin: Rc<Admin>) {
         .header_read_timeout(READ_TIMEOUT)
         .max_buf_size(64 * 1024)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_LIFE, served).await {
+    let mut served = pin!(served);
+    let until_the_end = async {
+        tokio::select! {
+            done = served.as_mut() => return done,
+            _ = stop.changed() => served.as_mut().graceful_shutdown(),
+        }
+        served.await
+    };
+    match tokio::time::timeout(CONNECTION_LIFE, until_the_end).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(target: "admin", %error, "an admin connection failed"),
         Err(_) => tracing::debug!(target: "admin", "an admin connection was closed because of its age"),

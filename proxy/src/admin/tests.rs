@@ -106,6 +106,16 @@ fn control(request: AdminRequest) {
 }
 
 fn server(allow_paths: Vec<StringMatcher>) -> Server {
+    let (backend, mut requests) = AdminBackend::channel();
+    std::thread::spawn(move || {
+        while let Some(request) = requests.blocking_recv() {
+            control(request);
+        }
+    });
+    serve(allow_paths, backend)
+}
+
+fn serve(allow_paths: Vec<StringMatcher>, backend: AdminBackend) -> Server {
     let config = AdminConfig {
         address: Address::Ip((Ipv4Addr::LOCALHOST, 0).into()),
         mode: 0,
@@ -117,12 +127,6 @@ fn server(allow_paths: Vec<StringMatcher>) -> Server {
     let listening = bind(&config).unwrap();
     let address = listening.address.ip().unwrap();
     let Ok(Command::Run(options)) = parse(["legate".to_owned()]) else { panic!("no arguments are valid") };
-    let (backend, mut requests) = AdminBackend::channel();
-    std::thread::spawn(move || {
-        while let Some(request) = requests.blocking_recv() {
-            control(request);
-        }
-    });
     let state = Arc::new(SharedState::default());
     let store = Store::new(3, StoreOptions::default());
     let node = Node { id: "n".into(), ..Default::default() };
@@ -271,6 +275,12 @@ fn config_dump_with_its_parameters() {
     assert_eq!(json("?mask=static_clusters")["configs"].as_array().unwrap().len(), 1);
     for (query, status, text) in [
         ("?resource=x", 404, "x not found in config dump"),
+        ("?name_regex=(", 400, "INVALID_ARGUMENT: Error while parsing name_regex from (: missing ): ("),
+        (
+            "?name_regex=[z-a]",
+            400,
+            "INVALID_ARGUMENT: Error while parsing name_regex from [z-a]: invalid character class range: z-a",
+        ),
         (
             "?resource=version_info",
             400,
@@ -332,4 +342,47 @@ fn a_unix_socket_has_its_mode_and_is_not_taken_from_another() {
     assert!(bind(&config).unwrap_err().contains("cannot bind"));
     drop(first);
     bind(&config).expect("what a dead process left is replaced");
+}
+
+/// A body after the head would be taken for the next reply.
+#[test]
+fn a_head_request_gets_no_body() {
+    let server = server(Vec::new());
+    let request = "HEAD /ready HTTP/1.1\r\nhost: x\r\n\r\nHEAD /ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let reply = server.ask(request).to_ascii_lowercase();
+    let heads: Vec<_> = reply.split_terminator("\r\n\r\n").collect();
+    assert_eq!(heads.len(), 2, "{reply}");
+    assert!(heads.iter().all(|head| head.starts_with("http/1.1 503")), "{reply}");
+}
+
+/// The server ends while a page is being made: its reply still arrives, whole.
+#[test]
+fn the_end_waits_for_replies() {
+    let (backend, mut requests) = AdminBackend::channel();
+    let Server { _server: admin, address, .. } = serve(Vec::new(), backend);
+    let mut client = TcpStream::connect(address).unwrap();
+    let _idle = TcpStream::connect(address).unwrap();
+    client.write_all(b"POST /quitquitquit HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let Some(AdminRequest::Quit(reply)) = requests.blocking_recv() else { panic!("not the request") };
+    let end = std::thread::spawn(move || drop(admin));
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    reply.send(()).unwrap();
+    let mut said = String::new();
+    client.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("\r\nOK\n\r\n0\r\n\r\n"), "{said}");
+    end.join().unwrap();
+}
+
+/// Nobody answers a page: the server ends all the same.
+#[test]
+fn the_end_is_not_held_up() {
+    let (backend, mut requests) = AdminBackend::channel();
+    let Server { _server: admin, address, .. } = serve(Vec::new(), backend);
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"GET /clusters HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let _unanswered = requests.blocking_recv();
+    let begun = Instant::now();
+    drop(admin);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10));
+    assert!(TcpStream::connect(address).is_err());
 }
