@@ -1,7 +1,7 @@
 //! What the managers see of the world: publication to workers, subscriptions, lookups, statistics.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::listeners::ListenerSink;
 use super::listeners::sockets::ListenSocket;
 use super::observer::SubscriptionScope;
 use super::routes::Subscriber;
-use crate::config::cluster::EdsConfig;
+use crate::config::cluster::{ClusterConfig, Discovery, EdsConfig};
 use crate::config::filter_chain::FilterChain;
 use crate::downstream::accept::ActiveListener;
 use crate::observe::catalogue::{ClusterManagerStats, ClusterStats};
@@ -51,8 +51,8 @@ pub struct ClusterWorld {
     resolver: HickoryResolver,
     stats: ClusterManagerStats,
     _group: Arc<GroupHandle<ClusterManagerStats>>,
-    /// By cluster: what keeps its statistics in the scrape, and control's shard of them.
-    clusters: HashMap<Arc<str>, (Arc<ClusterShared>, ClusterStats)>,
+    /// By cluster: what keeps its statistics in the scrape, control's shard of them, and the hosts published last.
+    clusters: HashMap<Arc<str>, (Arc<ClusterShared>, ClusterStats, Arc<HostSet>)>,
     watches: HashMap<WatchId, Watch>,
     /// The newest phase of start-up, for whoever waits for it.
     phase: Phase,
@@ -89,8 +89,12 @@ impl ClusterWorld {
     }
 
     fn with_stats(&self, name: &Arc<str>, count: impl FnOnce(&ClusterStats)) {
-        if let Some((_, stats)) = self.clusters.get(name) {
-            count(stats);
+        self.with_cluster(name, |_, stats| count(stats));
+    }
+
+    fn with_cluster(&self, name: &Arc<str>, count: impl FnOnce(&ClusterConfig, &ClusterStats)) {
+        if let Some((shared, stats, _)) = self.clusters.get(name) {
+            count(&shared.config, stats);
         }
     }
 }
@@ -101,13 +105,18 @@ impl ClusterSink for ClusterWorld {
         let name = Arc::clone(&config.name);
         let shared = ClusterShared::new(config, breakers, &self.store);
         let stats = shared.stats().shard(self.store.control_shard());
-        count_members(&stats, &hosts.membership());
+        count_members(&shared.config, &stats, &hosts.membership());
+        count_matches(&stats, &HostSet::empty(), &hosts);
         self.publisher.each(|mailbox| mailbox.cluster(&name, Arc::clone(&shared), Arc::clone(&hosts)));
-        self.clusters.insert(name, (shared, stats));
+        self.clusters.insert(name, (shared, stats, hosts));
     }
 
     fn publish_hosts(&mut self, name: &Arc<str>, hosts: &Arc<HostSet>) {
         self.publisher.each(|mailbox| mailbox.hosts(name, Arc::clone(hosts)));
+        if let Some((_, stats, known)) = self.clusters.get_mut(name) {
+            count_matches(stats, known, hosts);
+            *known = Arc::clone(hosts);
+        }
     }
 
     fn remove(&mut self, name: &Arc<str>) {
@@ -170,8 +179,8 @@ impl ClusterObserver for ClusterWorld {
     }
 
     fn membership(&mut self, name: &Arc<str>, membership: Membership, changed: bool) {
-        self.with_stats(name, |stats| {
-            count_members(stats, &membership);
+        self.with_cluster(name, |config, stats| {
+            count_members(config, stats, &membership);
             if changed {
                 stats.membership_change().inc();
             }
@@ -204,12 +213,22 @@ impl ClusterObserver for ClusterWorld {
     }
 }
 
-fn count_members(stats: &ClusterStats, membership: &Membership) {
+fn count_members(config: &ClusterConfig, stats: &ClusterStats, membership: &Membership) {
     stats.membership_total().set(membership.total as u64);
     stats.membership_healthy().set(membership.healthy as u64);
     stats.membership_degraded().set(membership.degraded as u64);
     stats.membership_excluded().set(membership.excluded as u64);
-    stats.max_host_weight().set(membership.max_weight.into());
+    // Envoy looks at weights only where hosts come one by one.
+    if matches!(config.discovery, Discovery::Eds(_) | Discovery::StrictDns(_)) {
+        stats.max_host_weight().set(membership.max_weight.into());
+    }
+}
+
+/// Each new host is matched with a transport socket, here always the cluster's (`default`).
+fn count_matches(stats: &ClusterStats, before: &HostSet, after: &HostSet) {
+    let before: HashSet<_> = before.hosts().map(Arc::as_ptr).collect();
+    let new = after.hosts().filter(|host| !before.contains(&Arc::as_ptr(host))).count();
+    stats.default_total_match_count().add(new as u64);
 }
 
 /// Carries the listener manager's decisions to the workers.

@@ -98,8 +98,6 @@ pub enum ListenerCounter {
     DownstreamListenerFilterRemoteClose,
     /// Closed: no filter chain matches.
     NoFilterChainMatch,
-    /// `accept` failed for want of descriptors or memory; accepting paused for a moment. (Legate's own.)
-    AcceptFailure,
 }
 
 impl ListenerCounter {
@@ -114,7 +112,6 @@ impl ListenerCounter {
             Self::DownstreamListenerFilterError => "downstream_listener_filter_error",
             Self::DownstreamListenerFilterRemoteClose => "downstream_listener_filter_remote_close",
             Self::NoFilterChainMatch => "no_filter_chain_match",
-            Self::AcceptFailure => "accept_failure",
         }
     }
 }
@@ -318,7 +315,6 @@ impl<H: ConnectionHandler> Worker<H> {
                     let listener = Arc::clone(&state.current.borrow());
                     if let Some(pause) = failures.after(&error) {
                         tracing::debug!(listener = &*listener.config.name, %error, "accepting pauses");
-                        self.handler.count(&listener, ListenerCounter::AcceptFailure);
                         self.rest(pause, state).await;
                     }
                 }

@@ -210,7 +210,6 @@ stats::group! {
     /// `listener.<address>.`: what arrives at a listener, before a network filter sees it.
     pub struct ListenerStats {
         counters {
-            accept_failure,
             downstream_cx_destroy,
             downstream_cx_overflow,
             downstream_cx_overload_reject,
@@ -220,8 +219,6 @@ stats::group! {
             downstream_listener_filter_error,
             downstream_listener_filter_remote_close,
             downstream_pre_cx_timeout,
-            extension_config_missing,
-            network_extension_config_missing,
             no_filter_chain_match,
         }
         gauges {
@@ -231,6 +228,16 @@ stats::group! {
         histograms {
             connections_accepted_per_socket_event: Unspecified,
             downstream_cx_length_ms: Milliseconds,
+        }
+    }
+}
+
+stats::group! {
+    /// `listener.<address>.`: what a listener's filters are configured by.
+    pub struct ListenerFilterStats {
+        counters {
+            extension_config_missing,
+            network_extension_config_missing,
         }
     }
 }

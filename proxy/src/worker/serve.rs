@@ -19,7 +19,7 @@ use crate::downstream::accept::{
 };
 use crate::downstream::listener_filters::FilterCounter;
 use crate::http::manager::{Connection, Manager};
-use crate::observe::catalogue::{ListenerStats, ListenerWorkerStats};
+use crate::observe::catalogue::{ListenerFilterStats, ListenerStats, ListenerWorkerStats};
 use crate::tcp::proxy::TcpProxy;
 use crate::transport::Io;
 
@@ -39,7 +39,8 @@ struct ListenerRuntime {
     stats: ListenerStats,
     worker_stats: ListenerWorkerStats,
     /// Keep the statistics in the scrape.
-    _groups: (Arc<GroupHandle<ListenerStats>>, Arc<GroupHandle<ListenerWorkerStats>>),
+    _groups:
+        (Arc<GroupHandle<ListenerStats>>, Arc<GroupHandle<ListenerWorkerStats>>, Arc<GroupHandle<ListenerFilterStats>>),
     /// By identity of the chain: chains an update kept are the same.
     chains: HashMap<*const FilterChain, Service>,
     filter_counters: RefCell<HashMap<(usize, FilterCounter), SharedCounter>>,
@@ -120,6 +121,7 @@ impl Handler {
         let groups = (
             store.group::<ListenerStats>(&prefix),
             store.group::<ListenerWorkerStats>(&format!("{prefix}worker_{}.", self.worker.index())),
+            store.group::<ListenerFilterStats>(&prefix),
         );
         let runtime = ListenerRuntime {
             stats: groups.0.shard(self.worker.index()),
@@ -226,7 +228,6 @@ impl ConnectionHandler for Rc<Handler> {
                     stats.downstream_listener_filter_remote_close().inc();
                 }
                 ListenerCounter::NoFilterChainMatch => stats.no_filter_chain_match().inc(),
-                ListenerCounter::AcceptFailure => stats.accept_failure().inc(),
             }
         });
     }
