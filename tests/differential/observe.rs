@@ -104,7 +104,7 @@ impl Side {
         };
         let changes: BTreeMap<String, i64> = stats.iter().filter_map(change).collect();
         self.stats = stats;
-        let log = self.new_lines(case, &changes);
+        let log = self.new_lines(case, &changes, settle);
         let noise = if quiet { "" } else { "\n<not quiet>" };
         Observed {
             client: self.normalise(&client, case) + noise,
@@ -159,8 +159,9 @@ impl Side {
         normalise(text).replace(&format!("x-forwarded-port: {port}"), "x-forwarded-port: <port>")
     }
 
-    /// The log lines of this case: as many as there were requests (or connections, where there is no HTTP).
-    fn new_lines(&mut self, case: &Case, changes: &BTreeMap<String, i64>) -> String {
+    /// The log lines of this case: as many as there were requests (or connections, where there is no HTTP), and what else
+    /// comes within `settle`; they are waited for as patiently as the attempt asks.
+    fn new_lines(&mut self, case: &Case, changes: &BTreeMap<String, i64>, settle: Duration) -> String {
         let requests = changes.get(&format!("http.{}.downstream_rq_total", case.listener));
         let connections = changes.get(&format!("listener.{}.downstream_cx_total", case.listener));
         let is_http = self.stats.contains_key(&format!("http.{}.downstream_cx_total", case.listener));
@@ -168,11 +169,15 @@ impl Side {
         let expected = usize::try_from(expected.copied().unwrap_or(0)).unwrap_or(0);
         let seen = self.lines.get(case.listener).copied().unwrap_or(0);
         let file = format!("{}.log", case.listener);
-        let patience = if known::looked_at(Aspect::Log) { 400 } else { 0 };
-        let deadline = Instant::now() + Duration::from_millis(patience);
+        let looked_at = known::looked_at(Aspect::Log);
+        // The first attempt takes what there is.
+        let more = settle.saturating_sub(super::run::SETTLE[0]);
+        let settled = Instant::now() + if looked_at { more } else { Duration::ZERO };
+        let deadline = settled + if looked_at { Duration::from_millis(400) } else { Duration::ZERO };
         loop {
             let lines = self.proxy.lines(&file);
-            if lines.len() >= seen + expected || Instant::now() > deadline {
+            let now = Instant::now();
+            if lines.len() >= seen + expected && now > settled || now > deadline {
                 self.lines.insert(case.listener, lines.len());
                 return lines.get(seen..).unwrap_or_default().join("\n");
             }

@@ -12,7 +12,7 @@ use crate::support::proxy::Kind;
 
 /// How long an answered connection is watched, attempt by attempt: what differs is tried again, and only what differs each
 /// time is a finding. A busy machine may have been slow to close a connection, or to write a line.
-const SETTLE: [Duration; 4] =
+pub const SETTLE: [Duration; 4] =
     [Duration::from_millis(25), Duration::from_millis(250), Duration::from_millis(1000), Duration::from_millis(2500)];
 
 /// Runs an area; panics with every difference.
