@@ -27,6 +27,7 @@ use prost::Message;
 
 use self::action::Inherited;
 use self::values::metadata;
+use crate::config::any;
 use crate::route::headers::{FilterConfigs, FilterLevel, FilterOverride, MutationChain};
 use crate::route::hosts::{HostIndex, Taken};
 use crate::route::index::RouteIndex;
@@ -367,6 +368,13 @@ fn filter_level(protos: std::collections::HashMap<String, Any>, at: At<'_>) -> R
         } else {
             FilterOverride { config: Some(any), is_optional: false, disabled: false }
         };
+        // Envoy knows a filter by the type of its configuration. Which filters are here is for the chain to say.
+        if let FilterOverride { config: Some(config), is_optional: false, .. } = &unwrapped {
+            let typed = any::unwrap(&at, config.clone(), any::struct_to_bytes)?;
+            if !typed.type_name().starts_with("envoy.extensions.filters.http.") {
+                return Err(at.unknown_extension(&name, typed.type_name()));
+            }
+        }
         level.insert(name, unwrapped);
     }
     Ok(Arc::new(level))

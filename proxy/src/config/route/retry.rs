@@ -2,17 +2,35 @@
 
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
 use envoy_types::pb::envoy::config::route::v3::RetryPolicy as Proto;
 use envoy_types::pb::envoy::config::route::v3::retry_policy::{
-    RateLimitedRetryBackOff, ResetHeader as ResetHeaderProto, ResetHeaderFormat, RetryBackOff,
+    RateLimitedRetryBackOff, ResetHeader as ResetHeaderProto, ResetHeaderFormat, RetryBackOff, RetryHostPredicate,
+    RetryPriority, retry_host_predicate, retry_priority,
 };
+use envoy_types::pb::google::protobuf::Any;
 use filters::config::{At, ConfigError};
 use filters::http::HeaderName;
 use filters::matcher::{HeaderMatcher, RegexLimits};
 
 use super::ledger::retry_policy as row;
 use super::values::duration;
+use crate::config::any;
 use crate::route::policy::{ResetHeader, RetryOn, RetryPolicy};
+
+/// What Envoy 1.40 has registered; it knows extensions by the type of their configuration alone.
+const RETRY_PRIORITIES: &[&str] = &["envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"];
+const RETRY_HOST_PREDICATES: &[&str] = &[
+    "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate",
+    "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig",
+    "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+];
+
+fn registered(at: At<'_>, name: &str, config: Option<&Any>, types: &[&str]) -> Result<(), ConfigError> {
+    let Some(config) = config else { return Err(at.unknown_extension(name, "")) };
+    let typed = any::unwrap(&at, config.clone(), any::struct_to_bytes)?;
+    if types.contains(&typed.type_name()) { Ok(()) } else { Err(at.unknown_extension(name, typed.type_name())) }
+}
 
 impl RetryPolicy {
     /// Compiles a policy.
@@ -36,6 +54,17 @@ impl RetryPolicy {
             retriable_request_headers,
             refresh_cluster_on_retry,
         } = proto;
+        if let Some(RetryPriority { name, config_type }) = &retry_priority {
+            let typed = config_type.as_ref().map(|retry_priority::ConfigType::TypedConfig(any)| any);
+            registered(at.field("retry_priority"), name, typed, RETRY_PRIORITIES)?;
+        }
+        for (n, RetryHostPredicate { name, config_type }) in retry_host_predicate.iter().enumerate() {
+            let typed = config_type.as_ref().map(|retry_host_predicate::ConfigType::TypedConfig(any)| any);
+            registered(at.field("retry_host_predicate").index(n), name, typed, RETRY_HOST_PREDICATES)?;
+        }
+        for (n, TypedExtensionConfig { name, typed_config }) in retry_options_predicates.iter().enumerate() {
+            registered(at.field("retry_options_predicates").index(n), name, typed_config.as_ref(), &[])?;
+        }
         at.unsupported(&row::retry_priority, &retry_priority)?;
         at.unsupported(&row::retry_host_predicate, &retry_host_predicate)?;
         at.unsupported(&row::retry_options_predicates, &retry_options_predicates)?;

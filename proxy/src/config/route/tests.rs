@@ -680,7 +680,10 @@ fn filter_settings_are_found_the_most_specific_first() {
         value: wrapped.encode_to_vec(),
     };
     let off = any(FilterConfig { disabled: true, ..FilterConfig::default() });
-    let plain = Any { type_url: "type.googleapis.com/x".into(), value: Vec::new() };
+    let plain = Any {
+        type_url: "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute".into(),
+        value: Vec::new(),
+    };
     let on_route =
         RouteProto { typed_per_filter_config: [("f".to_owned(), off)].into(), ..forward(RouteAction::default()) };
     let vhost = VirtualHostProto {
@@ -698,4 +701,41 @@ fn filter_settings_are_found_the_most_specific_first() {
     };
     let error = parse(of_route(empty)).expect_err("empty");
     assert_eq!(error.message, "Empty route/virtual host per filter configuration for f filter");
+    // What is no filter's is nobody's, unless it says that it need not be.
+    let nobody = Any { type_url: "type.googleapis.com/envoy.config.core.v3.Node".into(), value: Vec::new() };
+    let of = |config: Any| {
+        of_route(RouteProto {
+            typed_per_filter_config: [("f".to_owned(), config)].into(),
+            ..forward(RouteAction::default())
+        })
+    };
+    let error = parse(of(nobody.clone())).expect_err("unknown");
+    assert_eq!(
+        error.message,
+        "Didn't find a registered implementation for 'f' with type URL: 'envoy.config.core.v3.Node'"
+    );
+    parse(of(any(FilterConfig { config: Some(nobody), is_optional: true, disabled: false }))).expect("optional");
+}
+
+#[test]
+fn extensions_of_a_retry_policy_are_known_by_their_type() {
+    use envoy_types::pb::envoy::config::route::v3::RetryPolicy as Proto;
+    use envoy_types::pb::envoy::config::route::v3::retry_policy::{
+        RetryHostPredicate, retry_host_predicate::ConfigType,
+    };
+
+    let predicate = |type_name: Option<&str>| {
+        let any = |name| Any { type_url: format!("type.googleapis.com/{name}"), value: Vec::new() };
+        let config_type = type_name.map(|name| ConfigType::TypedConfig(any(name)));
+        let policy = Proto {
+            retry_host_predicate: vec![RetryHostPredicate { name: "p".to_owned(), config_type }],
+            ..Proto::default()
+        };
+        let action = RouteAction { retry_policy: Some(policy), ..RouteAction::default() };
+        parse(of_route(forward(action))).map(drop).map_err(|error| error.message)
+    };
+    let unknown = |of: &str| Err(format!("Didn't find a registered implementation for 'p' with type URL: '{of}'"));
+    assert_eq!(predicate(Some("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate")), Ok(()));
+    assert_eq!(predicate(Some("envoy.config.core.v3.Node")), unknown("envoy.config.core.v3.Node"));
+    assert_eq!(predicate(None), unknown(""));
 }
