@@ -204,7 +204,7 @@ fn sections(dump: &ConfigDump, names: &Names, include_eds: bool) -> Vec<Section>
         scalars: &["version_info"],
     });
     if dump.speaks_http {
-        sections.extend(route_sections(dump, &list));
+        sections.extend(route_sections(dump, list));
     }
     sections.push(Section {
         message: "SecretsConfigDump",
