@@ -59,7 +59,7 @@ impl Regex {
     /// In RE2's words when it is not one RE2 accepts.
     pub fn new(pattern: &str) -> Result<Self, String> {
         let translated = re2::translate(pattern.as_bytes())?;
-        let full = compile(&format!("\\A(?:{})\\z", translated.pattern)).map_err(|error| error.to_string())?;
+        let full = compile(&format!("\\A(?:{})\\z", translated.pattern))?;
         Ok(Self { full, literal_prefix: translated.literal_prefix.into(), pattern: pattern.into() })
     }
 

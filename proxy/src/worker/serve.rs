@@ -39,14 +39,17 @@ struct ListenerRuntime {
     stats: ListenerStats,
     worker_stats: ListenerWorkerStats,
     /// Keep the statistics in the scrape.
-    _groups:
-        (Arc<GroupHandle<ListenerStats>>, Arc<GroupHandle<ListenerWorkerStats>>, Arc<GroupHandle<ListenerFilterStats>>),
+    _groups: Groups,
     /// By identity of the chain: chains an update kept are the same.
     chains: HashMap<*const FilterChain, Service>,
     filter_counters: RefCell<HashMap<(usize, FilterCounter), SharedCounter>>,
     /// With the chain that serves each; aborted when the drain time of the listener or the chain is over.
     connections: RefCell<Vec<(*const FilterChain, tokio::task::AbortHandle)>>,
 }
+
+/// The groups of statistics a listener has on a worker.
+type Groups =
+    (Arc<GroupHandle<ListenerStats>>, Arc<GroupHandle<ListenerWorkerStats>>, Arc<GroupHandle<ListenerFilterStats>>);
 
 /// What serves the connections of a chain.
 #[derive(Clone)]
