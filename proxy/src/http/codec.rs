@@ -66,6 +66,10 @@ pub trait Downstream {
     /// Gives the exchange up: the client sees a reset stream, or a connection that closes behind what was queued.
     fn abort(&mut self);
 
+    /// The connection behind the tunnel that was asked for failed, which HTTP/2 says with a code of its own (RFC 9113
+    /// section 8.5).
+    fn connect_failed(&mut self) {}
+
     /// What crossed the wire for this stream so far.
     fn meter(&self) -> ByteMeter;
 }

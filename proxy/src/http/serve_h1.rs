@@ -368,7 +368,7 @@ impl<'a> ServerSide<'a> {
                 return false;
             }
         }
-        let ends_body = self.encoder.framing() == Framing::Raw && !self.cut_off;
+        let ends_body = self.encoder.framing() == Framing::Raw && !self.cut_off && self.exchange_ended();
         let at_once = self.connection.at_once.get() && self.exchange_ended();
         if ends_body || at_once || timeout.is_none() {
             let _ = poll_fn(|cx| self.io.poll_shutdown(cx)).await;

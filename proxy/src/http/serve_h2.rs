@@ -94,6 +94,8 @@ impl<'a> Server<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.connection.watch_drain(cx);
+        // GOAWAY goes before the response that was the occasion for it.
+        self.drain(cx);
         let over = self.accept(cx);
         self.count();
         if let Some(fault) = self.watch.fault() {
@@ -182,13 +184,7 @@ impl<'a> Server<'a> {
                 self.manager.http2_stats.keepalive_timeout().inc();
                 return Poll::Ready(End::Abrupt("downstream_local_disconnect(http2_ping_timeout)"));
             }
-            if self.phase == Phase::Open && self.connection.draining.get() {
-                self.phase = Phase::Draining;
-                self.drained = now.after(timeouts.drain_time(fastrand::f64()));
-                self.watch.hold_shutdown();
-                self.h2.graceful_shutdown();
-                cx.waker().wake_by_ref();
-            }
+            self.drain(cx);
             if self.drained <= now {
                 self.drained = Tick::NEVER;
                 self.phase = Phase::Closing;
@@ -210,6 +206,18 @@ impl<'a> Server<'a> {
                 self.manager.stats.downstream_cx_max_duration_reached().inc();
                 self.connection.draining.set(true);
             }
+        }
+    }
+
+    /// Tells the client to open no more streams, if that is due and was not done.
+    fn drain(&mut self, cx: &Context<'_>) {
+        if self.phase == Phase::Open && self.connection.draining.get() && self.h2.is_open() {
+            let now = self.manager.worker.timers().now();
+            self.phase = Phase::Draining;
+            self.drained = now.after(self.manager.config.timeouts.drain_time(fastrand::f64()));
+            self.watch.hold_shutdown();
+            self.h2.graceful_shutdown();
+            cx.waker().wake_by_ref();
         }
     }
 

@@ -1,8 +1,11 @@
-//! What a stream counts: the codes it answers with, and at its end what it was; then its line in the logs.
+//! What a stream counts: the codes it answers with, and at its end what it was; then its line in the logs, which
+//! `access_log_options` may ask for earlier too.
 
+use filters::flags::ResponseFlags;
 use filters::format::{AccessLogType, FormatContext};
 use filters::http::Version;
 
+use super::routing::upgrade_protocol;
 use super::{Downstream, Stream};
 
 impl<D: Downstream> Stream<'_, D> {
@@ -35,6 +38,12 @@ impl<D: Downstream> Stream<'_, D> {
         // Whoever broke it off: Envoy counts every stream that did not run to its end on both sides.
         if !self.response_ended || !self.down.request_complete() {
             stats.downstream_rq_rx_reset().inc();
+            if self.asked_for_connection()
+                && (self.info.flags.contains(ResponseFlags::UPSTREAM_CONNECTION_FAILURE)
+                    || self.info.flags.contains(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION))
+            {
+                self.down.connect_failed();
+            }
         }
         let lived = now.saturating_duration_since(self.info.start);
         if self.info.protocol == Some(Version::Http2) {
@@ -42,6 +51,18 @@ impl<D: Downstream> Stream<'_, D> {
         }
         let millis = lived.as_millis();
         stats.downstream_rq_time().record(u64::try_from(millis).unwrap_or(u64::MAX));
+        self.log(AccessLogType::DownstreamEnd);
+    }
+
+    /// Whether an HTTP/2 client sent CONNECT, plain or extended: an error of the connection behind it is then told apart
+    /// (RFC 9113 section 8.5).
+    fn asked_for_connection(&self) -> bool {
+        self.info.protocol == Some(Version::Http2)
+            && self.request.as_ref().is_some_and(|head| upgrade_protocol(head).is_some())
+    }
+
+    /// Writes what is known about the stream now to the logs whose filter wants it.
+    pub(super) fn log(&mut self, log_type: AccessLogType) {
         let logs = &self.manager.config.access_logs;
         if logs.is_empty() {
             return;
@@ -52,7 +73,7 @@ impl<D: Downstream> Stream<'_, D> {
             request: self.request.as_ref(),
             response: self.response.as_ref(),
             trailers: self.trailers.as_deref(),
-            log_type: AccessLogType::DownstreamEnd,
+            log_type,
             ..FormatContext::new(&self.info)
         };
         for log in logs {

@@ -285,6 +285,12 @@ impl Inspector {
         self.streams.reset_by(stream) != Some(By::Peer)
     }
 
+    /// Whether this side has said all it had to say on the stream, which goes on.
+    #[must_use]
+    pub fn ended_by_us(&self, stream: u32) -> bool {
+        self.streams.ended_by_us(stream)
+    }
+
     /// Streams the codec refused itself. To be asked when the codec has nothing more to hand over.
     pub fn take_unclaimed(&mut self) -> Vec<Refusal> {
         self.unclaimed.extend(self.streams.take_refused());

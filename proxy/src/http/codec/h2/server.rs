@@ -94,6 +94,12 @@ impl ServerConnection {
         }
     }
 
+    /// Whether the handshake is over.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
     /// The handle for PINGs; there is one.
     pub fn ping_pong(&mut self) -> Option<h2::PingPong> {
         match &mut self.state {
@@ -149,6 +155,7 @@ fn accept(
                 stream,
                 underscores,
                 aborted: false,
+                connect_failed: false,
                 received: 0,
                 sent: 0,
             };
@@ -171,6 +178,8 @@ pub struct ServerExchange {
     stream: u32,
     underscores: Underscores,
     aborted: bool,
+    /// Whoever asked for a tunnel is told that it is the connection behind it that failed.
+    connect_failed: bool,
     received: u64,
     sent: u64,
 }
@@ -185,24 +194,33 @@ enum Request {
 enum Send {
     Head(SendResponse<Bytes>),
     Body(SendStream<Bytes>),
+    /// All was said; the stream can still be reset while its request is not complete.
+    Ended(SendStream<Bytes>),
     Done,
 }
 
 impl ServerExchange {
     /// The stream's end. One that was given up is reset, behind what was said before.
     pub async fn close(mut self) {
-        if !self.aborted {
+        if !self.aborted && !self.connect_failed {
             return;
         }
-        if matches!(self.send, Send::Body(_)) {
+        if !matches!(self.send, Send::Head(_)) {
             // A reset takes with it what is still queued: the connection's task goes first.
             tokio::task::yield_now().await;
         }
-        let reason = self.watch.refusal(self.stream).map_or(Reason::INTERNAL_ERROR, |refusal| refusal.reason);
+        let reason = match self.watch.refusal(self.stream) {
+            Some(refusal) => refusal.reason,
+            None if self.connect_failed => Reason::CONNECT_ERROR,
+            None => Reason::INTERNAL_ERROR,
+        };
         match std::mem::replace(&mut self.send, Send::Done) {
             Send::Head(mut respond) => respond.send_reset(reason),
             Send::Body(mut stream) => stream.send_reset(reason),
-            Send::Done => {}
+            Send::Ended(mut stream) if self.connect_failed && self.watch.ended_by_us(self.stream) => {
+                stream.send_reset(reason);
+            }
+            Send::Ended(_) | Send::Done => {}
         }
     }
 
@@ -309,19 +327,16 @@ impl Downstream for ServerExchange {
             respond.send_reset(Reason::INTERNAL_ERROR);
             return;
         };
-        if let Ok(stream) = respond.send_response(response, end)
-            && !end
-        {
-            self.send = Send::Body(stream);
+        if let Ok(stream) = respond.send_response(response, end) {
+            self.send = if end { Send::Ended(stream) } else { Send::Body(stream) };
         }
     }
 
     fn send_data(&mut self, data: Bytes, end: bool) {
-        let Send::Body(stream) = &mut self.send else { return };
+        let Send::Body(mut stream) = std::mem::replace(&mut self.send, Send::Done) else { return };
         self.sent += data.len() as u64;
-        let sent = stream.send_data(data, end);
-        if end || sent.is_err() {
-            self.send = Send::Done;
+        if stream.send_data(data, end).is_ok() {
+            self.send = if end { Send::Ended(stream) } else { Send::Body(stream) };
         }
     }
 
@@ -365,7 +380,7 @@ impl Downstream for ServerExchange {
         let reset = match &mut self.send {
             Send::Head(respond) => respond.poll_reset(cx),
             Send::Body(stream) => stream.poll_reset(cx),
-            Send::Done => return Poll::Pending,
+            Send::Ended(_) | Send::Done => return Poll::Pending,
         };
         reset.map(|reset| self.gone(reset))
     }
@@ -376,6 +391,10 @@ impl Downstream for ServerExchange {
 
     fn abort(&mut self) {
         self.aborted = true;
+    }
+
+    fn connect_failed(&mut self) {
+        self.connect_failed = true;
     }
 
     fn meter(&self) -> ByteMeter {

@@ -124,6 +124,11 @@ impl Watch {
         self.inspector().reset_by_us(stream)
     }
 
+    /// Whether the end of what this side has to say on the stream has left.
+    pub(super) fn ended_by_us(&self, stream: u32) -> bool {
+        self.inspector().ended_by_us(stream)
+    }
+
     pub(super) fn release(&self, stream: u32) {
         self.0.inspector.borrow_mut().release(stream);
     }

@@ -130,6 +130,11 @@ impl Streams {
         self.get(stream)?.reset
     }
 
+    /// Whether this side has said all it had to say, and the stream goes on.
+    pub(super) fn ended_by_us(&self, stream: u32) -> bool {
+        self.get(stream).is_some_and(|state| state.local_done && state.reset.is_none())
+    }
+
     /// Streams below the one handed over that were reset before they were, and so never will be.
     pub(super) fn passed_over(&mut self, stream: u32) -> Vec<Refusal> {
         let mut over = Vec::new();
