@@ -85,6 +85,11 @@ pub const KNOWN: &[Known] = &[
         aspects: &[Aspect::Client, Aspect::Log, Aspect::Stats],
         reason: "a body that ends with its connection, which is reset",
     },
+    Known {
+        cases: &["listeners/small_buffer"],
+        aspects: &[Aspect::Stats],
+        reason: "a response that comes faster than the connection's buffer limit allows",
+    },
 ];
 
 /// Statistics that are not compared: part of the name, and why.

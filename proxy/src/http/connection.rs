@@ -12,6 +12,9 @@ use super::{serve_h1, serve_h2};
 use crate::config::hcm::CodecType;
 use crate::transport::Io;
 
+/// As many bytes of the preface as leave no doubt.
+const TELLING: usize = b"PRI * HTTP/2".len();
+
 /// The client's first bytes when it speaks HTTP/2 with prior knowledge (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -99,6 +102,7 @@ async fn first_bytes(manager: &Manager, connection: &Connection, io: &mut Io, fi
     let alarm = timers.alarm();
     let idle = timers.now().after_opt(manager.config.timeouts.idle);
     let old_from = connection.old_from.get();
+    let may_be_http1 = manager.config.codec != CodecType::Http2;
     poll_fn(|cx| {
         loop {
             let known = first.len().min(PREFACE.len());
@@ -109,6 +113,10 @@ async fn first_bytes(manager: &Manager, connection: &Connection, io: &mut Io, fi
                 return Poll::Ready(First::Http2);
             }
             match worker.with_scratch(|scratch| io.poll_read(cx, scratch, first)) {
+                // What is too short to be told from HTTP/1 was an HTTP/1 request that came to nothing.
+                Poll::Ready(Ok(0) | Err(_)) if may_be_http1 && (1..TELLING).contains(&known) => {
+                    return Poll::Ready(First::Http1);
+                }
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(First::Left),
                 Poll::Ready(Ok(n)) => manager.stats.downstream_cx_rx_bytes_total().add(n as u64),
                 Poll::Pending => {

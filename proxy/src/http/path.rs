@@ -119,6 +119,12 @@ impl PathOptions {
     }
 }
 
+/// Whether a host names a port.
+#[must_use]
+pub fn has_port(host: &[u8]) -> bool {
+    port_start(host).is_some()
+}
+
 /// Where the colon before a host's port stands: the last one, unless an IPv6 literal closes behind it.
 fn port_start(host: &[u8]) -> Option<usize> {
     let colon = memchr::memrchr(b':', host)?;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use filters::flags::{ResponseFlags, details};
-use filters::http::{Headers, Known, RequestHead, ResponseHead, Version};
+use filters::http::{Headers, Known, Method, RequestHead, ResponseHead, Version};
 use filters::stream_info::StreamInfo;
 
 use self::deadline::Deadlines;
@@ -30,7 +30,7 @@ use self::early::Early;
 pub use self::refused::refused;
 use super::codec::h1::HeaderCase;
 use super::codec::{Downstream, Interrupt};
-use super::hygiene::RequestFacts;
+use super::hygiene::{RequestFacts, is_upgrade};
 use super::manager::{Connection, Manager};
 use super::path::PathVerdict;
 use super::reply::LocalReply;
@@ -162,6 +162,8 @@ struct Stream<'a, D> {
     random: u64,
     /// The request asks for a tunnel, and upstream has not refused it.
     tunnel: bool,
+    /// The port that was taken off the authority of a CONNECT, which needs it upstream.
+    connect_port: Option<u32>,
     /// The request is as it goes upstream.
     prepared: bool,
     /// The status of a timeout: 504, or 204 for a client that asked for it.
@@ -239,6 +241,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             cluster: None,
             random,
             tunnel: false,
+            connect_port: None,
             prepared: false,
             timeout_status: 504,
             hedges: false,
@@ -269,6 +272,9 @@ impl<'a, D: Downstream> Stream<'a, D> {
         self.deadlines.set_idle(timers.recent(), config.timeouts.stream_idle);
         self.deadlines.set_request(began, config.timeouts.request);
         self.deadlines.set_max_duration(began, config.timeouts.max_stream_duration);
+        if !config.access_logs.is_empty() {
+            self.deadlines.set_log_flush(began, config.access_log_options.flush_interval);
+        }
         if config.limits.max_requests_per_connection.is_some_and(|max| connection.requests.get() >= u64::from(max)) {
             stats.downstream_cx_max_requests_reached().inc();
             connection.give_up_at_once();
@@ -330,7 +336,10 @@ impl<'a, D: Downstream> Stream<'a, D> {
             }
         }
         let local_port = self.connection.info.local.ip().map(|address| address.port());
-        config.path.normalize_host(head, local_port);
+        let port = config.path.normalize_host(head, local_port);
+        // HTTP/2 says every upgrade by CONNECT.
+        let connects = head.method == Method::Connect || head.version == Version::Http2 && is_upgrade(&head.headers);
+        self.connect_port = port.filter(|_| connects);
         let table = self.manager.routes.table();
         let internal_only = table.as_ref().map_or(&[][..], |table| table.internal_only_headers());
         let mutated = self.manager.worker.with_rng(|rng| {

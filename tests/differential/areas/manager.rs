@@ -20,7 +20,7 @@ pub fn area() -> Area {
         {match: {prefix: "/short"}, route: {cluster: up, timeout: 0.03s}},
         {match: {prefix: "/gone"}, route: {cluster: up2, cluster_not_found_response_code: NOT_FOUND}},
         {match: {prefix: "/"}, route: {cluster: up}}]}"#;
-    let listeners = vec![
+    let mut listeners = vec![
         plain("named", "server_name: legion"),
         plain("append", "server_header_transformation: APPEND_IF_ABSENT"),
         plain("pass", "server_header_transformation: PASS_THROUGH"),
@@ -80,6 +80,8 @@ pub fn area() -> Area {
     ];
     let mut cases = headers_and_paths();
     cases.extend(connections());
+    listeners.extend(logged());
+    cases.extend(log_options());
     Area {
         name: "manager",
         listeners,
@@ -87,6 +89,110 @@ pub fn area() -> Area {
         more: "node: {id: legion, cluster: legion-cluster}",
         cases,
     }
+}
+
+/// Listeners whose logs say at which moment a line was written.
+fn logged() -> Vec<(&'static str, String)> {
+    let routes = r#"{name: all, domains: ["*"], require_tls: NONE, routes: [
+        {name: c, match: {connect_matcher: {}}, route: {cluster: up, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}},
+        {name: refused, match: {prefix: "/off"}, route: {cluster: up, upgrade_configs: [{upgrade_type: websocket, enabled: false}]}},
+        {name: direct, match: {prefix: "/direct"}, direct_response: {status: 204}},
+        {name: dead, match: {prefix: "/dead"}, route: {cluster: dead}},
+        {name: up, match: {prefix: "/up"}, route: {cluster: up}}]},
+        {name: safe, domains: ["safe.test"], require_tls: ALL, routes: [{match: {prefix: "/"}, route: {cluster: up}}]}"#;
+    let log = |name: &str, filter: &str| {
+        format!(
+            r#"access_log: [{{name: file, {filter} typed_config: {{"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog,
+               path: "${{DIR}}/{name}.log", log_format: {{text_format_source: {{inline_string: "type=%ACCESS_LOG_TYPE% code=%RESPONSE_CODE% details=%RESPONSE_CODE_DETAILS% flags=%RESPONSE_FLAGS% method=%REQ(:METHOD)% path=%REQ(:PATH)% authority=%REQ(:AUTHORITY)% route=%ROUTE_NAME% cluster=%UPSTREAM_CLUSTER% host=%UPSTREAM_HOST% in=%BYTES_RECEIVED% out=%BYTES_SENT% kind=%RESP(CONTENT-LENGTH)% id=%REQ(X-FORWARDED-PROTO)%\n"}}}}}}}}]"#
+        )
+    };
+    let upgrades = "upgrade_configs: [{upgrade_type: websocket}, {upgrade_type: CONNECT}], normalize_path: true";
+    let of = |name: &'static str, options: &str, filter: &str| {
+        routed(name, &format!("{upgrades}, {options}, {}", log(name, filter)), routes)
+    };
+    vec![
+        of("log_new", "access_log_options: {flush_access_log_on_new_request: true}", ""),
+        of("log_new_old", "flush_access_log_on_new_request: true", ""),
+        of("log_tunnel", "access_log_options: {flush_log_on_tunnel_successfully_established: true}", ""),
+        of("log_often", "access_log_options: {access_log_flush_interval: 0.1s}", ""),
+        of("log_often_old", "access_log_flush_interval: 0.1s", ""),
+        of(
+            "log_filtered",
+            "access_log_options: {flush_access_log_on_new_request: true}",
+            r#"filter: {log_type_filter: {types: [DownstreamStart]}},"#,
+        ),
+        routed(
+            "strip_connect",
+            "strip_any_host_port: true, upgrade_configs: [{upgrade_type: websocket}, {upgrade_type: CONNECT}]",
+            r#"{name: all, domains: ["*"], routes: [
+                {name: c, match: {connect_matcher: {}}, route: {cluster: up}}, {match: {prefix: "/"}, route: {cluster: up}}]}"#,
+        ),
+    ]
+}
+
+fn log_options() -> Vec<Case> {
+    let row = "2.1 access_log_options";
+    let websocket = |path: &str| request("GET", path, &["connection: upgrade", "upgrade: websocket"]);
+    let connect = b"CONNECT a.test:80 HTTP/1.1\r\nhost: a.test:80\r\n\r\n".to_vec();
+    let switching = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n".to_vec();
+    let slow = |pause: u64| {
+        vec![
+            Act::Head,
+            Act::Pause(Duration::from_millis(pause)),
+            Act::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec()),
+        ]
+    };
+    let mut cases = Vec::new();
+    for (name, listener) in [("new", "log_new"), ("new_old", "log_new_old"), ("new_filtered", "log_filtered")] {
+        for (what, path, lines) in [
+            ("up", "/up", &[][..]),
+            ("direct", "/direct", &[]),
+            ("dead", "/dead", &[]),
+            ("no_route", "/none", &[]),
+            ("tls", "/", &["host: safe.test"]),
+            ("bad_path", "/%00", &[]),
+            ("upgrade_off", "/off", &["connection: upgrade", "upgrade: websocket"]),
+        ] {
+            cases.push(case(named(format!("log_{name} {what}")), row, listener, request("GET", path, lines)));
+        }
+    }
+    cases.push(case("log_new no_host", row, "log_new", "GET / HTTP/1.1\r\n\r\n"));
+    let talk = |first: Vec<u8>, until| vec![Step::Send(first), Step::Until(until)];
+    cases.push(
+        steps("log_tunnel connect", row, "log_tunnel", talk(connect.clone(), "200 OK"))
+            .methods(&["CONNECT"])
+            .acts(vec![Act::Hold]),
+    );
+    cases.push(steps("log_tunnel websocket", row, "log_tunnel", talk(websocket("/up"), "101 ")).acts(vec![
+        Act::Head,
+        Act::Send(switching),
+        Act::Hold,
+    ]));
+    cases.push(
+        case("log_tunnel refused", row, "log_tunnel", websocket("/up"))
+            .reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"),
+    );
+    cases.push(get("log_tunnel none", row, "log_tunnel", "/up", &[]).status(200));
+    for (name, listener) in [("often", "log_often"), ("often_old", "log_often_old")] {
+        cases.push(get(named(format!("log_{name} quick")), row, listener, "/up", &[]).status(200));
+        cases.push(get(named(format!("log_{name} slow")), row, listener, "/up", &[]).acts(slow(150)).status(200));
+    }
+    let strip = "2.1 strip_any_host_port";
+    cases.push(
+        case("strip_connect forwarded", strip, "strip_connect", connect)
+            .methods(&["CONNECT"])
+            .reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno"),
+    );
+    cases.push(
+        case(
+            "strip_connect websocket",
+            strip,
+            "strip_connect",
+            request("GET", "/", &["host: a.test:80", "connection: upgrade", "upgrade: websocket"]),
+        )
+        .reply("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"),
+    );
+    cases
 }
 
 fn headers_and_paths() -> Vec<Case> {

@@ -55,7 +55,8 @@ pub(super) fn inspect(
     }
     let version = if v1 { &V1 } else { &V2 };
     if bytes.len() < version.signature {
-        return (Answer::NeedMore(version.signature), None);
+        // The next byte may already say that this is no header.
+        return (Answer::NeedMore(bytes.len() + 1), None);
     }
     if !(if v1 { config.allow_v1 } else { config.allow_v2 }) {
         count(version.found);

@@ -22,6 +22,8 @@ pub enum Expired {
     PerTryIdle,
     /// `max_stream_duration` of the cluster.
     UpstreamDuration,
+    /// `access_log_flush_interval`: nothing ends, a line is due.
+    LogFlush,
 }
 
 impl Expired {
@@ -58,6 +60,7 @@ pub(super) struct Deadlines {
     per_try: Tick,
     per_try_idle: Tick,
     upstream_duration: Tick,
+    log_flush: Tick,
 }
 
 impl Deadlines {
@@ -76,6 +79,7 @@ impl Deadlines {
             per_try: Tick::NEVER,
             per_try_idle: Tick::NEVER,
             upstream_duration: Tick::NEVER,
+            log_flush: Tick::NEVER,
         }
     }
 
@@ -105,6 +109,11 @@ impl Deadlines {
     /// The stream must be over `after` it `began`; `None`: whenever. Zero is at once.
     pub(super) fn set_max_duration(&mut self, began: Tick, after: Option<Duration>) {
         self.max_duration = began.after_opt(after);
+    }
+
+    /// The next line of a stream that lives is due `after` now; `None`: there is only the one at its end.
+    pub(super) fn set_log_flush(&mut self, now: Tick, after: Option<Duration>) {
+        self.log_flush = now.after_opt(after);
     }
 
     /// The response must be complete this long after the request is; `None` or zero: whenever.
@@ -185,7 +194,7 @@ impl Deadlines {
     /// Ready with the deadline that passed; otherwise the task is woken when the next one does.
     pub(super) fn poll(&self, timers: &Timers, alarm: &Alarm, cx: &Context<'_>) -> Poll<Expired> {
         let of_stream = self.idle.min(self.request).min(self.route).min(self.max_duration);
-        let next = of_stream.min(self.per_try).min(self.per_try_idle).min(self.upstream_duration);
+        let next = of_stream.min(self.per_try).min(self.per_try_idle).min(self.upstream_duration).min(self.log_flush);
         loop {
             if alarm.poll(next, cx).is_pending() {
                 return Poll::Pending;
@@ -199,6 +208,7 @@ impl Deadlines {
                 (self.max_duration, Expired::MaxDuration),
                 (self.request, Expired::Request),
                 (self.idle, Expired::Idle),
+                (self.log_flush, Expired::LogFlush),
             ] {
                 if at <= now {
                     return Poll::Ready(which);

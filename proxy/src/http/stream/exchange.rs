@@ -23,6 +23,8 @@ pub(super) struct Progress {
     pub(super) response_sent: bool,
     /// Informational heads passed on.
     pub(super) informational: u32,
+    /// The response waits for a client that reads slowly.
+    pub(super) held_back: bool,
 }
 
 /// Something the stream has to decide about.
@@ -50,7 +52,7 @@ impl<D: Downstream> Stream<'_, D> {
         cx: &mut Context<'_>,
     ) -> Poll<Event> {
         let timers = self.manager.worker.timers();
-        if let Poll::Ready(which) = self.deadlines.poll(timers, self.alarm, cx) {
+        if let Poll::Ready(which) = self.poll_deadlines(Some(up), cx) {
             return Poll::Ready(Event::Expired(which));
         }
         let mut touched = false;
@@ -150,7 +152,11 @@ impl<D: Downstream> Stream<'_, D> {
                 }
             };
         }
-        match self.down.poll_writable(cx) {
+        let writable = self.down.poll_writable(cx);
+        if writable.is_pending() != progress.held_back {
+            self.count_pause(progress);
+        }
+        match writable {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(interrupt)) => return Poll::Ready(Ok(Some(Event::Downstream(interrupt)))),
             Poll::Pending => return Poll::Pending,
@@ -181,6 +187,18 @@ impl<D: Downstream> Stream<'_, D> {
                 self.response_sent(progress);
                 Poll::Ready(Ok(None))
             }
+        }
+    }
+
+    /// Reading the response stops because the client does not take it, or goes on.
+    fn count_pause(&self, progress: &mut Progress) {
+        progress.held_back = !progress.held_back;
+        let Some(cluster) = &self.cluster else { return };
+        let stats = &cluster.context().stats;
+        if progress.held_back {
+            stats.upstream_flow_control_paused_reading_total().inc();
+        } else {
+            stats.upstream_flow_control_resumed_reading_total().inc();
         }
     }
 

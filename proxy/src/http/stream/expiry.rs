@@ -2,9 +2,10 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use filters::flags::{ResponseFlags, details};
+use filters::format::AccessLogType;
 
 use super::deadline::Expired;
 use super::{Downstream, End, Step, Stream};
@@ -12,6 +13,7 @@ use crate::http::codec::Interrupt;
 use crate::http::reply::GrpcStatus;
 use crate::http::reply::LocalReply;
 use crate::upstream::cluster::Cluster;
+use crate::upstream::exchange::Exchange;
 
 /// What a waiting step was ended by.
 pub(super) enum Broken {
@@ -106,6 +108,25 @@ impl<D: Downstream> Stream<'_, D> {
         if self.down.request_complete() { 504 } else { 408 }
     }
 
+    /// Ready with the deadline that passed. Lines of the log that are due before are written on the way; `up` is the
+    /// exchange whose bytes they tell.
+    pub(super) fn poll_deadlines(&mut self, up: Option<&Exchange>, cx: &Context<'_>) -> Poll<Expired> {
+        let timers = self.manager.worker.timers();
+        loop {
+            match self.deadlines.poll(timers, self.alarm, cx) {
+                Poll::Ready(Expired::LogFlush) => {
+                    if let Some(up) = up {
+                        self.note_upstream_bytes(up);
+                    }
+                    self.log(AccessLogType::DownstreamPeriodic);
+                    let interval = self.manager.config.access_log_options.flush_interval;
+                    self.deadlines.set_log_flush(timers.now(), interval);
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// Waits for something that is not the exchange, while the client may leave and deadlines may pass.
     pub(super) async fn wait_for<T>(&mut self, wanted: impl Future<Output = T>) -> Result<T, Broken> {
         let mut wanted = std::pin::pin!(wanted);
@@ -118,8 +139,7 @@ impl<D: Downstream> Stream<'_, D> {
             if let Poll::Ready(value) = wanted.as_mut().poll(cx) {
                 return Poll::Ready(Ok(value));
             }
-            let timers = self.manager.worker.timers();
-            if let Poll::Ready(which) = self.deadlines.poll(timers, self.alarm, cx) {
+            if let Poll::Ready(which) = self.poll_deadlines(None, cx) {
                 return Poll::Ready(Err(Broken::Expired(which)));
             }
             self.poll_early(cx).map(|interrupt| Err(Broken::Gone(interrupt)))

@@ -5,10 +5,11 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use bytes::Bytes;
+use filters::format::AccessLogType;
 use filters::http::{Headers, Known, ResponseHead, Version};
 
 use super::{Downstream, Stream};
-use crate::http::hygiene::mutate_response;
+use crate::http::hygiene::{is_upgrade, mutate_response};
 use crate::http::reply::{self, LocalReply};
 use crate::http::upgrade;
 use crate::overload::Action;
@@ -130,7 +131,11 @@ impl<D: Downstream> Stream<'_, D> {
             Version::Http2 => self.down.send_head(&upgrade::to_http2_response(&head), end),
             Version::Http10 | Version::Http11 => self.down.send_head(&head, end),
         }
+        let opened = self.tunnel || is_upgrade(&head.headers);
         self.response = Some(head);
+        if opened && manager.config.access_log_options.on_tunnel_established {
+            self.log(AccessLogType::DownstreamTunnelSuccessfullyEstablished);
+        }
     }
 
     /// A response is the occasion to tell the client that its connection should end.
@@ -158,7 +163,7 @@ impl<D: Downstream> Stream<'_, D> {
         self.deadlines.response_complete();
         let flushed = poll_fn(|cx| match self.down.poll_flush(cx) {
             Poll::Ready(done) => Poll::Ready(done.map_err(Some)),
-            Poll::Pending => self.deadlines.poll(timers, self.alarm, cx).map(|_| Err(None)),
+            Poll::Pending => self.poll_deadlines(None, cx).map(|_| Err(None)),
         })
         .await;
         match flushed {

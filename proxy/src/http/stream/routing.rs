@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
+use filters::format::AccessLogType;
 use filters::http::{Known, Method, RequestHead};
 
 use super::{Downstream, End, Routed, Step, Stream};
@@ -41,14 +42,21 @@ impl<D: Downstream> Stream<'_, D> {
             Selection::NoRoute(_) | Selection::NoVirtualHost => Found::Nothing,
         };
         let upgrade = upgrade_protocol(head).map(Bytes::copy_from_slice);
-        match found {
-            Found::Route(routed) => self.take_route(routed),
-            Found::Tls(location) => {
-                self.count_direct_response();
-                let reply = LocalReply::new(301, "").with_header(Known::Location, location);
-                return self.reply_end(reply, details::DIRECT_RESPONSE).await;
+        let moved = match found {
+            Found::Route(routed) => {
+                self.take_route(routed);
+                None
             }
-            Found::Nothing => {}
+            Found::Tls(location) => Some(location),
+            Found::Nothing => None,
+        };
+        if self.manager.config.access_log_options.on_new_request {
+            self.log(AccessLogType::DownstreamStart);
+        }
+        if let Some(location) = moved {
+            self.count_direct_response();
+            let reply = LocalReply::new(301, "").with_header(Known::Location, location);
+            return self.reply_end(reply, details::DIRECT_RESPONSE).await;
         }
         if let Some(protocol) = upgrade {
             self.admit_upgrade(&protocol).await?;

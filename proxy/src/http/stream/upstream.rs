@@ -16,6 +16,7 @@ use super::routing::upgrade_protocol;
 use super::{Downstream, End, Step, Stream};
 use crate::config::cluster::UpstreamProtocol;
 use crate::http::hygiene::is_upgrade;
+use crate::http::path::has_port;
 use crate::http::reply::LocalReply;
 use crate::http::upgrade;
 use crate::route::policy::ConnectConfig;
@@ -68,6 +69,11 @@ impl<D: Downstream> Stream<'_, D> {
         let choice = forward.choice_again(ordinal, &head);
         if route.include_request_attempt_count {
             head.headers.set(Known::XEnvoyAttemptCount, Bytes::from_static(b"1"));
+        }
+        if let Some(port) = self.connect_port
+            && !has_port(&head.authority)
+        {
+            head.authority = [&head.authority[..], format!(":{port}").as_bytes()].concat().into();
         }
         let keep_original = !self.manager.config.router().suppress_envoy_headers;
         route.finalize_request(&mut head, Some(&choice), &self.info, keep_original);
@@ -217,6 +223,7 @@ impl<D: Downstream> Stream<'_, D> {
             head_seen: false,
             response_sent: false,
             informational: 0,
+            held_back: false,
         };
         if complete {
             self.info.timing.last_upstream_tx = Some(sent);
@@ -231,7 +238,7 @@ impl<D: Downstream> Stream<'_, D> {
                 self.poll_exchange(&mut up, &mut progress, cx)
             });
             let event = event.await;
-            self.info.upstream_bytes = ByteMeter { header_rx: self.info.upstream_bytes.header_rx, ..up.meter() };
+            self.note_upstream_bytes(&up);
             match event {
                 Event::Informational(head) => {
                     self.upstream_started = true;
@@ -283,6 +290,11 @@ impl<D: Downstream> Stream<'_, D> {
                 }
             }
         }
+    }
+
+    /// Notes what has crossed the upstream's wire so far.
+    pub(super) fn note_upstream_bytes(&mut self, up: &Exchange) {
+        self.info.upstream_bytes = ByteMeter { header_rx: self.info.upstream_bytes.header_rx, ..up.meter() };
     }
 
     /// Whether a response answers a WebSocket handshake, and neither grants it nor is an error that the client should see.
