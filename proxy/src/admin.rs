@@ -18,6 +18,7 @@ mod pages;
 mod query;
 mod server;
 mod server_info;
+mod telemetry;
 
 use std::fmt;
 use std::sync::Arc;

@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, watch};
 use super::Admin;
 use super::http::Page;
 use super::pages;
+use super::telemetry::Telemetry;
 use crate::config::bootstrap::AdminConfig;
 
 /// Connections served at a time; further ones wait in the kernel.
@@ -150,6 +151,7 @@ impl Drop for AdminServer {
 
 /// Serves until `stop` is closed.
 async fn serve(listening: Listening, admin: Admin, mut stop: watch::Receiver<()>) {
+    let telemetry = Rc::new(Telemetry::new(&admin.store));
     let admin = Rc::new(admin);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let listener = match listening.socket {
@@ -171,9 +173,9 @@ async fn serve(listening: Listening, admin: Admin, mut stop: watch::Receiver<()>
         };
         match accepted {
             Ok((permit, stream)) => {
-                let (admin, stop) = (Rc::clone(&admin), stop.clone());
+                let (admin, telemetry, stop) = (Rc::clone(&admin), Rc::clone(&telemetry), stop.clone());
                 tokio::task::spawn_local(async move {
-                    connection(stream, admin, stop).await;
+                    connection(stream, admin, telemetry, stop).await;
                     drop(permit);
                 });
             }
@@ -213,10 +215,22 @@ trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
-async fn connection(stream: Box<dyn Stream>, admin: Rc<Admin>, mut stop: watch::Receiver<()>) {
+async fn connection(
+    stream: Box<dyn Stream>,
+    admin: Rc<Admin>,
+    telemetry: Rc<Telemetry>,
+    mut stop: watch::Receiver<()>,
+) {
+    let counted = telemetry.connection();
+    let stream = counted.metered(stream);
     let service = service_fn(move |request| {
         let admin = Rc::clone(&admin);
-        async move { Ok::<_, Infallible>(respond(&admin, request).await) }
+        let mut exchange = telemetry.request();
+        async move {
+            let response = respond(&admin, request).await;
+            exchange.answered(response.status());
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -233,7 +247,12 @@ async fn connection(stream: Box<dyn Stream>, admin: Rc<Admin>, mut stop: watch::
     };
     match tokio::time::timeout(CONNECTION_LIFE, until_the_end).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(target: "admin", %error, "an admin connection failed"),
+        Ok(Err(error)) => {
+            if error.is_parse() {
+                counted.protocol_error();
+            }
+            tracing::debug!(target: "admin", %error, "an admin connection failed");
+        }
         Err(_) => tracing::debug!(target: "admin", "an admin connection was closed because of its age"),
     }
 }

@@ -386,3 +386,36 @@ fn the_end_is_not_held_up() {
     assert!(begun.elapsed() < std::time::Duration::from_secs(10));
     assert!(TcpStream::connect(address).is_err());
 }
+
+#[test]
+fn the_server_counts_itself() {
+    let server = server(Vec::new());
+    let value = |name: &str| {
+        let line = server.get(&format!("/stats?filter=^{name}$"));
+        line.trim_end().rsplit(' ').next().unwrap_or_default().parse::<u64>().unwrap()
+    };
+    let total = value("http.admin.downstream_cx_total");
+    assert_eq!(server.send("GET", "/nothing").0, 404);
+    assert_eq!(server.send("GET", "/ready").0, 503);
+    server.ask("\0\r\n\r\n");
+    // Each question is a connection and a request, and the one that asks is still active.
+    for (name, expected) in [
+        ("http.admin.downstream_cx_total", total + 4),
+        ("http.admin.downstream_cx_protocol_error", 1),
+        ("http.admin.downstream_rq_4xx", 1),
+        ("http.admin.downstream_rq_5xx", 1),
+        ("http.admin.downstream_rq_active", 1),
+        ("http.admin.downstream_cx_active", 1),
+        ("listener.admin.http.admin.downstream_rq_4xx", 1),
+        ("listener.admin.main_thread.downstream_cx_active", 1),
+    ] {
+        assert_eq!(value(name), expected, "{name}");
+    }
+    assert_eq!(
+        value("listener.admin.downstream_cx_total"),
+        value("listener.admin.main_thread.downstream_cx_total") - 1
+    );
+    assert!(value("http.admin.downstream_cx_rx_bytes_total") > 300);
+    assert!(value("http.admin.downstream_cx_tx_bytes_total") > value("http.admin.downstream_cx_rx_bytes_total"));
+    assert_eq!(server.get("/stats?filter=http.admin.(rq|no_route|tracing)"), "");
+}

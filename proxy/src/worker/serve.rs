@@ -39,17 +39,14 @@ struct ListenerRuntime {
     stats: ListenerStats,
     worker_stats: ListenerWorkerStats,
     /// Keep the statistics in the scrape.
-    _groups: Groups,
+    _groups: (Arc<GroupHandle<ListenerStats>>, Arc<GroupHandle<ListenerWorkerStats>>),
+    _filter_group: Arc<GroupHandle<ListenerFilterStats>>,
     /// By identity of the chain: chains an update kept are the same.
     chains: HashMap<*const FilterChain, Service>,
     filter_counters: RefCell<HashMap<(usize, FilterCounter), SharedCounter>>,
     /// With the chain that serves each; aborted when the drain time of the listener or the chain is over.
     connections: RefCell<Vec<(*const FilterChain, tokio::task::AbortHandle)>>,
 }
-
-/// The groups of statistics a listener has on a worker.
-type Groups =
-    (Arc<GroupHandle<ListenerStats>>, Arc<GroupHandle<ListenerWorkerStats>>, Arc<GroupHandle<ListenerFilterStats>>);
 
 /// What serves the connections of a chain.
 #[derive(Clone)]
@@ -124,12 +121,12 @@ impl Handler {
         let groups = (
             store.group::<ListenerStats>(&prefix),
             store.group::<ListenerWorkerStats>(&format!("{prefix}worker_{}.", self.worker.index())),
-            store.group::<ListenerFilterStats>(&prefix),
         );
         let runtime = ListenerRuntime {
             stats: groups.0.shard(self.worker.index()),
             worker_stats: groups.1.shard(self.worker.index()),
             _groups: groups,
+            _filter_group: store.group::<ListenerFilterStats>(&prefix),
             chains,
             filter_counters: RefCell::default(),
             connections: before.map(|before| RefCell::new(before.connections.take())).unwrap_or_default(),
