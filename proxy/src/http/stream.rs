@@ -37,7 +37,7 @@ use super::reply::LocalReply;
 use super::upgrade;
 use crate::overload::Action;
 use crate::route::{ClusterChoice, Route, RouteAction, RouteId, RouteTable, VirtualHost};
-use crate::upstream::cluster::Cluster;
+use crate::upstream::cluster::{AlternativeCodes, Cluster};
 use crate::worker::timer::Alarm;
 
 /// A request as its codec understood it.
@@ -158,6 +158,8 @@ struct Stream<'a, D> {
     facts: RequestFacts,
     routed: Option<Routed>,
     cluster: Option<Rc<Cluster>>,
+    /// `x-envoy-upstream-alt-stat-name`: where its response codes count too.
+    alternative: Option<Rc<AlternativeCodes>>,
     /// Decides everything random about this stream, always the same way.
     random: u64,
     /// The request asks for a tunnel, and upstream has not refused it.
@@ -239,6 +241,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             facts: RequestFacts::default(),
             routed: None,
             cluster: None,
+            alternative: None,
             random,
             tunnel: false,
             connect_port: None,

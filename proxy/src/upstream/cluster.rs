@@ -20,6 +20,9 @@ use crate::http::codec::h2::Http2Options;
 use crate::observe::catalogue::{ClusterStats, Http1Stats, Http2Stats};
 use crate::worker::{Report, Worker};
 
+/// Names of `x-envoy-upstream-alt-stat-name` that a worker keeps for a cluster: clients choose them.
+const MAX_ALTERNATIVES: usize = 100;
+
 /// One version of a cluster, shared by all workers. Keeps its statistics in the scrape for as long as it lives.
 pub struct ClusterShared {
     /// The configuration.
@@ -86,6 +89,7 @@ pub struct ClusterContext {
     pub h1_options: Rc<ClientOptions>,
     /// How HTTP/2 is spoken.
     pub h2_options: Http2Options,
+    alternatives: RefCell<foldhash::HashMap<Box<str>, Rc<AlternativeCodes>>>,
     shared: Arc<ClusterShared>,
 }
 
@@ -123,8 +127,29 @@ impl ClusterContext {
             h1_options: Rc::new(h1),
             h2_options: h2,
             config,
+            alternatives: RefCell::default(),
             shared,
         })
+    }
+
+    /// The codes by a name that a request brought along; `None` once there are too many names to keep.
+    #[must_use]
+    pub fn alternative_codes(&self, name: &str) -> Option<Rc<AlternativeCodes>> {
+        let mut alternatives = self.alternatives.borrow_mut();
+        if let Some(codes) = alternatives.get(name) {
+            return Some(Rc::clone(codes));
+        }
+        if alternatives.len() >= MAX_ALTERNATIVES {
+            return None;
+        }
+        let (store, index) = (self.worker.store(), self.worker.index());
+        let prefix = format!("cluster.{}.{name}.", self.config.stat_name);
+        let handles =
+            ["", "external.", "internal."].map(|variant| store.codes(&format!("{prefix}{variant}upstream_rq")));
+        let [all, external, internal] = handles.each_ref().map(|codes| codes.shard(index));
+        let codes = Rc::new(AlternativeCodes { all, external, internal, _handles: handles });
+        alternatives.insert(name.into(), Rc::clone(&codes));
+        Some(codes)
     }
 
     /// Bytes a connection may buffer.
@@ -167,6 +192,18 @@ pub struct CodeFamilies {
     pub internal: stats::Codes,
     /// Responses of canary hosts.
     pub canary: stats::Codes,
+}
+
+/// The codes of requests that name statistics of their own: `cluster.<name>.<alternative>.upstream_rq_*`.
+pub struct AlternativeCodes {
+    /// All responses.
+    pub all: stats::Codes,
+    /// Responses to requests from outside the mesh.
+    pub external: stats::Codes,
+    /// Responses to internal requests.
+    pub internal: stats::Codes,
+    /// Keep the statistics in the scrape.
+    _handles: [Arc<CodesHandle>; 3],
 }
 
 /// A cluster on one worker.

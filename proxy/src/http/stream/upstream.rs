@@ -44,6 +44,10 @@ impl<D: Downstream> Stream<'_, D> {
         let Some((_, route)) = routed.resolve() else { return Err(End::Done) };
         let RouteAction::Forward(forward) = &route.action else { return Err(End::Done) };
         let cluster = self.chosen_cluster(forward).await?;
+        if let Some(name) = self.request.as_ref().and_then(|head| head.headers.value(&Known::XEnvoyUpstreamAltStatName))
+        {
+            self.alternative = cluster.context().alternative_codes(&String::from_utf8_lossy(name));
+        }
         self.check_strictly().await?;
         self.maintenance(&cluster).await?;
         self.drop_overload(&cluster).await?;
@@ -420,6 +424,10 @@ impl<D: Downstream> Stream<'_, D> {
             codes.internal.record(status);
         } else {
             codes.external.record(status);
+        }
+        if let Some(alternative) = &self.alternative {
+            alternative.all.record(status);
+            if self.facts.internal { alternative.internal.record(status) } else { alternative.external.record(status) }
         }
     }
 }
