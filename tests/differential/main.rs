@@ -21,7 +21,7 @@ mod fragments;
 mod known;
 mod manifest;
 mod observe;
-mod open;
+mod report;
 mod run;
 mod validate;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::known::{self, Aspect};
 use super::manifest::{Area, Case};
 use super::observe::{Observed, Side};
-use super::open;
+use super::report::report;
 use crate::support::proxy::Kind;
 
 /// How long an answered connection is watched, attempt by attempt: what differs is tried again, and only what differs each
@@ -34,10 +34,10 @@ pub fn area(area: Area) {
     let mut envoy = envoy.unwrap_or_else(|error| panic!("{}: Envoy refuses the bootstrap:\n{error}", area.name));
     let refused: Vec<String> =
         envoy.refused.iter().map(|(listener, why)| format!("{}: Envoy refuses {listener}: {why}", area.name)).collect();
-    open::report("Envoy refuses listeners of the manifest", &refused);
+    report("Envoy refuses listeners of the manifest", &refused);
     let mut legate = match legate {
         Ok(legate) => legate,
-        Err(error) => return open::report(&format!("{}: Legate refuses the bootstrap", area.name), &[error]),
+        Err(error) => return report(&format!("{}: Legate refuses the bootstrap", area.name), &[error]),
     };
 
     let mut failures = Vec::new();
@@ -69,8 +69,7 @@ pub fn area(area: Area) {
     for (listener, reason) in &legate.refused {
         failures.push(format!("{}: listener {listener} is refused: {reason}", area.name));
     }
-    let failures = open::without(area.name, failures);
-    open::report(
+    report(
         &format!(
             "{} of {} cases of {} differ ({} findings)",
             failures.iter().filter_map(|failure| failure.split(' ').next()).collect::<BTreeSet<_>>().len(),

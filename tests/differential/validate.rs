@@ -35,7 +35,7 @@ pub fn run() {
         }
     }
     failures.extend(super::fragments::failures());
-    super::open::report(&format!("{} verdicts differ", failures.len()), &failures);
+    super::report::report(&format!("{} verdicts differ", failures.len()), &failures);
 }
 
 fn files(directory: &str) -> Vec<PathBuf> {
