@@ -124,11 +124,6 @@ impl Headers {
         self.entries.is_empty()
     }
 
-    /// Drops all headers and keeps the allocation, for the next message of a connection.
-    pub fn clear(&mut self) {
-        self.entries.clear();
-    }
-
     /// Sum of name and value lengths: what Envoy's `byteSize` counts.
     #[must_use]
     pub fn byte_size(&self) -> usize {

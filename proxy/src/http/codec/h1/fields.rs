@@ -64,8 +64,6 @@ struct Field {
 #[derive(Debug, Default)]
 pub(super) struct FieldParser {
     fields: Vec<Field>,
-    /// An emptied list whose memory the next section uses.
-    pub(super) spare: Headers,
 }
 
 /// Room for the headers the proxy adds to a message before it goes on.
@@ -88,7 +86,7 @@ impl FieldParser {
         let mut facts = Facts { dropped_underscores, ..Facts::default() };
 
         let head = head.freeze();
-        let mut headers = std::mem::take(&mut self.spare);
+        let mut headers = Headers::new();
         headers.reserve(self.fields.len() + ROOM);
         for field in &self.fields {
             let value = head.slice(field.value.range());

@@ -191,12 +191,6 @@ impl RequestDecoder {
         matches!(self.state, State::Body) && self.body.is_complete()
     }
 
-    /// Gives the memory of a request's header list back for the next one.
-    pub fn recycle(&mut self, mut headers: Headers) {
-        headers.clear();
-        self.parser.spare = headers;
-    }
-
     fn decode_body(&mut self, buf: &mut BytesMut) -> Result<Option<RequestEvent>, DecodeError> {
         let event = self.body.decode(buf, &self.rules, &mut self.scanner, &mut self.parser)?;
         Ok(event.map(|event| match event {

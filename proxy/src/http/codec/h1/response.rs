@@ -195,12 +195,6 @@ impl ResponseDecoder {
         }
     }
 
-    /// Gives the memory of a response's header list back for the next one.
-    pub fn recycle(&mut self, mut headers: Headers) {
-        headers.clear();
-        self.parser.spare = headers;
-    }
-
     fn decode_body(&mut self, buf: &mut BytesMut) -> Result<Option<ResponseEvent>, DecodeError> {
         let event = self.body.decode(buf, &self.rules, &mut self.scanner, &mut self.parser)?;
         Ok(event.map(|event| match event {
