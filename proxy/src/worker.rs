@@ -9,9 +9,11 @@ pub mod timer;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use self::mailbox::{Mailbox, Pending};
 use self::serve::Listeners;
-use self::timer::Timers;
+use self::timer::{Tick, Timers};
 use crate::downstream::accept::{ConnectionBudget, ListenerId};
 use crate::http::hygiene::DateCache;
 use crate::http::manager::RouteSlot;
@@ -105,10 +107,22 @@ async fn run(worker: Rc<Worker>, mailbox: &Arc<Mailbox>) {
 /// Lines a worker has formatted wait for others to leave with, this long at most.
 const LOG_LATENCY: Duration = Duration::from_millis(50);
 
+/// How often a worker that logs nothing asks whether a log file is still anybody's.
+const LOG_FILES: Duration = Duration::from_secs(5);
+
+/// Hands lines over, and sleeps while there are none: an idle sidecar is to cost nothing.
 async fn flush_logs(worker: Rc<Worker>) {
+    let (timers, logs) = (&worker.timers, &worker.logs);
+    let alarm = timers.alarm();
     loop {
-        worker.timers.sleep_until(worker.timers.now().after(LOG_LATENCY)).await;
-        worker.logs.flush();
+        let look = if logs.is_empty() { Tick::NEVER } else { timers.now().after(LOG_FILES) };
+        poll_fn(|cx| match logs.poll_written(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => alarm.poll(look, cx),
+        })
+        .await;
+        timers.sleep_until(timers.now().after(LOG_LATENCY)).await;
+        logs.flush();
     }
 }
 

@@ -73,8 +73,15 @@ struct State {
     connecting: usize,
     /// All connections: connecting, idle, leased.
     open: usize,
-    /// Wakes the keeper task; set while one runs.
-    keeper: Option<Waker>,
+    /// The keeper task; set while one runs.
+    keeper: Option<Keeper>,
+}
+
+/// How to reach the task that listens to idle connections.
+struct Keeper {
+    waker: Waker,
+    /// When it looks again by itself.
+    looks: Tick,
 }
 
 struct Idle {
@@ -313,11 +320,11 @@ impl Pool {
             self.start_keeper();
             return;
         };
-        let keeper = keeper.clone();
         let Some(idle) = state.idle.last() else { return };
         // Registers the keeper for whatever the connection says; what it already said makes the keeper look now.
-        if idle.connection.io.poll_read_ready(&mut Context::from_waker(&keeper)).is_ready() || state.idle.len() == 1 {
-            keeper.wake();
+        let said = idle.connection.io.poll_read_ready(&mut Context::from_waker(&keeper.waker)).is_ready();
+        if said || until < keeper.looks {
+            keeper.waker.wake_by_ref();
         }
     }
 
@@ -363,7 +370,7 @@ impl Pool {
             self.close_http1(idle.connection);
         }
         if let Some(keeper) = keeper {
-            keeper.wake();
+            keeper.waker.wake();
         }
     }
 
@@ -378,6 +385,8 @@ impl Pool {
     fn start_keeper(self: &Rc<Self>) {
         let pool = Rc::downgrade(self);
         let alarm = self.context.worker.timers().alarm();
+        // Until it runs there is nobody to wake, and nobody else to start; it begins by looking.
+        self.state.borrow_mut().keeper = Some(Keeper { waker: Waker::noop().clone(), looks: Tick::NEVER });
         tokio::task::spawn_local(poll_fn(move |cx| {
             let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
             if pool.draining.get() {
@@ -389,7 +398,6 @@ impl Pool {
                 let mut next = Tick::NEVER;
                 {
                     let mut state = pool.state.borrow_mut();
-                    state.keeper = Some(cx.waker().clone());
                     let mut index = 0;
                     while index < state.idle.len() {
                         let idle = &state.idle[index];
@@ -416,6 +424,8 @@ impl Pool {
                     }
                 }
                 if alarm.poll(next, cx).is_pending() {
+                    let keeper = Keeper { waker: cx.waker().clone(), looks: alarm.rings() };
+                    pool.state.borrow_mut().keeper = Some(keeper);
                     return Poll::Pending;
                 }
             }

@@ -196,6 +196,12 @@ pub struct Alarm {
 }
 
 impl Alarm {
+    /// When the task is woken next, if nothing else wakes it.
+    #[must_use]
+    pub fn rings(&self) -> Tick {
+        self.timers.state.borrow().alarms.get(self.slot).map_or(Tick::NEVER, |alarm| alarm.rings)
+    }
+
     /// Ready once `deadline` has come; otherwise the task is woken no later than then.
     pub fn poll(&self, deadline: Tick, cx: &Context<'_>) -> Poll<()> {
         if deadline == Tick::NEVER {

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use filters::flags::ResponseFlags;
@@ -56,6 +58,30 @@ fn lines_of_two_workers_reach_the_file_by_shutdown() {
     let stats = files.stats();
     assert_eq!((stats.write_completed, stats.write_total_buffered, stats.flushed_by_timer), (2, 0, 2));
     assert_eq!((shown("filesystem.write_buffered"), shown("filesystem.write_completed")), (3, 2), "each counted once");
+}
+
+#[test]
+fn who_flushes_sleeps_until_a_line_is_written() {
+    struct Woken(AtomicU32);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = LogFiles::new(PATIENCE).open(&LogTarget::File(directory.path().join("a.log"))).unwrap();
+    let worker = WorkerLogs::new();
+    let woken = Arc::new(Woken(AtomicU32::new(0)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let cx = Context::from_waker(&waker);
+    assert!(worker.is_empty() && worker.poll_written(&cx).is_pending());
+    for _ in 0..2 {
+        worker.write(&file, |line| line.extend_from_slice(b"line\n"));
+    }
+    assert_eq!(woken.0.load(Relaxed), 1, "the first line wakes, the next has nobody to wake");
+    assert!(!worker.is_empty() && worker.poll_written(&cx).is_ready());
+    worker.flush();
+    assert!(worker.poll_written(&cx).is_pending(), "nothing waits any more");
 }
 
 #[test]

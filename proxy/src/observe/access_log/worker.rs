@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 
 use super::file::{Chunk, LogFile, Progress};
 
@@ -17,6 +18,8 @@ const BUFFER_LIMIT: usize = 4 * FLUSH_AT;
 #[derive(Debug, Default)]
 pub struct WorkerLogs {
     buffers: RefCell<Vec<Buffer>>,
+    /// Whoever flushes, while nothing waits to be flushed.
+    flusher: RefCell<Option<Waker>>,
 }
 
 #[derive(Debug)]
@@ -47,9 +50,27 @@ impl WorkerLogs {
             }
         };
         buffers[index].write(line);
+        if let Some(flusher) = self.flusher.borrow_mut().take() {
+            flusher.wake();
+        }
     }
 
-    /// Hands over every buffer that holds something and forgets files no logger uses any more. Call it every [`super::LogFiles::flush_interval`].
+    /// Whether any file has a buffer here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buffers.borrow().is_empty()
+    }
+
+    /// Ready once a line waits to be flushed; one task may ask.
+    pub fn poll_written(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.buffers.borrow().iter().any(|buffer| !buffer.bytes.is_empty()) {
+            return Poll::Ready(());
+        }
+        *self.flusher.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Hands over every buffer that holds something and forgets files no logger uses any more.
     pub fn flush(&self) {
         self.buffers.borrow_mut().retain_mut(|buffer| {
             let alive = buffer.hand_over(true);
