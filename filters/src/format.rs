@@ -7,6 +7,7 @@
 //! Values are bytes as they came. They cannot break a log line: header values hold no line ends (the codecs see to it),
 //! and texts that might (metadata, details) have control characters escaped. JSON output is always valid UTF-8.
 
+mod arguments;
 mod command;
 mod evaluate;
 mod json;
