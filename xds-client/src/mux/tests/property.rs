@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::*;
 use crate::server::{DeltaStream, Snapshot, SotwStream};
-use crate::types::{CLUSTER, ENDPOINTS};
+use crate::types::{CLUSTER, ENDPOINTS, Rejection, Update};
 
 const TYPES: [&str; 2] = [CLUSTER, ENDPOINTS];
 const NAMES: [&str; 3] = ["a", "b", "c"];

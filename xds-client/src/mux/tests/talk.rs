@@ -20,8 +20,8 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::{Message as _, Name as _};
 
 use super::super::*;
-use crate::observer::SubscriptionObserver;
-use crate::types::{CLUSTER, ENDPOINTS, LISTENER, ROUTE};
+use crate::observer::{Accepted, SubscriptionObserver};
+use crate::types::{CLUSTER, ENDPOINTS, LISTENER, ROUTE, Rejection, Ticket};
 
 /// Plays scripts against a mux.
 pub(super) struct Talk {
