@@ -16,6 +16,7 @@ pub mod prepare;
 pub mod routes;
 mod rtds;
 pub mod source;
+mod startup;
 mod views;
 
 use std::cell::{Cell, RefCell};
@@ -23,17 +24,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use filters::config::ConfigError;
 use stats::Store;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use xds_client::{Client, Event, Hub, Interest, Pause, SourceConfig, Subscription};
+use xds_client::{Client, Event, Hub, Pause, SourceConfig, Subscription};
 
-use self::clusters::{ClusterManager, ClusterResource, Phase};
+use self::clusters::{ClusterManager, Phase};
 use self::discovery::Inbox;
 use self::dns::{LookupId, Outcome};
 use self::join::Join;
-use self::listeners::{ListenerManager, Now, Origin};
-use self::observer::SubscriptionScope;
+use self::listeners::{ListenerManager, Now};
 use self::outside::{ClusterWorld, ListenerWorld, Sources};
 use self::parse::ParseEnv;
 use self::prepare::{Helper, Prepared};
@@ -41,8 +40,6 @@ use self::routes::Routes;
 use self::rtds::RtdsLayers;
 use crate::admin::SharedState;
 use crate::config::bootstrap::runtime::LayerConfig;
-use crate::config::cluster::{ClusterConfig, Discovery};
-use crate::config::listener::ListenerConfig;
 use crate::observe::catalogue::ListenerManagerStats;
 use crate::runtime::Loader;
 use crate::worker::Report;
@@ -260,71 +257,10 @@ impl Control {
         Arc::clone(&self.lds_version.borrow())
     }
 
-    /// Adds a static cluster.
-    ///
-    /// # Errors
-    /// When it is invalid or its name is taken.
-    pub fn add_static_cluster(&self, resource: ClusterResource) -> Result<(), String> {
-        self.clusters.borrow_mut().add_static(resource, SystemTime::now())
-    }
-
-    /// Checks that static clusters get their endpoints from where they can be had, once all of them are known.
-    ///
-    /// # Errors
-    /// What is wrong with the first that is wrong.
-    pub fn check_static_clusters(&self) -> Result<(), String> {
-        self.clusters.borrow().views().try_for_each(|view| {
-            self.check_endpoints_source(view.config).map_err(|error| format!("cluster {:?}: {error}", view.config.name))
-        })
-    }
-
-    fn check_endpoints_source(&self, config: &ClusterConfig) -> Result<(), ConfigError> {
-        let Discovery::Eds(eds) = &config.discovery else { return Ok(()) };
-        let session = self.env.session();
-        let root = session.root();
-        let at = root.field("eds_cluster_config");
-        self.env.check_source(&at.field("eds_config"), &eds.source, xds_client::ENDPOINTS)
-    }
-
-    /// Adds a static listener; it serves once the server is live.
-    ///
-    /// # Errors
-    /// When it is invalid, or its address is not to be had.
-    pub fn add_static_listener(&self, name: &str, raw: &bytes::Bytes) -> Result<(), String> {
-        let session = self.env.session();
-        let applied = self.listeners.borrow_mut().apply(&session, Origin::Static, name, raw, now());
-        self.env.say(&format!("listener {name:?}"), &session);
-        applied.map(drop).map_err(|error| error.to_string())
-    }
-
-    /// Checks static listeners as [`Self::add_static_listener`] would, and binds nothing.
-    ///
-    /// # Errors
-    /// What is wrong with the first that is wrong.
-    pub fn validate_listeners(&self, listeners: &[(String, bytes::Bytes)]) -> Result<(), String> {
-        let mut join = self.join.clone();
-        for (number, (name, raw)) in (0..).zip(listeners) {
-            let session = self.env.session();
-            ListenerConfig::parse(&session.root(), raw)
-                .map(Arc::new)
-                .and_then(|config| listeners::Dependencies::require(&mut join, listeners::Ticket(number), &config))
-                .map_err(|error| format!("listener {name:?}: {error}"))?;
-            self.env.say(&format!("listener {name:?}"), &session);
-        }
-        Ok(())
-    }
-
     /// Downstream connections open now, on all workers.
     #[must_use]
     pub fn open_connections(&self) -> u64 {
         self.listeners.borrow().active().map(|listener| listener.budget.open()).sum()
-    }
-
-    /// Begins: static clusters find their hosts, then discovery starts.
-    pub fn start(&self) {
-        self.set_state(ServerState::PreInitializing);
-        self.clusters.borrow_mut().start(Instant::now());
-        self.advance();
     }
 
     /// Handles happenings until the channel closes.
@@ -365,80 +301,6 @@ impl Control {
             Happening::Report(Report::ListenerStopped(id)) => self.listeners.borrow_mut().stopped(id),
             Happening::Retired(what) => drop(what),
             Happening::Call(call) => call(self),
-        }
-    }
-
-    /// Draws the conclusions of what was handled: the next stage of start-up, listeners that are warm, held ACKs.
-    fn advance(&self) {
-        self.advance_runtime();
-        let phase = self.clusters.borrow().phase();
-        if phase >= Phase::Cds && self.state.get() == ServerState::PreInitializing {
-            self.set_state(ServerState::Initializing);
-            if let Some((source, timeout)) = &self.dynamic.clusters {
-                self.subscribe(xds_client::CLUSTER, "cluster_manager.cds.", source, *timeout);
-            }
-        }
-        if phase == Phase::Initialized
-            && !self.lds_asked.replace(true)
-            && let Some((source, timeout)) = &self.dynamic.listeners
-        {
-            self.subscribe(xds_client::LISTENER, "listener_manager.lds.", source, *timeout);
-        }
-        for ticket in self.join.take_warmed() {
-            if let Err(error) = self.listeners.borrow_mut().warmed(ticket, now()) {
-                tracing::error!(target: "config", "a warmed listener cannot serve: {error}");
-            }
-        }
-        if phase == Phase::Initialized
-            && self.lds_done.get()
-            && self.join.is_idle()
-            && self.state.get() == ServerState::Initializing
-        {
-            self.go_live();
-        }
-        if self.clusters.borrow().warming_count() == 0 {
-            self.cds_pause.borrow_mut().take();
-        }
-        self.count_listeners();
-    }
-
-    fn advance_runtime(&self) {
-        if self.clusters.borrow().phase() != Phase::Runtime {
-            return;
-        }
-        self.rtds.start(&self.store, &*self.sources);
-        if self.rtds.is_ready() {
-            tracing::info!(target: "runtime", "RTDS has finished initialization");
-            self.clusters.borrow_mut().runtime_loaded(Instant::now());
-        }
-    }
-
-    fn go_live(&self) {
-        self.set_state(ServerState::Live);
-        self.publish_runtime();
-        tracing::info!(target: "main", "all dependencies initialized. starting workers");
-        if let Err(failed) = self.listeners.borrow_mut().start(now()) {
-            for (name, error) in failed {
-                tracing::error!(target: "config", "listener {name:?} cannot serve: {error}");
-            }
-        }
-        if let Some(on_live) = self.on_live.take() {
-            on_live();
-        }
-    }
-
-    fn subscribe(&self, type_url: &str, scope: &str, source: &SourceConfig, timeout: Option<std::time::Duration>) {
-        let scope = SubscriptionScope::new(&self.store, scope);
-        let interest = Interest::wildcard(type_url).initial_fetch_timeout(timeout).observed_by(scope);
-        match routes::Subscriber::subscribe(&*self.sources, source, interest) {
-            Ok(subscription) => self.subscriptions.borrow_mut().push(subscription),
-            Err(error) => {
-                tracing::error!(target: "config", "{type_url} cannot be subscribed to: {error}");
-                match type_url {
-                    xds_client::CLUSTER => self.clusters.borrow_mut().cds_failed(Instant::now()),
-                    _ => self.lds_done.set(true),
-                }
-            }
         }
     }
 

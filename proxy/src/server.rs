@@ -4,6 +4,7 @@
 //! accept nothing until all that was configured is there. The end: SIGTERM and SIGINT exit at once; with
 //! `--drain-on-sigterm` connections are asked to leave first.
 
+mod signals;
 mod ticks;
 
 use std::io::Write as _;
@@ -16,7 +17,6 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use filters::config::{ConfigError, Session};
 use filters::format::FormatOptions;
 use stats::Store;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use xds_client::proto::UnknownFields;
 use xds_client::{Environment, Hub, PlainNetwork, Target};
@@ -33,7 +33,7 @@ use crate::control::observer::ControlPlaneScope;
 use crate::control::parse::{OnceLockLocal, ParseEnv, hostname};
 use crate::control::{Control, Dynamic, Happening, Happenings, Parts};
 use crate::downstream::accept::ConnectionBudget;
-use crate::downstream::drain::{Drain, DrainPlan, DrainStrategy};
+use crate::downstream::drain::{Drain, DrainStrategy};
 use crate::observe::access_log::LogFiles;
 use crate::observe::catalogue::{RuntimeStats, ServerStats};
 use crate::overload::Shared as Overload;
@@ -350,44 +350,6 @@ impl<'a> Server<'a> {
         });
     }
 
-    fn spawn_signals(&self) -> Result<(), String> {
-        let listen = |kind| signal(kind).map_err(|error| format!("signals cannot be handled: {error}"));
-        let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-        let (mut hangup, mut user1) = (listen(SignalKind::hangup())?, listen(SignalKind::user_defined1())?);
-        let control = Rc::clone(&self.control);
-        let drain = Arc::clone(&self.shared.drain);
-        let (patience, strategy) = (self.options.drain_on_sigterm, drain_strategy(self.options));
-        tokio::task::spawn_local(async move {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => {
-                        tracing::warn!(target: "main", "caught SIGTERM");
-                        match patience {
-                            Some(patience) => {
-                                let control = Rc::clone(&control);
-                                let plan = DrainPlan { start: std::time::Instant::now(), time: patience, strategy };
-                                if drain.begin(plan) {
-                                    tokio::task::spawn_local(drain_and_quit(control, patience));
-                                }
-                            }
-                            None => control.quit(),
-                        }
-                    }
-                    _ = interrupt.recv() => {
-                        tracing::warn!(target: "main", "caught SIGINT");
-                        control.quit();
-                    }
-                    _ = hangup.recv() => tracing::warn!(target: "main", "caught and eating SIGHUP"),
-                    _ = user1.recv() => {
-                        tracing::info!(target: "main", "caught SIGUSR1, reopening access logs");
-                        control.env.files.reopen();
-                    }
-                }
-            }
-        });
-        Ok(())
-    }
-
     /// The end: workers stop, logs are written out.
     fn stop(&self, threads: Vec<std::thread::JoinHandle<()>>) {
         tracing::info!(target: "main", "exiting");
@@ -398,18 +360,6 @@ impl<'a> Server<'a> {
         }
         self.control.env.files.shutdown(Duration::from_secs(2));
     }
-}
-
-/// `--drain-on-sigterm`: connections leave as their requests end, for as long as the operator is patient.
-async fn drain_and_quit(control: Rc<Control>, patience: Duration) {
-    control.set_draining(true);
-    let end = tokio::time::Instant::now() + patience;
-    let mut poll = tokio::time::interval(Duration::from_millis(50));
-    while tokio::time::Instant::now() < end && control.open_connections() > 0 {
-        poll.tick().await;
-    }
-    control.drain(crate::admin::backend::DrainRequest::default());
-    control.quit();
 }
 
 const fn drain_strategy(options: &Options) -> DrainStrategy {

@@ -3,33 +3,32 @@
 //! [`load()`] reads file and `--config-yaml` into bytes and checks them; [`Bootstrap::parse`] makes runtime types of them.
 //! Static listeners and clusters stay as bytes: their managers parse them like discovered ones.
 
+mod admin;
 pub mod load;
 mod node;
 mod overload;
 pub mod runtime;
 mod stats;
 
+pub use self::admin::AdminConfig;
 pub use self::node::NODE_REQUIRED;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::accesslog::v3::AccessLog;
 use envoy_types::pb::envoy::config::bootstrap::v3 as proto;
 use envoy_types::pb::envoy::config::bootstrap::v3::bootstrap::{
     ApplicationLogConfig, DynamicResources as DynamicProto, StaticResources as StaticProto, StatsFlush,
     application_log_config,
 };
-use envoy_types::pb::envoy::config::core::v3::{Node, address::Address as AddressProto};
+use envoy_types::pb::envoy::config::core::v3::Node;
 use filters::config::{At, ConfigError, Entry};
 use filters::ledger;
-use filters::matcher::{RegexLimits, StringMatcher};
-use filters::stream_info::Address;
+use filters::matcher::RegexLimits;
 use prost::{Message, Name};
 use xds_client::GrpcSource;
 
 use self::runtime::LayerConfig;
-use super::address::{SocketOption, resolved, socket_options};
 use super::cluster::{BindConfig, duration};
 use super::config_source::{self, ConfigSource, Files};
 use crate::cli::{Mode, Options};
@@ -70,15 +69,6 @@ ledger! {
     enable_worker_cpu_affinity => Warn, "workers are not pinned to CPUs";
     stats_eviction => Warn, "statistics disappear with what they count";
     json_format => Warn, "the application log is text";
-} }
-
-ledger! {
-    /// What is not implemented.
-    pub mod admin_unsupported for "envoy.config.bootstrap.v3.Admin" {
-    profile_path => Warn, "there is no built-in profiler";
-    ignore_global_conn_limit => Warn, "admin connections never count towards the limit";
-    socket_options => Warn, "the admin server's socket has the defaults";
-    access_log_path => Warn, "the admin server's access log is configured with access_log";
 } }
 
 ledger! {
@@ -134,7 +124,7 @@ pub struct Bootstrap {
 /// The rows of the support ledger about bootstraps.
 pub static LEDGER: &[&[&Entry]] = &[
     unsupported::ALL,
-    admin_unsupported::ALL,
+    admin::unsupported::ALL,
     manager_unsupported::ALL,
     dynamic_unsupported::ALL,
     overload::unsupported::ALL,
@@ -161,23 +151,6 @@ pub struct DynamicResources {
     pub clusters: Option<ConfigSource>,
     /// Where listeners come from.
     pub listeners: Option<ConfigSource>,
-}
-
-/// `admin`.
-#[derive(Debug)]
-pub struct AdminConfig {
-    /// Where it listens.
-    pub address: Address,
-    /// Permissions of a Unix socket; 0 leaves the process's default.
-    pub mode: u32,
-    /// An IPv6 address takes IPv4 connections too.
-    pub ipv4_compat: bool,
-    /// Only these paths are served, when there are any.
-    pub allow_paths: Vec<StringMatcher>,
-    /// Its access logs, to be parsed like a listener's.
-    pub access_log: Vec<AccessLog>,
-    /// Options for its socket.
-    pub socket_options: Vec<SocketOption>,
 }
 
 impl Bootstrap {
@@ -280,7 +253,7 @@ impl Bootstrap {
         let interval = duration(at.field("stats_flush_interval"), stats_flush_interval)?;
         Ok(Self {
             node,
-            admin: admin.map(|proto| parse_admin(at.field("admin"), proto, regex_limits)).transpose()?.flatten(),
+            admin: admin.map(|proto| admin::parse(at.field("admin"), proto, regex_limits)).transpose()?.flatten(),
             clusters: clusters.into_iter().map(|c| (c.name.clone(), c.encode_to_vec().into())).collect(),
             listeners: listeners.into_iter().map(|l| (l.name.clone(), l.encode_to_vec().into())).collect(),
             secrets: secrets.into_iter().map(|s| (s.name.clone(), s.encode_to_vec().into())).collect(),
@@ -403,44 +376,6 @@ fn parse_cluster_manager(
         .map(|proto| BindConfig::parse(at.field("upstream_bind_config"), "Bootstrap", proto))
         .transpose()?;
     Ok((local_cluster_name, bind))
-}
-
-/// `None` without an address: then there is no admin server, as in Envoy.
-fn parse_admin(at: At<'_>, proto: proto::Admin, limits: RegexLimits) -> Result<Option<AdminConfig>, ConfigError> {
-    #[expect(deprecated, reason = "every field is accounted for")]
-    let proto::Admin {
-        access_log,
-        access_log_path,
-        profile_path,
-        address,
-        socket_options: options,
-        ignore_global_conn_limit,
-        allow_paths,
-    } = proto;
-    at.unsupported(&admin_unsupported::profile_path, &profile_path)?;
-    at.unsupported(&admin_unsupported::ignore_global_conn_limit, &ignore_global_conn_limit)?;
-    at.unsupported(&admin_unsupported::access_log_path, &access_log_path)?;
-    at.unsupported(&admin_unsupported::socket_options, &options)?;
-    let Some(address) = address else { return Ok(None) };
-    let (mode, ipv4_compat) = match &address.address {
-        Some(AddressProto::Pipe(pipe)) => (pipe.mode, false),
-        Some(AddressProto::SocketAddress(socket)) => (0, socket.ipv4_compat),
-        _ => (0, false),
-    };
-    let paths = at.field("allow_paths");
-    let allow_paths = allow_paths
-        .into_iter()
-        .enumerate()
-        .map(|(index, matcher)| StringMatcher::parse(matcher, paths.index(index), limits))
-        .collect::<Result<_, _>>()?;
-    Ok(Some(AdminConfig {
-        address: resolved(at.field("address"), address)?,
-        mode,
-        ipv4_compat,
-        allow_paths,
-        access_log,
-        socket_options: socket_options(at.field("socket_options"), options)?,
-    }))
 }
 
 /// The type that documents are read as.

@@ -4,10 +4,12 @@
 //! from a control plane is named for the route manager to subscribe to.
 
 mod chain;
+mod identity;
 mod local_reply;
 mod options;
 mod parse;
 mod proxy_status;
+mod values;
 
 #[cfg(test)]
 mod tests;

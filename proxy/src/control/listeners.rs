@@ -12,6 +12,7 @@ mod draining;
 pub mod sockets;
 #[cfg(test)]
 mod tests;
+mod update;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +20,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use filters::config::{ConfigError, Session};
-use filters::stream_info::Address;
+use filters::config::Session;
 
 pub use self::contract::{
     Applied, ApplyError, Counters, Dependencies, Gauges, ListenerSink, Now, Options, Origin, Readiness, Ticket,
@@ -30,8 +30,8 @@ use self::sockets::{BoundSocket, ListenSocket, SocketError, SocketSpec};
 pub use self::view::{ErrorState, ListenerState, ListenerView, StateView};
 use crate::config::filter_chain::FilterChain;
 use crate::config::listener::{DrainType, ListenerConfig, TrafficDirection};
-use crate::downstream::accept::{ActiveListener, ConnectionBudget, ListenerId};
-use crate::downstream::drain::{Drain, DrainPlan};
+use crate::downstream::accept::{ActiveListener, ListenerId};
+use crate::downstream::drain::DrainPlan;
 
 /// The listeners of the process.
 pub struct ListenerManager<S, D> {
@@ -258,91 +258,6 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
         &mut self.dependencies
     }
 
-    fn try_apply(&mut self, session: &Session, origin: Origin, raw: &Bytes, now: Now) -> Result<Applied, ApplyError> {
-        let mut config = ListenerConfig::parse(&session.root(), raw)?;
-        let name = Arc::clone(&config.name);
-        let entry = self.listeners.get(&name);
-        let latest = entry.and_then(|entry| entry.warming.as_ref().or(entry.active.as_ref()));
-        if latest.is_some_and(|version| version.origin == Origin::Static && origin != Origin::Static) {
-            return Ok(Applied::Ignored);
-        }
-        let same = |version: &Version| version.listener.config.fingerprint.whole == config.fingerprint.whole;
-        if latest.is_some_and(same) {
-            return Ok(Applied::Unchanged);
-        }
-        let active = entry.and_then(|entry| entry.active.as_ref());
-        if active.is_some_and(same) {
-            // Back to what serves: the version still warming was a detour.
-            self.drop_warming(&name);
-            return Ok(Applied::Unchanged);
-        }
-        let change = match active {
-            None => Applied::Added,
-            Some(active) if active.listener.config.fingerprint.frame == config.fingerprint.frame => {
-                Applied::UpdatedInPlace
-            }
-            Some(active) => {
-                refuse_reuse_port_change(session, &active.listener.config, &config)?;
-                Applied::Updated
-            }
-        };
-        self.refuse_duplicate(session, &config)?;
-        if let (Applied::UpdatedInPlace, Some(active)) = (change, active) {
-            config.chains = keep_chains(&active.listener.config, config.chains);
-        }
-        let sockets = self.sockets_for(&config, active)?;
-        let (config, addresses) = (Arc::new(config), addresses(&sockets));
-        let listener = match (change, active) {
-            (Applied::UpdatedInPlace, Some(active)) => ActiveListener {
-                id: active.listener.id,
-                addresses: active.listener.addresses.clone(),
-                drain: Arc::clone(&active.listener.drain),
-                budget: Arc::clone(&active.listener.budget),
-                config,
-            },
-            _ => ActiveListener {
-                id: ListenerId(self.next_number),
-                addresses: if config.bind_to_port {
-                    addresses
-                } else {
-                    config.addresses.iter().map(|configured| configured.address.clone()).collect()
-                },
-                drain: Arc::new(Drain::default()),
-                budget: ConnectionBudget::unlimited(),
-                config,
-            },
-        };
-        let ticket = Ticket(self.next_number);
-        self.next_number += 1;
-        let config = Arc::clone(&listener.config);
-        let updated = now.wall;
-        let version = Version {
-            ticket,
-            origin,
-            raw: raw.clone(),
-            updated,
-            listener: Arc::new(listener),
-            change,
-            sockets,
-            stopped: false,
-        };
-        let readiness = self.dependencies.require(ticket, &config)?;
-        self.drop_warming(&name);
-        match change {
-            Applied::Added => self.counters.added += 1,
-            Applied::UpdatedInPlace => {
-                self.counters.modified += 1;
-                self.counters.in_place_updated += 1;
-            }
-            _ => self.counters.modified += 1,
-        }
-        match readiness {
-            Readiness::Ready => self.promote(&name, version, now)?,
-            Readiness::Waiting => self.listeners.entry(name).or_default().warming = Some(version),
-        }
-        Ok(change)
-    }
-
     fn promote_or_record(&mut self, name: &Arc<str>, version: Version, now: Now) -> Result<(), ApplyError> {
         let (origin, raw) = (version.origin.clone(), version.raw.clone());
         self.promote(name, version, now).inspect_err(|error| self.failed(name, origin, &raw, error, now))
@@ -446,46 +361,6 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
         self.closing.push((version.listener.id, sockets));
     }
 
-    /// Finds each socket `config` needs: the active version's, one about to be closed, or a new one.
-    fn sockets_for(&self, config: &ListenerConfig, active: Option<&Version>) -> Result<Vec<Held>, SocketError> {
-        if !config.bind_to_port {
-            return Ok(Vec::new());
-        }
-        let mut own: Vec<_> = active.into_iter().flat_map(Version::listening).collect();
-        let closing = || self.closing.iter().flat_map(|(_, sockets)| sockets);
-        let find = |spec: SocketSpec| {
-            let wanted = &spec.address.address;
-            // Port 0 stays the port this listener was given, and never becomes one another listener had.
-            let same =
-                |socket: &Arc<ListenSocket>| socket.address() == wanted || socket.spec().address.address == *wanted;
-            let existing = match own.iter().position(|socket| same(socket)) {
-                Some(index) => Some(own.remove(index)),
-                None => closing().find(|socket| socket.address() == wanted),
-            };
-            match existing {
-                Some(socket) => Ok(Held::Listening(Arc::clone(socket))),
-                None => BoundSocket::bind(spec).map(Held::Bound),
-            }
-        };
-        SocketSpec::of(config).into_iter().map(find).collect()
-    }
-
-    fn refuse_duplicate(&self, session: &Session, config: &ListenerConfig) -> Result<(), ConfigError> {
-        let others = self.listeners.iter().filter(|(name, _)| **name != config.name);
-        let versions = others.flat_map(|(_, entry)| entry.active.iter().chain(&entry.warming));
-        let mut taken = versions.flat_map(|version| &version.listener.config.addresses);
-        if !taken.any(|other| config.addresses.iter().any(|address| address.clashes(other))) {
-            return Ok(());
-        }
-        let addresses: Vec<_> = config.addresses.iter().map(ToString::to_string).collect();
-        Err(session.root().error(format_args!(
-            "error adding listener: '{}' has duplicate address '{}' as existing listener, to check if the listener has \
-             duplicated addresses with other listeners or 'enable_reuse_port' is set to 'false' for the listener",
-            config.name,
-            addresses.join(",")
-        )))
-    }
-
     fn drop_warming(&mut self, name: &str) {
         let warming = self.listeners.get_mut(name).and_then(|entry| entry.warming.take());
         if let Some(version) = warming {
@@ -514,36 +389,6 @@ impl Version {
             Held::Bound(_) => None,
         })
     }
-}
-
-fn addresses(sockets: &[Held]) -> Vec<Address> {
-    let address = |held: &Held| match held {
-        Held::Bound(socket) => socket.address().clone(),
-        Held::Listening(socket) => socket.address().clone(),
-    };
-    sockets.iter().map(address).collect()
-}
-
-/// Sockets are shared by all workers or not from their making on.
-fn refuse_reuse_port_change(session: &Session, old: &ListenerConfig, new: &ListenerConfig) -> Result<(), ConfigError> {
-    let shares = old.addresses.iter().any(|address| new.addresses.iter().any(|other| address.clashes(other)));
-    if shares && old.reuse_port != new.reuse_port && old.bind_to_port && new.bind_to_port {
-        let root = session.root();
-        return Err(root.error(format_args!("Listener {}: reuse port cannot be changed during an update", new.name)));
-    }
-    Ok(())
-}
-
-/// Chains that did not change stay the very same ones.
-fn keep_chains(
-    old: &ListenerConfig,
-    chains: crate::downstream::chain_match::ChainIndex,
-) -> crate::downstream::chain_match::ChainIndex {
-    let mut unchanged: BTreeMap<u64, Vec<Arc<FilterChain>>> = BTreeMap::new();
-    for chain in old.chains.iter() {
-        unchanged.entry(chain.identity).or_default().push(Arc::clone(chain));
-    }
-    chains.map(|chain| unchanged.get_mut(&chain.identity).and_then(Vec::pop).unwrap_or(chain))
 }
 
 fn removed_chains(old: &ListenerConfig, new: &ListenerConfig) -> Vec<Arc<FilterChain>> {

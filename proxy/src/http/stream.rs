@@ -4,6 +4,7 @@
 //! table once and keeps it however long it lives; whatever is published meanwhile serves the next request. Every way
 //! it can end is a status, a response flag and a details text from one table, and passes through `Stream::finish`.
 
+mod answer;
 mod deadline;
 mod early;
 mod exchange;

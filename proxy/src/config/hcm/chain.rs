@@ -6,7 +6,7 @@ use filters::config::{At, ConfigError};
 use filters::http::HeaderName;
 use filters::ledger;
 
-use super::parse::{duration, flag};
+use super::values::{duration, flag};
 use super::{HcmContext, HttpFilter, HttpFilterKind, RouterConfig};
 use crate::config::access_log;
 use crate::config::any;

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::extensions::http::header_formatters::preserve_case::
 use filters::config::{At, ConfigError};
 use filters::ledger;
 
-use super::parse::flag;
+use super::values::flag;
 use super::{HeaderCase, Http1Options};
 use crate::config::any::{self, StructToBytes};
 

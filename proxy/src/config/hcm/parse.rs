@@ -2,22 +2,15 @@
 
 use std::time::Duration;
 
+use super::identity::{detections, forward_client_cert, forward_proto, internal, request_id, scheme_to_overwrite};
+use super::values::{duration, flag, header_value, on, percent, ranged};
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
-use envoy_types::pb::envoy::config::core::v3::scheme_header_transformation::Transformation;
-use envoy_types::pb::envoy::config::core::v3::{
-    Http2ProtocolOptions, HttpProtocolOptions, SchemeHeaderTransformation, TypedExtensionConfig,
-};
+use envoy_types::pb::envoy::config::core::v3::{Http2ProtocolOptions, HttpProtocolOptions, SchemeHeaderTransformation};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
-use envoy_types::pb::envoy::extensions::http::original_ip_detection::custom_header::v3::CustomHeaderConfig;
-use envoy_types::pb::envoy::extensions::http::original_ip_detection::xff::v3::{XffConfig, XffTrustedCidrs};
-use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
-use envoy_types::pb::envoy::r#type::v3::{HttpStatus, Percent};
-use envoy_types::pb::google::protobuf::{BoolValue, Duration as DurationProto, UInt32Value};
+use envoy_types::pb::google::protobuf::Duration as DurationProto;
 use filters::config::{At, ConfigError};
-use filters::http::{HeaderName, Scheme};
 use filters::ledger;
-use filters::matcher::{CidrRange, CidrSet};
 use proto::http_connection_manager as nested;
 
 use super::{
@@ -25,11 +18,8 @@ use super::{
     local_reply, options, proxy_status,
 };
 use crate::config::access_log;
-use crate::config::any;
 use crate::config::http2::Http2Options;
-use crate::http::hygiene::{
-    Detection, ForwardProto, InternalAddresses, RequestHygiene, ResponseHygiene, ServerHeader, UserAgent,
-};
+use crate::http::hygiene::{RequestHygiene, ResponseHygiene, ServerHeader, UserAgent};
 use crate::http::path::{EscapedSlashes, PathOptions, StripPort};
 
 ledger! {
@@ -280,7 +270,7 @@ pub fn parse(
     })
 }
 
-const NOT_A_VALUE: &str = "value must be one of the defined enum values";
+pub(super) const NOT_A_VALUE: &str = "value must be one of the defined enum values";
 
 fn codec(at: &At<'_>, number: i32) -> Result<CodecType, ConfigError> {
     match nested::CodecType::try_from(number) {
@@ -372,128 +362,6 @@ fn interval(at: &At<'_>, proto: Option<DurationProto>) -> Result<Option<Duration
     }
 }
 
-fn detections(
-    at: &At<'_>,
-    protos: Vec<TypedExtensionConfig>,
-    context: &HcmContext<'_>,
-) -> Result<Vec<Detection>, ConfigError> {
-    let at = at.field("original_ip_detection_extensions");
-    let mut detections = Vec::new();
-    for (n, TypedExtensionConfig { name, typed_config }) in protos.into_iter().enumerate() {
-        let here = at.index(n);
-        let Some(typed) = typed_config else { return Err(here.unknown_extension(&name, "")) };
-        let typed = any::unwrap(&here, typed, context.log.convert)?;
-        detections.push(match typed.type_name() {
-            "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig" => xff(&here, typed.decode(&here)?)?,
-            "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig" => {
-                custom_header(&here, typed.decode(&here)?)?
-            }
-            other if other.starts_with("envoy.extensions.http.original_ip_detection.") => {
-                here.refuse_or_warn(&unsupported::original_ip_detection_extensions)?;
-                continue;
-            }
-            other => return Err(here.unknown_extension(&name, other)),
-        });
-    }
-    Ok(detections)
-}
-
-fn xff(at: &At<'_>, proto: XffConfig) -> Result<Detection, ConfigError> {
-    let XffConfig { xff_num_trusted_hops: hops, xff_trusted_cidrs, skip_xff_append } = proto;
-    if hops > 0 && xff_trusted_cidrs.is_some() {
-        return Err(at.error("Cannot set both xff_num_trusted_hops and xff_trusted_cidrs"));
-    }
-    let trusted = xff_trusted_cidrs
-        .map(|XffTrustedCidrs { cidrs }| CidrSet::parse(&cidrs, at.field("xff_trusted_cidrs").field("cidrs")))
-        .transpose()?;
-    Ok(Detection::Xff { hops, trusted, skip_append: flag(skip_xff_append, true) })
-}
-
-fn custom_header(at: &At<'_>, proto: CustomHeaderConfig) -> Result<Detection, ConfigError> {
-    let CustomHeaderConfig { header_name, allow_extension_to_set_address_as_trusted: trusted, reject_with_status } =
-        proto;
-    let name = HeaderName::parse(header_name.as_bytes())
-        .ok_or_else(|| at.field("header_name").error(format_args!("'{header_name}' is not a header name")))?;
-    // A status that is no error would let the request look answered.
-    let reject_with = reject_with_status
-        .map(|HttpStatus { code }| u16::try_from(code).ok().filter(|code| (400..600).contains(code)).unwrap_or(403));
-    Ok(Detection::CustomHeader { name, trusted, reject_with })
-}
-
-fn internal(at: &At<'_>, proto: nested::InternalAddressConfig) -> Result<InternalAddresses, ConfigError> {
-    let nested::InternalAddressConfig { unix_sockets, cidr_ranges } = proto;
-    let ranges = if cidr_ranges.is_empty() {
-        // RFC 1918 and RFC 4193.
-        let private = [
-            ([10, 0, 0, 0].into(), 8),
-            ([172, 16, 0, 0].into(), 12),
-            ([192, 168, 0, 0].into(), 16),
-            ([0xfd00_u16, 0, 0, 0, 0, 0, 0, 0].into(), 8),
-        ];
-        private.into_iter().map(|(address, length)| CidrRange::new(address, length)).collect()
-    } else {
-        CidrSet::parse(&cidr_ranges, at.field("internal_address_config").field("cidr_ranges"))?
-    };
-    Ok(InternalAddresses { ranges, unix_sockets })
-}
-
-/// Whether the request id carries the trace reason.
-fn request_id(
-    at: &At<'_>,
-    proto: Option<proto::RequestIdExtension>,
-    context: &HcmContext<'_>,
-) -> Result<bool, ConfigError> {
-    let Some(proto::RequestIdExtension { typed_config: Some(typed) }) = proto else { return Ok(true) };
-    let here = at.field("request_id_extension");
-    let typed = any::unwrap(&here, typed, context.log.convert)?;
-    match typed.type_name() {
-        "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig" => {
-            // The second option matters to tracing only.
-            let UuidRequestIdConfig { pack_trace_reason, use_request_id_for_trace_sampling: _ } =
-                typed.decode(&here)?;
-            Ok(flag(pack_trace_reason, true))
-        }
-        other => Err(here.error(format_args!("Didn't find a registered implementation for type: '{other}'"))),
-    }
-}
-
-fn scheme_to_overwrite(at: &At<'_>, proto: Option<Transformation>) -> Result<Option<Scheme>, ConfigError> {
-    match proto {
-        None => Ok(None),
-        Some(Transformation::SchemeToOverwrite(scheme)) => match scheme.as_str() {
-            "http" => Ok(Some(Scheme::Http)),
-            "https" => Ok(Some(Scheme::Https)),
-            _ => Err(at
-                .field("scheme_header_transformation")
-                .field("scheme_to_overwrite")
-                .error("value must be in list [http https]")),
-        },
-    }
-}
-
-/// Whether `x-forwarded-client-cert` passes on a connection without a client certificate.
-fn forward_client_cert(at: &At<'_>, number: i32) -> Result<bool, ConfigError> {
-    use nested::ForwardClientCertDetails as Mode;
-    match Mode::try_from(number) {
-        Ok(Mode::Sanitize | Mode::ForwardOnly | Mode::AppendForward | Mode::SanitizeSet) => Ok(false),
-        Ok(Mode::AlwaysForwardOnly) => Ok(true),
-        Err(_) => Err(at.field("forward_client_cert_details").error(NOT_A_VALUE)),
-    }
-}
-
-fn forward_proto(at: &At<'_>, proto: Option<proto::ForwardProtoConfig>) -> Result<ForwardProto, ConfigError> {
-    let proto::ForwardProtoConfig { https_destination_ports, http_destination_ports } = proto.unwrap_or_default();
-    let here = at.field("forward_proto_config");
-    let ports = |name: &str, ports: Vec<u32>| {
-        let port = |port| u16::try_from(port).map_err(|_| here.field(name).error("value must be a port"));
-        ports.into_iter().map(port).collect::<Result<Vec<_>, _>>()
-    };
-    Ok(ForwardProto {
-        https_ports: ports("https_destination_ports", https_destination_ports)?,
-        http_ports: ports("http_destination_ports", http_destination_ports)?,
-    })
-}
-
 fn escaped_slashes(at: &At<'_>, number: i32) -> Result<EscapedSlashes, ConfigError> {
     use nested::PathWithEscapedSlashesAction as Action;
     match Action::try_from(number) {
@@ -503,22 +371,6 @@ fn escaped_slashes(at: &At<'_>, number: i32) -> Result<EscapedSlashes, ConfigErr
         Ok(Action::UnescapeAndForward) => Ok(EscapedSlashes::Forward),
         Err(_) => Err(at.field("path_with_escaped_slashes_action").error(NOT_A_VALUE)),
     }
-}
-
-pub(super) fn header_value(at: &At<'_>, name: &str, value: String) -> Result<Bytes, ConfigError> {
-    if value.bytes().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
-        return Err(at.field(name).error(r#"value does not match regex pattern "^[^\x00\n\r]*$""#));
-    }
-    Ok(value.into())
-}
-
-/// A wrapped bool, or what it means when unset.
-pub(super) fn flag(value: Option<BoolValue>, default: bool) -> bool {
-    value.map_or(default, |BoolValue { value }| value)
-}
-
-fn percent(value: Option<Percent>) -> f64 {
-    value.map_or(0.0, |Percent { value }| value)
 }
 
 /// HTTP/2's options; one field cannot be larger than all of a head.
@@ -534,37 +386,4 @@ fn http2(
         return Err(at.error("max_header_field_size_kb must not exceed max_request_headers_kb"));
     }
     Ok(options)
-}
-
-/// Zero means off.
-fn on(duration: Duration) -> Option<Duration> {
-    (!duration.is_zero()).then_some(duration)
-}
-
-/// A duration that may not be negative.
-pub(super) fn duration(at: &At<'_>, name: &str, value: Option<DurationProto>) -> Result<Option<Duration>, ConfigError> {
-    let Some(DurationProto { seconds, nanos }) = value else { return Ok(None) };
-    match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Some(Duration::new(seconds, nanos))),
-        _ => Err(at
-            .field(name)
-            .error(format_args!("Invalid duration: Expected positive duration: seconds: {seconds} nanos: {nanos}"))),
-    }
-}
-
-/// A wrapped number within a range, or its default.
-fn ranged(
-    at: &At<'_>,
-    name: &str,
-    value: Option<UInt32Value>,
-    default: u32,
-    range: std::ops::RangeInclusive<u32>,
-) -> Result<u32, ConfigError> {
-    match value {
-        None => Ok(default),
-        Some(UInt32Value { value }) if range.contains(&value) => Ok(value),
-        Some(_) => {
-            Err(at.field(name).error(format_args!("value must be inside range [{}, {}]", range.start(), range.end())))
-        }
-    }
 }

@@ -4,7 +4,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use filters::config::{At, ConfigError};
 use proto::proxy_status_config::ProxyName;
 
-use super::parse::header_value;
+use super::values::header_value;
 use crate::http::hygiene::ProxyStatus;
 
 /// What a configuration says about the header; without a name of its own the proxy is called `server_name`.

@@ -10,13 +10,10 @@ use envoy_types::pb::envoy::config::route::v3::redirect_action::{
 };
 use envoy_types::pb::envoy::config::route::v3::route_action::upgrade_config::ConnectConfig as ConnectConfigProto;
 use envoy_types::pb::envoy::config::route::v3::route_action::{
-    ClusterNotFoundResponseCode, ClusterSpecifier as ClusterSpecifierProto, HostRewriteSpecifier, MaxStreamDuration,
-    UpgradeConfig as UpgradeConfigProto,
+    ClusterNotFoundResponseCode, MaxStreamDuration, UpgradeConfig as UpgradeConfigProto,
 };
-use envoy_types::pb::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as WeightHostRewrite;
-use envoy_types::pb::envoy::config::route::v3::weighted_cluster::{ClusterWeight, RandomValueSpecifier};
 use envoy_types::pb::envoy::config::route::v3::{
-    DirectResponseAction, RedirectAction as RedirectProto, RouteAction as Proto, WeightedCluster,
+    DirectResponseAction, RedirectAction as RedirectProto, RouteAction as Proto,
 };
 use envoy_types::pb::google::protobuf::Duration as DurationProto;
 use filters::config::{At, ConfigError};
@@ -25,16 +22,13 @@ use filters::matcher::Substitution;
 use filters::mutation::Template;
 
 use super::values::{data, duration};
-use super::{Level, Parser, filter_level, ledger};
-use crate::route::action::{
-    ClusterSpecifier, DirectResponse, EntryCluster, ForwardAction, WeightedClusters, WeightedEntry,
-};
-use crate::route::headers::{FilterConfigs, MutationChain};
+use super::{Level, Parser, ledger};
+use crate::route::action::{DirectResponse, ForwardAction};
 use crate::route::policy::{
     ConnectConfig, GrpcTimeout, GrpcTimeoutTarget, Priority, RetryPolicy, Timeouts, UpgradeConfig,
 };
 use crate::route::redirect::{RedirectAction, RedirectPath};
-use crate::route::rewrite::{HostRewrite, PathRewrite};
+use crate::route::rewrite::PathRewrite;
 use crate::transport::proxy_protocol::ProxyProtocolVersion;
 
 /// What an action takes from its route and from above.
@@ -173,166 +167,6 @@ impl Parser<'_> {
         })
     }
 
-    fn clusters(
-        &mut self,
-        proto: Option<ClusterSpecifierProto>,
-        inherited: &Inherited<'_>,
-        at: At<'_>,
-    ) -> Result<ClusterSpecifier, ConfigError> {
-        use ledger::route_action as row;
-        Ok(match proto.ok_or_else(|| at.field("cluster_specifier").error("is required"))? {
-            ClusterSpecifierProto::Cluster(name) => {
-                if name.is_empty() {
-                    return Err(at.field("cluster").error("value length must be at least 1 characters"));
-                }
-                ClusterSpecifier::Static(self.cluster(&name, "cluster", at.field("cluster"))?)
-            }
-            ClusterSpecifierProto::ClusterHeader(name) => {
-                ClusterSpecifier::Header(header_key(&name, at.field("cluster_header"))?)
-            }
-            ClusterSpecifierProto::WeightedClusters(weighted) => {
-                ClusterSpecifier::Weighted(self.weighted(weighted, inherited, at.field("weighted_clusters"))?)
-            }
-            ClusterSpecifierProto::ClusterSpecifierPlugin(plugin) => {
-                at.unsupported(&row::cluster_specifier_plugin, &Some(plugin))?;
-                no_cluster()
-            }
-            ClusterSpecifierProto::InlineClusterSpecifierPlugin(plugin) => {
-                at.unsupported(&row::inline_cluster_specifier_plugin, &Some(plugin))?;
-                no_cluster()
-            }
-        })
-    }
-
-    fn weighted(
-        &mut self,
-        proto: WeightedCluster,
-        inherited: &Inherited<'_>,
-        at: At<'_>,
-    ) -> Result<WeightedClusters, ConfigError> {
-        // Since the sum of the weights counts, Envoy no longer looks at `total_weight`.
-        #[expect(deprecated, reason = "Envoy still accepts the field")]
-        let WeightedCluster { clusters, total_weight: _, runtime_key_prefix, random_value_specifier } = proto;
-        let random_header = match random_value_specifier {
-            None => None,
-            Some(RandomValueSpecifier::HeaderName(name)) if name.is_empty() => None,
-            Some(RandomValueSpecifier::HeaderName(name)) => Some(header_key(&name, at.field("header_name"))?),
-            Some(RandomValueSpecifier::UseHashPolicy(flag)) => {
-                at.unsupported(&ledger::weighted_cluster::use_hash_policy, &flag.value)?;
-                None
-            }
-        };
-        let all = at.field("clusters");
-        if clusters.is_empty() {
-            return Err(all.error("value must contain at least 1 item(s)"));
-        }
-        let entries = clusters
-            .into_iter()
-            .enumerate()
-            .map(|(n, entry)| self.weighted_entry(entry, &runtime_key_prefix, inherited, all.index(n)))
-            .collect::<Result<Box<[_]>, _>>()?;
-        let total: u64 = entries.iter().map(|entry| u64::from(entry.weight)).sum();
-        if total > u32::MAX.into() {
-            return Err(at.error(format_args!(
-                "The sum of weights of all weighted clusters of route {} exceeds {}",
-                inherited.route_name,
-                u32::MAX
-            )));
-        }
-        if total == 0 {
-            return Err(at.error("Sum of weights in the weighted_cluster must be greater than 0."));
-        }
-        Ok(WeightedClusters { entries, total, random_header, runtime: !runtime_key_prefix.is_empty() })
-    }
-
-    fn weighted_entry(
-        &mut self,
-        proto: ClusterWeight,
-        runtime_key_prefix: &str,
-        inherited: &Inherited<'_>,
-        at: At<'_>,
-    ) -> Result<WeightedEntry, ConfigError> {
-        let ClusterWeight {
-            name,
-            cluster_header,
-            weight,
-            metadata_match,
-            request_headers_to_add,
-            request_headers_to_remove,
-            response_headers_to_add,
-            response_headers_to_remove,
-            typed_per_filter_config,
-            host_rewrite_specifier,
-        } = proto;
-        at.unsupported(&ledger::cluster_weight::metadata_match, &metadata_match)?;
-        let weight = weight.ok_or_else(|| at.field("weight").error("Field 'weight' is missing"))?.value;
-        let runtime_key = (!runtime_key_prefix.is_empty()).then(|| format!("{runtime_key_prefix}.{name}").into());
-        let cluster = match (&name[..], &cluster_header[..]) {
-            ("", "") => return Err(at.error("At least one of name or cluster_header need to be specified")),
-            (name, "") => EntryCluster::Name(self.cluster(name, "weighted cluster", at.field("name"))?),
-            ("", header) => EntryCluster::Header(header_key(header, at.field("cluster_header"))?),
-            _ => return Err(at.error("Only one of name or cluster_header can be specified")),
-        };
-        let level = Level {
-            request: self.request(request_headers_to_add, request_headers_to_remove, at)?,
-            response: self.response(response_headers_to_add, response_headers_to_remove, at)?,
-            filters: filter_level(typed_per_filter_config, at)?,
-        };
-        let levels = inherited.levels;
-        Ok(WeightedEntry {
-            cluster,
-            weight,
-            runtime_key,
-            host_rewrite: match host_rewrite_specifier {
-                Some(WeightHostRewrite::HostRewriteLiteral(host)) if !host.is_empty() => Some(host.into()),
-                _ => None,
-            },
-            request_headers: MutationChain::new(
-                Some(&level.request),
-                levels.map(|level| &level.request),
-                self.most_specific_wins,
-            ),
-            response_headers: MutationChain::new(
-                Some(&level.response),
-                levels.map(|level| &level.response),
-                self.most_specific_wins,
-            ),
-            filter_configs: FilterConfigs::new([&level.filters]),
-        })
-    }
-
-    fn host_rewrite(
-        &self,
-        proto: Option<HostRewriteSpecifier>,
-        at: At<'_>,
-    ) -> Result<Option<HostRewrite>, ConfigError> {
-        use HostRewriteSpecifier as S;
-        Ok(match proto {
-            None => None,
-            Some(S::HostRewriteLiteral(host) | S::HostRewriteHeader(host) | S::HostRewrite(host))
-                if host.is_empty() =>
-            {
-                None
-            }
-            Some(S::HostRewriteLiteral(host)) => Some(HostRewrite::Literal(host.into())),
-            Some(S::AutoHostRewrite(flag)) => flag.value.then_some(HostRewrite::Auto),
-            Some(S::HostRewriteHeader(name)) => {
-                Some(HostRewrite::Header(header_key(&name, at.field("host_rewrite_header"))?))
-            }
-            Some(S::HostRewritePathRegex(rewrite)) => Some(HostRewrite::PathRegex(Substitution::parse(
-                rewrite,
-                at.field("host_rewrite_path_regex"),
-                self.env.regex,
-            )?)),
-            Some(S::HostRewrite(text)) => {
-                let template = Template::parse(&text, self.env.parse_format).map_err(|error| {
-                    at.field("host_rewrite").error(format_args!("Failed to create host rewrite formatter: {error}"))
-                })?;
-                Some(HostRewrite::Template(template))
-            }
-        })
-    }
-
     pub(super) fn redirect(&self, proto: RedirectProto, at: At<'_>) -> Result<RedirectAction, ConfigError> {
         let RedirectProto {
             host_redirect,
@@ -412,16 +246,11 @@ impl Parser<'_> {
     }
 }
 
-/// What a cluster specifier becomes that was let through without an implementation: a request finds no cluster.
-fn no_cluster() -> ClusterSpecifier {
-    ClusterSpecifier::Header(HeaderKey::Status)
-}
-
-fn undefined(at: At<'_>, field: &str) -> ConfigError {
+pub(super) fn undefined(at: At<'_>, field: &str) -> ConfigError {
     at.field(field).error("value must be one of the defined enum values")
 }
 
-fn header_key(name: &str, at: At<'_>) -> Result<HeaderKey, ConfigError> {
+pub(super) fn header_key(name: &str, at: At<'_>) -> Result<HeaderKey, ConfigError> {
     HeaderKey::parse(name).ok_or_else(|| at.error(format_args!("'{name}' is not a header name")))
 }
 

@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::listener::v3 as proto;
+use filters::config::ConfigError;
+use filters::stream_info::Address;
 use prost::Message;
 
 use super::*;

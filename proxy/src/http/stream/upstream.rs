@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
-use filters::http::{Known, Method, RequestHead, ResponseHead, Version};
+use filters::http::{Known, Version};
 use filters::stream_info::ByteMeter;
 
 use super::exchange::{Event, Progress};
@@ -15,7 +15,6 @@ use super::expiry::Broken;
 use super::routing::upgrade_protocol;
 use super::{Downstream, End, Step, Stream};
 use crate::config::cluster::UpstreamProtocol;
-use crate::http::hygiene::is_upgrade;
 use crate::http::path::has_port;
 use crate::http::reply::LocalReply;
 use crate::http::upgrade;
@@ -115,7 +114,7 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     /// The reply to a request that a limit turns away, which says so.
-    fn overloaded(&self, reply: LocalReply) -> LocalReply {
+    pub(super) fn overloaded(&self, reply: LocalReply) -> LocalReply {
         if self.manager.config.router().suppress_envoy_headers {
             return reply;
         }
@@ -190,7 +189,7 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     /// From `then` to this turn.
-    fn since(&self, then: Instant) -> Duration {
+    pub(super) fn since(&self, then: Instant) -> Duration {
         self.manager.worker.timers().recent_instant().saturating_duration_since(then)
     }
 
@@ -300,136 +299,6 @@ impl<D: Downstream> Stream<'_, D> {
     pub(super) fn note_upstream_bytes(&mut self, up: &Exchange) {
         self.info.upstream_bytes = ByteMeter { header_rx: self.info.upstream_bytes.header_rx, ..up.meter() };
     }
-
-    /// Whether a response answers a WebSocket handshake, and neither grants it nor is an error that the client should see.
-    fn refuses_websocket(&self, head: &ResponseHead) -> bool {
-        let asked = self.request.as_ref().and_then(upgrade_protocol);
-        self.tunnel
-            && head.version != Version::Http2
-            && head.status != 101
-            && head.status < 400
-            && asked.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
-    }
-
-    /// A handshake is heads alone: what upstream sends behind one that failed is nobody's.
-    async fn failed_handshake(&mut self, head: ResponseHead) -> Step<()> {
-        self.tunnel = false;
-        let mut reply = LocalReply::new(head.status, "");
-        reply.headers = head.headers;
-        reply.headers.remove(&Known::ContentLength);
-        self.reply_end(reply, details::WEBSOCKET_HANDSHAKE_UNSUCCESSFUL).await
-    }
-
-    /// The final response head goes downstream.
-    fn respond(&mut self, host: &Arc<Host>, up: &mut Exchange, progress: &mut Progress, mut head: ResponseHead) {
-        let shard = host.shard(self.manager.worker.index());
-        self.deadlines.response_begun();
-        if head.status >= 500 {
-            shard.rq_error.inc()
-        } else {
-            shard.rq_success.inc()
-        }
-        if head.version != Version::Http2 && !self.manager.config.access_logs.is_empty() {
-            self.info.upstream_bytes.header_rx = up.meter().header_rx + head.headers.line_bytes() as u64;
-        }
-        let mut granted = false;
-        if self.tunnel
-            && let Some(request) = &self.request
-        {
-            upgrade::from_http2_response(request, &mut head);
-            granted = self.grants(&head);
-            if granted {
-                progress.body_open = true;
-                self.deadlines.tunnel();
-            } else {
-                // The request stays incomplete: what follows its head was never its body.
-                self.tunnel = false;
-            }
-        }
-        self.charge(head.status);
-        // Header values may name both.
-        self.info.response_code = head.status;
-        self.info.details = Some(details::VIA_UPSTREAM.into());
-        // How long upstream took can be told only from the end of the request.
-        if let Some(asked) = self.info.timing.last_downstream_rx
-            && !self.manager.config.router().suppress_envoy_headers
-        {
-            let mut text = itoa::Buffer::new();
-            let text = Bytes::copy_from_slice(text.format(millis(self.since(asked))).as_bytes());
-            head.headers.set(Known::XEnvoyUpstreamServiceTime, text);
-        }
-        if let Some(routed) = &self.routed
-            && let Some((_, route)) = routed.resolve()
-        {
-            let request = self.request.as_ref();
-            route.finalize_response(&mut head, request, routed.choice(route, request).as_ref(), &self.info);
-            self.tell_attempts(route, &mut head.headers);
-        }
-        if let Some(spelling) = up.take_spelling() {
-            self.down.spell(spelling);
-        }
-        let end = up.response_complete() && !granted;
-        self.grpc_pending = !end && self.request.as_ref().is_some_and(RequestHead::is_grpc);
-        self.send_head(head, end);
-        if end {
-            progress.response_sent = true;
-            self.info.timing.last_upstream_rx = Some(self.manager.worker.timers().recent_instant());
-            self.deadlines.response_complete();
-        }
-    }
-
-    /// Whether a response to an upgrade or CONNECT makes the stream a tunnel: 101 that names the protocol, or 2xx where
-    /// CONNECT asked for it, as HTTP/2 always does.
-    fn grants(&self, head: &ResponseHead) -> bool {
-        let connect = || self.request.as_ref().is_some_and(|request| request.method == Method::Connect);
-        match head.status {
-            101 => is_upgrade(&head.headers),
-            200..300 => head.version == Version::Http2 || connect(),
-            _ => false,
-        }
-    }
-
-    /// The attempt came to nothing: a reply in its place, or, once a response has begun, an end.
-    async fn upstream_failed(&mut self, host: &Arc<Host>, failure: UpstreamFailure) -> Step<()> {
-        if failure.kind != FailureKind::Overflow && (!self.upstream_started || self.grpc_pending) {
-            host.shard(self.manager.worker.index()).rq_error.inc();
-        }
-        if self.upstream_started && self.grpc_pending {
-            self.manager.stats.rq_reset_after_downstream_response_started().inc();
-        }
-        self.info.flags.insert(failure.kind.flag());
-        let upstream = self.info.upstream_mut();
-        upstream.transport_failure = failure.transport.clone();
-        if failure.without_host {
-            (upstream.host, upstream.host_name) = (None, None);
-            upstream.hosts_attempted.pop();
-        }
-        let why = failure.details(self.upstream_started);
-        if !self.upstream_started {
-            self.charge(failure.kind.status());
-        }
-        let mut reply = LocalReply::new(failure.kind.status(), failure.body());
-        if failure.kind == FailureKind::Overflow {
-            reply = self.overloaded(reply);
-        }
-        self.reply_end(reply, why).await
-    }
-
-    /// Counts a response code for the cluster, whether upstream sent it or it stands for a failure.
-    pub(super) fn charge(&self, status: u16) {
-        let Some(cluster) = &self.cluster else { return };
-        let codes = &cluster.context().codes;
-        codes.all.record(status);
-        if self.facts.internal {
-            codes.internal.record(status);
-        } else {
-            codes.external.record(status);
-        }
-        if let Some(alternative) = &self.alternative {
-            alternative.all.record(status);
-            if self.facts.internal { alternative.internal.record(status) } else { alternative.external.record(status) }
-        }
-    }
 }
 
 /// Ends a try that is not over. Only HTTP/2 has a word for that: an HTTP/1 connection closes.
@@ -438,6 +307,6 @@ fn give_up(cluster: &Cluster, up: Exchange) {
     drop(up);
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

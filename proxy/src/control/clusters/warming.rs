@@ -1,0 +1,167 @@
+//! A version's way from known to used: it begins to find its hosts, is fed what arrives, and takes over once it is ready;
+//! and the phases of start-up, which go on as versions become ready.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::super::dns::{LookupId, Resolver};
+use super::contract::{ClusterObserver, ClusterSink, EdsSubscriber, Phase, WatchId};
+use super::version::{Fed, Version};
+use super::{Cluster, ClusterManager};
+use crate::config::cluster::Discovery;
+
+impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager<O> {
+    pub(super) fn start_where(&mut self, now: Instant, which: impl Fn(&Version) -> bool) {
+        let waiting = self
+            .clusters
+            .iter()
+            .filter(|(_, cluster)| cluster.warming.as_ref().is_some_and(|version| !version.started && which(version)));
+        let names: Vec<Arc<str>> = waiting.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.start_version(now, &name);
+        }
+    }
+
+    /// Begins to find the hosts of the warming version.
+    pub(super) fn start_version(&mut self, now: Instant, name: &Arc<str>) {
+        let Some(mut version) = self.clusters.get_mut(name).and_then(|cluster| cluster.warming.take()) else { return };
+        version.started = true;
+        if let Discovery::Eds(eds) = &version.config.discovery {
+            let watch = WatchId(self.number());
+            self.watches.insert(watch, name.clone());
+            version.watch = Some(watch);
+            version.fetch_deadline = eds.initial_fetch_timeout.and_then(|timeout| now.checked_add(timeout));
+            self.outside.subscribe(watch, eds);
+        }
+        version.begin(now);
+        self.ask(now, name, &mut version);
+        self.settle(now, name, version, Slot::Warming);
+    }
+
+    /// Hands an event to the versions of a cluster it is for, and does what follows from it.
+    pub(super) fn feed(&mut self, now: Instant, which: impl Fn(&Version) -> bool, name: Option<Arc<str>>, event: Fed) {
+        let Some(name) = name else { return };
+        let cached = self
+            .clusters
+            .get(&name)
+            .and_then(|cluster| cluster.active.as_ref())
+            .and_then(|active| active.assignment.clone());
+        for slot in [Slot::Active, Slot::Warming] {
+            let Some(cluster) = self.clusters.get_mut(&name) else { return };
+            let place = slot.of(cluster);
+            if !place.as_ref().is_some_and(&which) {
+                continue;
+            }
+            let Some(mut version) = place.take() else { continue };
+            let cached = cached.as_ref().filter(|_| slot == Slot::Warming);
+            for update in version.feed(now, &event, cached, &mut self.random) {
+                self.outside.endpoint_update(&name, update);
+            }
+            self.ask(now, &name, &mut version);
+            self.settle(now, &name, version, slot);
+        }
+        self.advance(now);
+    }
+
+    /// Starts the lookups that are due.
+    fn ask(&mut self, now: Instant, name: &Arc<str>, version: &mut Version) {
+        for place in version.due_lookups(now) {
+            let id = LookupId(self.number());
+            if let Some(question) = version.asked(place, id) {
+                self.lookups.insert(id, name.clone());
+                self.outside.resolve(id, question);
+            }
+        }
+    }
+
+    /// Puts a version back, publishing what there is to publish.
+    fn settle(&mut self, now: Instant, name: &Arc<str>, mut version: Version, slot: Slot) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        if slot == Slot::Warming && !version.ready {
+            cluster.warming = Some(version);
+            return;
+        }
+        if slot == Slot::Warming {
+            let membership = version.take_over(now);
+            let former = cluster.active.take();
+            if let Some(mut former) = former {
+                self.stop(&mut former);
+            }
+            self.outside.publish(version.publication());
+            self.outside.membership(name, membership, true);
+        } else {
+            let (publish, event) = version.merge(now);
+            if let Some(event) = event {
+                self.outside.merge(event);
+            }
+            if let Some(changed) = publish {
+                let set = version.members.set();
+                self.outside.publish_hosts(name, set);
+                self.outside.membership(name, set.membership(), changed);
+            }
+        }
+        if let Some(cluster) = self.clusters.get_mut(name) {
+            cluster.active = Some(version);
+        }
+        if slot == Slot::Warming {
+            self.count();
+        }
+    }
+
+    /// Ends a version's subscriptions.
+    pub(super) fn stop(&mut self, version: &mut Version) {
+        if let Some(watch) = version.watch.take() {
+            self.watches.remove(&watch);
+            self.outside.unsubscribe(watch);
+        }
+        for id in version.take_lookups() {
+            self.lookups.remove(&id);
+            self.outside.cancel(id);
+        }
+    }
+
+    /// Goes on with start-up as far as clusters are ready.
+    pub(super) fn advance(&mut self, now: Instant) {
+        loop {
+            let waiting = |secondary: bool| {
+                self.clusters
+                    .values()
+                    .filter_map(|cluster| cluster.warming.as_ref())
+                    .any(|version| version.config.wait_for_warm_on_init && version.is_secondary() == secondary)
+            };
+            match self.phase {
+                Phase::Primary if !waiting(false) => self.enter(Phase::Runtime),
+                Phase::Runtime if self.runtime_loaded => {
+                    self.enter(Phase::Secondary);
+                    self.start_where(now, Version::is_secondary);
+                }
+                Phase::Secondary if !waiting(true) => self.enter(Phase::Cds),
+                Phase::Cds if (self.cds_loaded || !self.uses_cds) && !waiting(false) && !waiting(true) => {
+                    self.enter(Phase::Initialized);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.outside.phase(phase);
+    }
+}
+
+/// Which version of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Active,
+    Warming,
+}
+
+impl Slot {
+    const fn of(self, cluster: &mut Cluster) -> &mut Option<Version> {
+        match self {
+            Self::Active => &mut cluster.active,
+            Self::Warming => &mut cluster.warming,
+        }
+    }
+}
