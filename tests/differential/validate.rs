@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use crate::support::proxy::{Kind, workspace};
 
-/// Checks all files. A bad one says in a comment of its first line what Legate must name: `# names: PATH`.
+/// Checks all files. A bad one says in a comment of its first line what Legate must name beside the file: `# names: A, B`,
+/// a resource and a field path.
 pub fn run() {
     let with_envoy = Kind::require_envoy("verdicts on configurations");
     let mut failures = Vec::new();
@@ -26,10 +27,11 @@ pub fn run() {
             if verdict.code != expected {
                 failures.push(format!("{directory}/{name}: {:?}: {}", verdict.code, short(&verdict.stderr)));
             } else if !good && Kind::under_test() == Kind::Legate {
-                let names =
-                    text.lines().next().and_then(|line| line.strip_prefix("# names: ")).expect("a path to name");
-                if !verdict.stderr.contains(names) {
-                    failures.push(format!("{directory}/{name}: does not name {names}: {}", short(&verdict.stderr)));
+                let names = text.lines().next().and_then(|line| line.strip_prefix("# names: ")).expect("what to name");
+                for wanted in std::iter::once(&*name).chain(names.split(", ")) {
+                    if !verdict.stderr.contains(wanted) {
+                        failures.push(format!("bad/{name}: does not name {wanted}: {}", short(&verdict.stderr)));
+                    }
                 }
             }
         }

@@ -25,6 +25,9 @@ ledger! {
 /// What Envoy adds when an address that has to be an IP is not one.
 const CONSIDER: &str = "Consider setting resolver_name or setting cluster type to 'STRICT_DNS' or 'LOGICAL_DNS'";
 
+/// The longest path of a Unix socket, with its final zero.
+const MAX_PIPE_PATH: usize = 108;
+
 /// Where an endpoint is: known, or to be looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EndpointAddress {
@@ -58,7 +61,7 @@ pub fn endpoint(at: At<'_>, proto: core::Address) -> Result<EndpointAddress, Con
     use core::address::Address as Specifier;
     match proto.address {
         Some(Specifier::SocketAddress(socket)) => endpoint_socket(at.field("socket_address"), socket),
-        Some(Specifier::Pipe(pipe)) => Ok(EndpointAddress::Resolved(pipe_address(pipe))),
+        Some(Specifier::Pipe(pipe)) => Ok(EndpointAddress::Resolved(self::pipe(&at.field("pipe"), pipe)?)),
         Some(Specifier::EnvoyInternalAddress(internal)) => {
             let at = at.field("envoy_internal_address");
             let core::EnvoyInternalAddress { endpoint_id, address_name_specifier } = internal;
@@ -83,10 +86,30 @@ pub fn socket(at: At<'_>, proto: core::SocketAddress) -> Result<SocketAddr, Conf
     }
 }
 
-fn pipe_address(pipe: core::Pipe) -> Address {
-    // `mode` is for those who create the socket file; who connects to it does not.
-    let core::Pipe { path, mode: _ } = pipe;
-    Address::Pipe(path.into())
+/// A Unix socket's path, or with `@` a name in the abstract name space. The mode is for those who create the file.
+///
+/// # Errors
+/// When it is no path that the kernel takes, or has a mode where there is no file.
+pub fn pipe(at: &At<'_>, pipe: core::Pipe) -> Result<Address, ConfigError> {
+    let core::Pipe { path, mode } = pipe;
+    if path.is_empty() {
+        return Err(at.field("path").error("value length must be at least 1 characters"));
+    }
+    if path.len() >= MAX_PIPE_PATH {
+        return Err(at
+            .field("path")
+            .error(format_args!("Path \"{path}\" exceeds maximum UNIX domain socket path size of {MAX_PIPE_PATH}.")));
+    }
+    if path.contains('\0') {
+        return Err(at.field("path").error("UNIX domain socket pathname contains embedded null characters"));
+    }
+    if mode > 0o777 {
+        return Err(at.field("mode").error("value must be less than or equal to 511"));
+    }
+    if mode != 0 && path.starts_with('@') {
+        return Err(at.field("mode").error("Cannot set mode for Abstract AF_UNIX sockets"));
+    }
+    Ok(Address::Pipe(path.into()))
 }
 
 fn endpoint_socket(at: At<'_>, proto: core::SocketAddress) -> Result<EndpointAddress, ConfigError> {

@@ -27,6 +27,7 @@ pub use self::contract::{
 };
 use self::draining::Draining;
 use self::sockets::{BoundSocket, ListenSocket, SocketError, SocketSpec};
+pub(crate) use self::update::refuse_duplicate;
 pub use self::view::{ErrorState, ListenerState, ListenerView, StateView};
 use crate::config::filter_chain::FilterChain;
 use crate::config::listener::{DrainType, ListenerConfig, TrafficDirection};

@@ -1,6 +1,7 @@
 //! How the server comes up: static resources are added (or only checked), then [`Control::advance`] goes from stage to stage
 //! as far as what has arrived allows, until the workers may accept.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -58,12 +59,18 @@ impl Control {
     /// What is wrong with the first that is wrong.
     pub fn validate_listeners(&self, listeners: &[(String, bytes::Bytes)]) -> Result<(), String> {
         let mut join = self.join.clone();
+        // A later listener of the same name is an update of the earlier one.
+        let mut accepted: BTreeMap<Arc<str>, Arc<ListenerConfig>> = BTreeMap::new();
         for (number, (name, raw)) in (0..).zip(listeners) {
             let session = self.env.session();
-            ListenerConfig::parse(&session.root(), raw)
-                .map(Arc::new)
-                .and_then(|config| listeners::Dependencies::require(&mut join, listeners::Ticket(number), &config))
-                .map_err(|error| format!("listener {name:?}: {error}"))?;
+            let mut check = || {
+                let config = Arc::new(ListenerConfig::parse(&session.root(), raw)?);
+                listeners::refuse_duplicate(&session, &config, accepted.values().map(|other| &**other))?;
+                listeners::Dependencies::require(&mut join, listeners::Ticket(number), &config)?;
+                Ok(config)
+            };
+            let config = check().map_err(|error: ConfigError| format!("listener {name:?}: {error}"))?;
+            accepted.insert(Arc::clone(&config.name), config);
             self.env.say(&format!("listener {name:?}"), &session);
         }
         Ok(())

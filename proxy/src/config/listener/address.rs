@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3::AdditionalAddress;
@@ -10,8 +9,7 @@ use filters::config::{At, ConfigError};
 use filters::ledger;
 use filters::stream_info::Address;
 
-/// The longest path of a Unix socket, with its final zero.
-const MAX_PIPE_PATH: usize = 108;
+use crate::config::address as shared;
 
 /// One address of a listener and what its sockets are given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +89,10 @@ pub(crate) fn parse(
     keepalive: Option<&core::TcpKeepalive>,
 ) -> Result<Vec<ListenAddress>, ConfigError> {
     let options = socket_options(&at.field("socket_options"), options)?;
-    let (address, udp) = listen_address(&at.field("address"), name, main)?;
+    let main_at = at.field("address");
+    let (address, udp) = listen_address(&main_at, name, main)?;
+    let first = address.address.clone();
+    check_compatible(&main_at, address.ipv4_compat, &first)?;
     if udp {
         let at = at.field("address");
         let at = at.field("socket_address");
@@ -105,7 +106,10 @@ pub(crate) fn parse(
     for (index, entry) in additional.into_iter().enumerate() {
         let at = list.index(index);
         let AdditionalAddress { address, socket_options: own_options, tcp_keepalive: own_keepalive } = entry;
-        let (address, udp) = listen_address(&at.field("address"), name, at.required("address", address)?)?;
+        let address_at = at.field("address");
+        let (address, udp) = listen_address(&address_at, name, at.required("address", address)?)?;
+        // Envoy's rule: what has to be compatible is the main address, whichever one asks for it.
+        check_compatible(&address_at, address.ipv4_compat, &first)?;
         if udp {
             return Err(at.error(format_args!(
                 "listener {name}: has different socket type. The listener only support same socket type for all the \
@@ -185,16 +189,7 @@ fn socket_address(at: &At<'_>, socket: core::SocketAddress) -> Result<(ListenAdd
     };
     let ip: IpAddr =
         address.parse().map_err(|_| at.field("address").error(format_args!("malformed IP address: {address}")))?;
-    let compatible = match ip {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(v6) => v6.is_unspecified() || v6.to_ipv4_mapped().is_some(),
-    };
     let socket = SocketAddr::new(ip, port);
-    if ipv4_compat && !compatible {
-        return Err(at.field("ipv4_compat").error(format_args!(
-            "Only IPv6 address '::' or valid IPv4-mapped IPv6 address can set ipv4_compat: {socket}"
-        )));
-    }
     let udp = match Protocol::try_from(protocol) {
         Ok(Protocol::Tcp) => false,
         Ok(Protocol::Udp) => true,
@@ -203,26 +198,24 @@ fn socket_address(at: &At<'_>, socket: core::SocketAddress) -> Result<(ListenAdd
     Ok((ListenAddress::plain(Address::Ip(socket), ipv4_compat, 0), udp))
 }
 
+/// Whether an address that asks for `ipv4_compat` may.
+fn check_compatible(at: &At<'_>, asked: bool, address: &Address) -> Result<(), ConfigError> {
+    let compatible = match address {
+        Address::Ip(SocketAddr::V6(v6)) => v6.ip().is_unspecified() || v6.ip().to_ipv4_mapped().is_some(),
+        _ => false,
+    };
+    if compatible || !asked {
+        return Ok(());
+    }
+    let at = at.field("socket_address");
+    Err(at
+        .field("ipv4_compat")
+        .error(format_args!("Only IPv6 address '::' or valid IPv4-mapped IPv6 address can set ipv4_compat: {address}")))
+}
+
 fn pipe(at: &At<'_>, pipe: core::Pipe) -> Result<ListenAddress, ConfigError> {
-    let core::Pipe { path, mode } = pipe;
-    if path.is_empty() {
-        return Err(at.field("path").error("value length must be at least 1 characters"));
-    }
-    if path.len() >= MAX_PIPE_PATH {
-        return Err(at
-            .field("path")
-            .error(format_args!("Path \"{path}\" exceeds maximum UNIX domain socket path size of {MAX_PIPE_PATH}.")));
-    }
-    if path.contains('\0') {
-        return Err(at.field("path").error("UNIX domain socket pathname contains embedded null characters"));
-    }
-    if mode > 0o777 {
-        return Err(at.field("mode").error("value must be less than or equal to 511"));
-    }
-    if mode != 0 && path.starts_with('@') {
-        return Err(at.field("mode").error("Cannot set mode for Abstract AF_UNIX sockets"));
-    }
-    Ok(ListenAddress::plain(Address::Pipe(Arc::from(path)), false, mode))
+    let mode = pipe.mode;
+    Ok(ListenAddress::plain(shared::pipe(at, pipe)?, false, mode))
 }
 
 impl ListenAddress {

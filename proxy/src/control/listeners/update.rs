@@ -51,7 +51,8 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
                 Applied::Updated
             }
         };
-        self.refuse_duplicate(session, &config)?;
+        let others = self.listeners.values().flat_map(|entry| entry.active.iter().chain(&entry.warming));
+        refuse_duplicate(session, &config, others.map(|version| &*version.listener.config))?;
         if let (Applied::UpdatedInPlace, Some(active)) = (change, active) {
             config.chains = keep_chains(&active.listener.config, config.chains);
         }
@@ -131,22 +132,28 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
         };
         SocketSpec::of(config).into_iter().map(find).collect()
     }
+}
 
-    fn refuse_duplicate(&self, session: &Session, config: &ListenerConfig) -> Result<(), ConfigError> {
-        let others = self.listeners.iter().filter(|(name, _)| **name != config.name);
-        let versions = others.flat_map(|(_, entry)| entry.active.iter().chain(&entry.warming));
-        let mut taken = versions.flat_map(|version| &version.listener.config.addresses);
-        if !taken.any(|other| config.addresses.iter().any(|address| address.clashes(other))) {
-            return Ok(());
-        }
-        let addresses: Vec<_> = config.addresses.iter().map(ToString::to_string).collect();
-        Err(session.root().error(format_args!(
-            "error adding listener: '{}' has duplicate address '{}' as existing listener, to check if the listener has \
-             duplicated addresses with other listeners or 'enable_reuse_port' is set to 'false' for the listener",
-            config.name,
-            addresses.join(",")
-        )))
+/// Refuses an address that another listener has, by name, whoever holds its socket.
+///
+/// # Errors
+/// Envoy's sentence, with the listener and its addresses.
+pub(crate) fn refuse_duplicate<'a>(
+    session: &Session,
+    config: &ListenerConfig,
+    others: impl Iterator<Item = &'a ListenerConfig>,
+) -> Result<(), ConfigError> {
+    let mut taken = others.filter(|other| other.name != config.name).flat_map(|other| &other.addresses);
+    if !taken.any(|other| config.addresses.iter().any(|address| address.clashes(other))) {
+        return Ok(());
     }
+    let addresses: Vec<_> = config.addresses.iter().map(ToString::to_string).collect();
+    Err(session.root().error(format_args!(
+        "error adding listener: '{}' has duplicate address '{}' as existing listener, to check if the listener has \
+         duplicated addresses with other listeners or 'enable_reuse_port' is set to 'false' for the listener",
+        config.name,
+        addresses.join(",")
+    )))
 }
 
 fn addresses(sockets: &[Held]) -> Vec<Address> {
