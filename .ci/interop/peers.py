@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 
 
 class Checks:
@@ -60,15 +62,10 @@ class Proxy:
         """Status and body of an admin page; (0, "") while there is none."""
         if not self.address.exists() or not (address := self.address.read_text().strip()):
             return 0, ""
-        host, port = address.rsplit(":", 1)
         try:
-            reader, writer = await asyncio.open_connection(host, int(port))
+            return await asyncio.to_thread(get, f"http://{address}{path}")
         except OSError:
             return 0, ""
-        writer.write(f"GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n".encode())
-        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-        writer.close()
-        return int(head.split(b" ", 2)[1]) if head else 0, body.decode(errors="replace")
 
     async def ready(self, port, within=15):
         """Waits until the proxy is live and something accepts at `port`."""
@@ -85,6 +82,15 @@ class Proxy:
                     pass
             await asyncio.sleep(0.02)
         raise RuntimeError(f"the proxy did not serve within {within} s")
+
+
+def get(url):
+    """Status and body, whatever the status."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
 
 
 async def upstream(name):

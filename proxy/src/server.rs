@@ -282,7 +282,7 @@ impl<'a> Server<'a> {
             seed: fastrand::u64(..),
         }));
         if let Some(ads) = &bootstrap.dynamic.ads {
-            hub.set_ads(ads.clone(), ControlPlaneScope::new(&self.store));
+            hub.set_ads(ads.clone(), ControlPlaneScope::new(&self.store, ""));
         }
         self.control.set_hub(hub);
     }

@@ -126,7 +126,7 @@ impl Hub {
             type_url: Arc::clone(&interest.type_url),
             kind: "a gRPC service of its own",
         })?;
-        let client = self.client(grpc_mux(source), Rc::new(Unobserved));
+        let client = self.client(grpc_mux(source), interest.observer.source());
         let driver = grpc::drive(client.clone(), source.clone(), method, Rc::clone(&self.channels));
         Ok(start(&client, interest, driver))
     }

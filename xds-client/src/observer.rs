@@ -3,6 +3,7 @@
 //!
 //! Observers are called in the middle of protocol work: they may count, and must not call the client.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use xxhash_rust::xxh64::xxh64;
@@ -22,6 +23,10 @@ pub trait SubscriptionObserver {
     fn rejected(&self) {}
     /// `init_fetch_timeout`.
     fn init_fetch_timeout(&self) {}
+    /// Where the stream is counted that serves this subscription alone; the aggregated one has a scope of its own.
+    fn source(&self) -> Rc<dyn SourceObserver> {
+        Rc::new(Unobserved)
+    }
 }
 
 /// An accepted update, as statistics want it.

@@ -155,14 +155,16 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
         let CdsUpdate { resources, removed, version } = update;
         let mut errors = Vec::new();
         let mut seen = BTreeSet::new();
+        let mut changed = false;
         for resource in resources {
             let name = resource.name.clone();
             if !seen.insert(name.clone()) {
                 errors.push(format!("{name}: duplicate cluster {name} found"));
                 continue;
             }
-            if let Err(reason) = self.add_or_update(now, wall, resource, &version) {
-                errors.push(format!("{name}: {reason}"));
+            match self.add_or_update(now, wall, resource, &version) {
+                Ok(applied) => changed |= applied,
+                Err(reason) => errors.push(format!("{name}: {reason}")),
             }
         }
         let removed: Vec<Arc<str>> = match removed {
@@ -170,9 +172,9 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
             Removed::Others => self.clusters.keys().filter(|name| !seen.contains(*name)).cloned().collect(),
         };
         for name in removed {
-            self.remove(&name);
+            changed |= self.remove(&name);
         }
-        if errors.is_empty() {
+        if changed {
             self.cds_version = version;
         }
         self.cds_loaded = true;
@@ -272,7 +274,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
         self.clusters.values().filter(|cluster| cluster.warming.is_some()).count()
     }
 
-    /// Version of the last response applied without errors.
+    /// Version of the last response of which anything was applied.
     #[must_use]
     pub const fn cds_version(&self) -> &Arc<str> {
         &self.cds_version
@@ -288,43 +290,48 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
         })
     }
 
+    /// Says whether anything was to be done.
     fn add_or_update(
         &mut self,
         now: Instant,
         wall: SystemTime,
         resource: ClusterResource,
         version: &Arc<str>,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let ClusterResource { name, raw, hash, config } = resource;
         let known = self.clusters.get(&name);
         // Static clusters cannot be changed; Envoy does not mind who tries.
         if known.is_some_and(|cluster| !cluster.added_via_api) {
-            return Ok(());
+            return Ok(false);
         }
-        let config = config.map_err(|error| error.to_string())?;
         // The version to come counts, else the one in use.
         let present = known.and_then(|cluster| cluster.warming.as_ref().or(cluster.active.as_ref()));
         if present.is_some_and(|present| present.hash == hash) {
-            return Ok(());
+            return Ok(false);
         }
+        // As in Envoy the attempt counts, whatever comes of it.
         if known.is_some() {
             self.outside.cluster_modified(&name);
         } else {
             self.outside.cluster_added(&name);
         }
+        let config = config.map_err(|error| error.to_string())?;
         let next = Version::new(config, raw, hash, version.clone(), wall, self.workers);
         let cluster = Cluster { added_via_api: true, active: None, warming: None };
         let cluster = self.clusters.entry(name.clone()).or_insert(cluster);
-        if let Some(mut overtaken) = cluster.warming.replace(next) {
+        let overtaken = cluster.warming.replace(next);
+        self.start_version(now, &name);
+        // Afterwards: what both subscribe to is not given up in between.
+        if let Some(mut overtaken) = overtaken {
             self.stop(&mut overtaken);
         }
-        self.start_version(now, &name);
         self.count();
-        Ok(())
+        Ok(true)
     }
 
-    fn remove(&mut self, name: &Arc<str>) {
-        let Some(cluster) = self.clusters.get(name).filter(|cluster| cluster.added_via_api) else { return };
+    /// Says whether there was one that discovery may remove.
+    fn remove(&mut self, name: &Arc<str>) -> bool {
+        let Some(cluster) = self.clusters.get(name).filter(|cluster| cluster.added_via_api) else { return false };
         let active = cluster.active.is_some();
         if let Some(cluster) = self.clusters.remove(name) {
             for mut version in cluster.active.into_iter().chain(cluster.warming) {
@@ -336,6 +343,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
         }
         self.outside.cluster_removed(name);
         self.count();
+        true
     }
 
     fn count(&mut self) {

@@ -7,8 +7,8 @@ use std::time::{Instant, SystemTime};
 
 use xds_client::{Client, Event, Rejection, Resource, ResourceError, Update};
 
-use super::clusters::{CdsUpdate, ClusterResource, Removed};
-use super::listeners::Origin;
+use super::clusters::{CdsUpdate, ClusterManager, ClusterResource, Phase, Removed};
+use super::listeners::{Applied, Origin};
 use super::prepare::{Content, Helper, Prepared, is_big};
 use super::rtds::Change;
 use super::{Control, now};
@@ -125,8 +125,9 @@ impl Control {
                 match &*type_url {
                     xds_client::CLUSTER => self.clusters.borrow_mut().cds_failed(Instant::now()),
                     xds_client::LISTENER => self.lds_done.set(true),
-                    xds_client::ROUTE => drop(self.routes.give_up_waiting(None)),
+                    xds_client::ROUTE => self.routes.give_up_waiting(client, None),
                     xds_client::RUNTIME => self.rtds.give_up_waiting(client, None),
+                    xds_client::ENDPOINTS => self.give_up_endpoints(client),
                     _ => {}
                 }
             }
@@ -136,7 +137,7 @@ impl Control {
                 match &*type_url {
                     xds_client::CLUSTER => self.clusters.borrow_mut().cds_failed(Instant::now()),
                     xds_client::LISTENER => self.lds_done.set(true),
-                    xds_client::ROUTE => drop(self.routes.give_up_waiting(Some(subscription))),
+                    xds_client::ROUTE => self.routes.give_up_waiting(client, Some(subscription)),
                     xds_client::RUNTIME => self.rtds.give_up_waiting(client, Some(subscription)),
                     // Clusters keep the time of their own warming.
                     _ => {}
@@ -155,17 +156,26 @@ impl Control {
         self.env.take_notes(notes);
         let result = match content {
             Content::Clusters(clusters) => self.on_clusters(&version, clusters, removed, full_state),
-            Content::Endpoints(assignments) => self.on_endpoints(assignments, &removed),
+            Content::Endpoints(assignments) => self.on_endpoints(client, assignments, &removed),
             Content::Listeners(listeners) => self.on_listeners(&version, listeners, removed, full_state),
-            Content::Routes(routes) => self.routes.apply(&version, routes).1,
+            Content::Routes(routes) => self.routes.apply(client, &version, routes),
             Content::Runtime(layers) => self.on_runtime(client, &layers, &removed),
             Content::Refused(rejection) => Err(rejection),
         };
         if let Err(rejection) = &result {
             tracing::warn!(target: "config", "{type_url} update rejected: {}", rejection.detail(&type_url));
         }
-        // A cluster that still warms holds the ACK back, as in Envoy: the pause is taken before the answer is given.
-        if &*type_url == xds_client::CLUSTER && self.clusters.borrow().warming_count() > 0 {
+        // A refused response is an outcome for everyone who waits for one.
+        match (&result, &*type_url) {
+            (Err(_), xds_client::ENDPOINTS) => self.give_up_endpoints(client),
+            (Err(_), xds_client::ROUTE) => self.routes.give_up_waiting(client, None),
+            _ => {}
+        }
+        // After start-up a cluster that still warms holds the ACK back on the aggregated stream, as in Envoy: the pause is
+        // taken before the answer is given.
+        let holds_back =
+            |clusters: &ClusterManager<_>| clusters.phase() == Phase::Initialized && clusters.warming_count() > 0;
+        if &*type_url == xds_client::CLUSTER && self.sources.is_ads(client) && holds_back(&self.clusters.borrow()) {
             let pause = client.pause(xds_client::CLUSTER);
             self.cds_pause.borrow_mut().get_or_insert(pause);
         }
@@ -194,6 +204,7 @@ impl Control {
 
     fn on_endpoints(
         &self,
+        client: &Client,
         assignments: Vec<(String, Result<Arc<LoadAssignment>, String>)>,
         removed: &[String],
     ) -> Result<(), Rejection> {
@@ -201,7 +212,7 @@ impl Control {
         let mut clusters = self.clusters.borrow_mut();
         let now = Instant::now();
         for (name, assignment) in assignments {
-            let watches = clusters.outside().watches_of(&name);
+            let watches = clusters.outside().watches_at(client, Some(&name));
             match assignment {
                 Ok(assignment) => {
                     for watch in watches {
@@ -217,11 +228,19 @@ impl Control {
             }
         }
         for name in removed {
-            for watch in clusters.outside().watches_of(name) {
+            for watch in clusters.outside().watches_at(client, Some(name)) {
                 clusters.on_assignment_failed(now, watch);
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(Rejection { errors }) }
+    }
+
+    /// Clusters that ask there and still warm go on without endpoints.
+    fn give_up_endpoints(&self, client: &Client) {
+        let mut clusters = self.clusters.borrow_mut();
+        for watch in clusters.outside().watches_at(client, None) {
+            clusters.on_assignment_failed(Instant::now(), watch);
+        }
     }
 
     fn on_listeners(
@@ -236,12 +255,13 @@ impl Control {
         let mut errors = Vec::new();
         let mut listeners = self.listeners.borrow_mut();
         let now = now();
+        let mut changed = false;
         if full_state {
             let names: BTreeSet<&str> = resources.iter().map(|resource| resource.name.as_str()).collect();
-            listeners.retain(&names, now);
+            changed |= listeners.retain(&names, now);
         }
         for name in removed {
-            listeners.remove(&name, now);
+            changed |= listeners.remove(&name, now);
         }
         let mut seen = BTreeSet::new();
         for resource in &resources {
@@ -254,17 +274,17 @@ impl Control {
             }
             let session = self.env.session();
             let origin = Origin::Dynamic(if resource.version.is_empty() { version } else { &resource.version }.into());
-            if let Err(error) = listeners.apply(&session, origin, name, raw, now) {
-                errors.push(ResourceError { name: name.to_owned(), message: error.to_string() });
+            match listeners.apply(&session, origin, name, raw, now) {
+                Ok(Applied::Unchanged | Applied::Ignored) => {}
+                Ok(_) => changed = true,
+                Err(error) => errors.push(ResourceError { name: name.to_owned(), message: error.to_string() }),
             }
             self.env.say(&format!("listener {name:?}"), &session);
         }
-        if errors.is_empty() {
+        if changed {
             *self.lds_version.borrow_mut() = version.into();
-            Ok(())
-        } else {
-            Err(Rejection { errors })
         }
+        if errors.is_empty() { Ok(()) } else { Err(Rejection { errors }) }
     }
 
     fn on_runtime(

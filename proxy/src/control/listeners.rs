@@ -135,12 +135,10 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
         true
     }
 
-    /// Removes every dynamic listener not in `names`: state-of-the-world discovery.
-    pub fn retain(&mut self, names: &BTreeSet<&str>, now: Now) {
+    /// Removes every dynamic listener not in `names`: state-of-the-world discovery. Says whether there was one.
+    pub fn retain(&mut self, names: &BTreeSet<&str>, now: Now) -> bool {
         let gone: Vec<_> = self.listeners.keys().filter(|name| !names.contains(&***name)).cloned().collect();
-        for name in gone {
-            self.remove(&name, now);
-        }
+        gone.iter().fold(false, |removed, name| self.remove(name, now) || removed)
     }
 
     /// What the version with `ticket` waited for is there, or was given up on.
@@ -207,8 +205,14 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
     pub fn tick(&mut self, now: Instant) -> Option<Instant> {
         for due in self.draining.due(now) {
             match due {
-                draining::Due::Listener(listener) => self.sink.close(&listener, None),
-                draining::Due::Chains(listener, chains) => self.sink.close(&listener, Some(&chains)),
+                draining::Due::Listener(ticket, listener) => {
+                    self.sink.close(&listener, None);
+                    self.dependencies.release(ticket);
+                }
+                draining::Due::Chains(ticket, listener, chains) => {
+                    self.sink.close(&listener, Some(&chains));
+                    self.dependencies.release(ticket);
+                }
                 draining::Due::Stop(name, ticket) => {
                     let current = self.listeners.get(&name).and_then(|entry| entry.active.as_ref());
                     if current.is_some_and(|version| version.ticket == ticket) {
@@ -296,12 +300,15 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
         let earlier = self.listeners.entry(Arc::clone(name)).or_default().active.replace(version);
         let Some(mut earlier) = earlier else { return Ok(()) };
         if change == Applied::UpdatedInPlace {
-            self.dependencies.release(earlier.ticket);
             let removed: Vec<_> = removed_chains(&earlier.listener.config, &listener.config);
+            if removed.is_empty() {
+                self.dependencies.release(earlier.ticket);
+                return Ok(());
+            }
             for chain in &removed {
                 chain.drain.begin(plan);
             }
-            self.draining.chains_until(listener, removed, plan.end());
+            self.draining.chains_until(plan.end(), earlier.ticket, listener, removed);
         } else {
             // Shared sockets go on with the new version; only the others are closed.
             earlier.sockets.retain(|held| matches!(held, Held::Listening(socket) if !kept.contains(&socket.id())));
@@ -332,11 +339,10 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
 
     /// Stops a version for good: it accepts what is queued, its connections drain until they are closed.
     fn retire(&mut self, version: Version, now: Now) {
-        self.dependencies.release(version.ticket);
         let plan = self.plan(now);
         version.listener.drain.begin(plan);
         if !self.started {
-            return;
+            return self.dependencies.release(version.ticket);
         }
         if !version.stopped {
             self.sink.stop(&version.listener);
@@ -347,7 +353,8 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
             self.closing.push((version.listener.id, sockets));
         }
         let (origin, raw, updated) = (version.origin, version.raw, version.updated);
-        self.draining.listener_until(version.listener, ListenerState { origin, raw, updated }, plan.end());
+        let state = ListenerState { origin, raw, updated };
+        self.draining.listener_until(plan.end(), version.ticket, version.listener, state);
     }
 
     fn stop_accepting(&mut self, name: &Arc<str>) {

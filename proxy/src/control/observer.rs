@@ -13,6 +13,8 @@ use crate::observe::catalogue::{ControlPlaneStats, SubscriptionStats};
 pub struct SubscriptionScope {
     stats: SubscriptionStats,
     version_text: TextReadout,
+    store: Arc<Store>,
+    prefix: Box<str>,
     _group: Arc<GroupHandle<SubscriptionStats>>,
 }
 
@@ -24,6 +26,8 @@ impl SubscriptionScope {
         Rc::new(Self {
             stats: group.shard(store.control_shard()),
             version_text: store.text(&format!("{prefix}version_text")),
+            store: Arc::clone(store),
+            prefix: prefix.into(),
             _group: group,
         })
     }
@@ -55,9 +59,13 @@ impl SubscriptionObserver for SubscriptionScope {
     fn init_fetch_timeout(&self) {
         self.stats.init_fetch_timeout().inc();
     }
+
+    fn source(&self) -> Rc<dyn SourceObserver> {
+        ControlPlaneScope::new(&self.store, &self.prefix)
+    }
 }
 
-/// `control_plane.`
+/// `control_plane.`, below the scope of the subscription that has a stream of its own.
 pub struct ControlPlaneScope {
     stats: ControlPlaneStats,
     identifier: TextReadout,
@@ -65,13 +73,14 @@ pub struct ControlPlaneScope {
 }
 
 impl ControlPlaneScope {
-    /// The statistics of the aggregated stream.
+    /// The statistics of a stream below `scope`, which ends in a dot; those of the aggregated one are below none.
     #[must_use]
-    pub fn new(store: &Arc<Store>) -> Rc<Self> {
-        let group = store.group::<ControlPlaneStats>("control_plane.");
+    pub fn new(store: &Arc<Store>, scope: &str) -> Rc<Self> {
+        let prefix = format!("{scope}control_plane.");
+        let group = store.group::<ControlPlaneStats>(&prefix);
         Rc::new(Self {
             stats: group.shard(store.control_shard()),
-            identifier: store.text("control_plane.identifier"),
+            identifier: store.text(&format!("{prefix}identifier")),
             _group: group,
         })
     }

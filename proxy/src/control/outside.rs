@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use stats::{GroupHandle, Store};
-use xds_client::{Hub, Interest, SourceConfig, SubscribeError, Subscription};
+use xds_client::{Client, Hub, Interest, SourceConfig, SubscribeError, Subscription};
 
 use super::clusters::{
     ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, MergeEvent, Phase, PublishedCluster, WatchId,
@@ -36,6 +36,15 @@ impl Sources {
     }
 }
 
+impl Sources {
+    /// Whether this is the aggregated stream.
+    #[must_use]
+    pub fn is_ads(&self, client: &Client) -> bool {
+        let ads = self.0.borrow().as_ref().and_then(|hub| hub.ads());
+        ads.is_some_and(|ads| ads.same_source(client))
+    }
+}
+
 impl Subscriber for Sources {
     fn subscribe(&self, source: &SourceConfig, interest: Interest) -> Result<Subscription, SubscribeError> {
         let hub = self.0.borrow().clone();
@@ -60,7 +69,7 @@ pub struct ClusterWorld {
 
 struct Watch {
     service_name: Arc<str>,
-    _subscription: Subscription,
+    subscription: Subscription,
 }
 
 impl ClusterWorld {
@@ -81,15 +90,17 @@ impl ClusterWorld {
         }
     }
 
-    /// The subscriptions that wait for assignments of this name.
+    /// The subscriptions to assignments of this name (to all of them, if there is none) at a source. The newest is first,
+    /// as in Envoy: a version that warms takes over before the one in use hears of the same update.
     #[must_use]
-    pub fn watches_of(&self, service_name: &str) -> Vec<WatchId> {
-        let named = |(_, watch): &(&WatchId, &Watch)| &*watch.service_name == service_name;
-        self.watches.iter().filter(named).map(|(id, _)| *id).collect()
-    }
-
-    fn with_stats(&self, name: &Arc<str>, count: impl FnOnce(&ClusterStats)) {
-        self.with_cluster(name, |_, stats| count(stats));
+    pub fn watches_at(&self, source: &Client, service_name: Option<&str>) -> Vec<WatchId> {
+        let meant = |(_, watch): &(&WatchId, &Watch)| {
+            watch.subscription.client().same_source(source)
+                && service_name.is_none_or(|name| &*watch.service_name == name)
+        };
+        let mut watches: Vec<_> = self.watches.iter().filter(meant).map(|(id, _)| *id).collect();
+        watches.sort_unstable_by(|a, b| b.cmp(a));
+        watches
     }
 
     fn with_cluster(&self, name: &Arc<str>, count: impl FnOnce(&ClusterConfig, &ClusterStats)) {
@@ -134,7 +145,7 @@ impl EdsSubscriber for ClusterWorld {
             .observed_by(scope);
         match self.sources.subscribe(source, interest) {
             Ok(subscription) => {
-                let watch_of = Watch { service_name: Arc::clone(service_name), _subscription: subscription };
+                let watch_of = Watch { service_name: Arc::clone(service_name), subscription };
                 self.watches.insert(watch, watch_of);
             }
             Err(error) => {
@@ -188,7 +199,9 @@ impl ClusterObserver for ClusterWorld {
     }
 
     fn endpoint_update(&mut self, name: &Arc<str>, result: EndpointUpdate) {
-        self.with_stats(name, |stats| match result {
+        self.with_cluster(name, |config, stats| match result {
+            // The subscription counts these itself.
+            EndpointUpdate::Success | EndpointUpdate::Failure if matches!(config.discovery, Discovery::Eds(_)) => {}
             EndpointUpdate::Success => stats.update_success().inc(),
             EndpointUpdate::NoRebuild => stats.update_no_rebuild().inc(),
             EndpointUpdate::Empty => stats.update_empty().inc(),

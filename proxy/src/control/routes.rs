@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use stats::Store;
 use xds_client::{
-    Interest, Rejection, Resource, ResourceError, SourceConfig, SubscribeError, Subscription, SubscriptionId,
+    Client, Interest, Rejection, Resource, ResourceError, SourceConfig, SubscribeError, Subscription, SubscriptionId,
 };
 
 use super::observer::SubscriptionScope;
@@ -49,6 +49,12 @@ struct Entry {
     failed: Option<Failed>,
     /// Listener statistics scopes that were named for this table.
     name: Arc<str>,
+}
+
+impl Entry {
+    fn is_from(&self, source: &Client) -> bool {
+        self.subscription.as_ref().is_some_and(|subscription| subscription.client().same_source(source))
+    }
 }
 
 /// A route configuration that serves.
@@ -159,10 +165,12 @@ impl Routes {
         self.entries.borrow().get(key).is_some_and(|entry| entry.ready)
     }
 
-    /// Applies an update; answers which tables became ready, and what was refused.
-    pub fn apply(&self, version: &str, resources: Vec<(Resource, Route)>) -> (bool, Result<(), Rejection>) {
+    /// Applies an update of a source.
+    ///
+    /// # Errors
+    /// What of it was refused.
+    pub fn apply(&self, source: &Client, version: &str, resources: Vec<(Resource, Route)>) -> Result<(), Rejection> {
         let mut errors = Vec::new();
-        let mut warmed = false;
         for (resource, route) in resources {
             let Some(body) = resource.body else { continue };
             let built = match route {
@@ -170,32 +178,32 @@ impl Routes {
                 Route::ForControl(proto) => self.env.routes(*proto).map(Arc::new),
             };
             let version = if resource.version.is_empty() { version } else { &resource.version };
-            match self.update(&resource.name, &body, version, built) {
-                Ok(newly) => warmed |= newly,
-                Err(message) => errors.push(ResourceError { name: resource.name, message }),
+            if let Err(message) = self.update(source, &resource.name, &body, version, built) {
+                errors.push(ResourceError { name: resource.name, message });
             }
         }
-        (warmed, if errors.is_empty() { Ok(()) } else { Err(Rejection { errors }) })
+        if errors.is_empty() { Ok(()) } else { Err(Rejection { errors }) }
     }
 
     fn update(
         &self,
+        source: &Client,
         name: &str,
         raw: &Bytes,
         version: &str,
         built: Result<Arc<RouteTable>, String>,
-    ) -> Result<bool, String> {
+    ) -> Result<(), String> {
         let now = SystemTime::now();
-        let mut warmed = false;
         let mut published = Vec::new();
-        for (key, entry) in self.entries.borrow_mut().iter_mut().filter(|(_, entry)| &*entry.name == name) {
+        let mut entries = self.entries.borrow_mut();
+        for (key, entry) in entries.iter_mut().filter(|(_, entry)| &*entry.name == name && entry.is_from(source)) {
             match &built {
                 Ok(table) => {
                     let live =
                         Live { table: Arc::clone(table), raw: raw.clone(), version: version.to_owned(), updated: now };
                     let unchanged = entry.live.as_ref().is_some_and(|live| live.raw == raw);
                     entry.failed = None;
-                    warmed |= !std::mem::replace(&mut entry.ready, true);
+                    entry.ready = true;
                     if unchanged {
                         if let Some(live) = &mut entry.live {
                             live.version = version.to_owned();
@@ -215,23 +223,21 @@ impl Routes {
                 }
             }
         }
+        drop(entries);
         let table = built?;
         for key in published {
             self.publisher.each(|mailbox| mailbox.routes(&key, Some(Arc::clone(&table))));
         }
-        Ok(warmed)
+        Ok(())
     }
 
-    /// Nothing came in time, or what came was refused: listeners stop waiting. True when one became ready by this.
-    pub fn give_up_waiting(&self, subscription: Option<SubscriptionId>) -> bool {
-        let mut warmed = false;
-        for entry in self.entries.borrow_mut().values_mut() {
-            let meant = subscription.is_none_or(|id| entry.subscription.as_ref().is_some_and(|s| s.id() == id));
-            if meant {
-                warmed |= !std::mem::replace(&mut entry.ready, true);
-            }
+    /// Nothing came from a source in time for a subscription, or what came was refused, for all of them: listeners stop
+    /// waiting.
+    pub fn give_up_waiting(&self, source: &Client, subscription: Option<SubscriptionId>) {
+        for entry in self.entries.borrow_mut().values_mut().filter(|entry| entry.is_from(source)) {
+            let id = entry.subscription.as_ref().map(Subscription::id);
+            entry.ready |= subscription.is_none() || subscription == id;
         }
-        warmed
     }
 
     /// All of them, for `/config_dump`.

@@ -194,6 +194,9 @@ impl Control {
         }
         for view in self.routes.views() {
             dump.speaks_http = true;
+            if view.live.is_none() && view.failed.is_none() {
+                continue;
+            }
             let live = view.live.as_ref();
             dump.dynamic_routes.push(ConfigDumpEntry {
                 name: view.name.to_string(),

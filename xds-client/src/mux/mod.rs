@@ -29,7 +29,7 @@ use envoy_types::pb::google::protobuf;
 
 use self::kind::{Kind, Variant};
 use crate::backoff::{Backoff, BackoffConfig};
-use crate::observer::SourceObserver;
+use crate::observer::{Accepted, SourceObserver};
 use crate::rate_limit::{RateLimit, TokenBucket};
 use crate::subscription::{Interest, Selection, SubscriptionId};
 use crate::types::{Event, Resource};
@@ -270,6 +270,9 @@ impl Mux {
             if let Variant::Delta(delta) = &mut kind.variant {
                 names.iter().for_each(|name| delta.expired(name));
             }
+            // As in Envoy the end of a resource is an update like any other, of no version.
+            let concerned = kind.watches.concerned(&[], &names);
+            kind.watches.accepted(&concerned, &Accepted { version: "", duration: Duration::ZERO });
             self.events.push_back(Event::Expired { type_url: Arc::clone(&kind.type_url), names });
         }
     }

@@ -1,6 +1,7 @@
 //! A response's way through the state machine: it arrives, becomes an update for the consumer (or is answered at once, when
 //! there is nothing in it for anybody or it makes no sense), and is answered by what the consumer made of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -108,6 +109,11 @@ impl Mux {
         if !self.config.whole_documents {
             resources.retain(|resource| resource.names().any(|name| kind.watches.wants(name)));
             removed.retain(|name| kind.watches.wants(name));
+            if !kind.watches.wildcard() {
+                // Who asked for a name gets one resource: of several the first, as in Envoy.
+                let mut seen = BTreeSet::new();
+                resources.retain(|resource| seen.insert(resource.name.clone()));
+            }
         }
         let mut record = Record {
             version: version.clone(),

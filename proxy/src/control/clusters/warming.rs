@@ -88,7 +88,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
                 self.stop(&mut former);
             }
             self.outside.publish(version.publication());
-            self.outside.membership(name, membership, true);
+            self.outside.membership(name, membership, membership.total > 0);
         } else {
             let (publish, event) = version.merge(now);
             if let Some(event) = event {

@@ -78,6 +78,11 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
                 config,
             },
         };
+        // As in Envoy, which shows a listener that was updated in place under the version it came with.
+        let origin = match (change, active) {
+            (Applied::UpdatedInPlace, Some(active)) => active.origin.clone(),
+            _ => origin,
+        };
         let ticket = Ticket(self.next_number);
         self.next_number += 1;
         let config = Arc::clone(&listener.config);
