@@ -117,7 +117,9 @@ pub mod details {
     pub const ABSOLUTE_PATH_REJECTED: &str = "absolute_path_rejected";
     pub const CLUSTER_NOT_FOUND: &str = "cluster_not_found";
     pub const DIRECT_RESPONSE: &str = "direct_response";
-    pub const DOWNSTREAM_LOCAL_DISCONNECT: &str = "downstream_local_disconnect";
+    pub const DOWNSTREAM_FILTER_CHAIN_REMOVED: &str = "downstream_local_disconnect(filter_chain_is_being_removed)";
+    pub const DOWNSTREAM_LISTENER_REMOVED: &str =
+        "downstream_local_disconnect(purging_socket_that_have_not_progressed_to_connections)";
     pub const DOWNSTREAM_REMOTE_DISCONNECT: &str = "downstream_remote_disconnect";
     pub const DROP_OVERLOAD: &str = "drop_overload";
     pub const FILTER_CHAIN_NOT_FOUND: &str = "filter_chain_not_found";

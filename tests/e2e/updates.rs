@@ -5,11 +5,13 @@ use xds_client::{CLUSTER, ENDPOINTS, LISTENER, ROUTE, Resource};
 
 use crate::control::{Control, eds_cluster, endpoints};
 use crate::load::Load;
-use crate::support::bootstrap::http_listener;
+use crate::support::bootstrap::{http_listener, http2};
 use crate::support::client::{Client, End, get};
 use crate::support::eventually;
+use crate::support::h2_client::{self, H2Request};
+use crate::support::h2_upstream::{Behaviour, H2Upstream};
 use crate::support::proxy::{Kind, Proxy};
-use crate::support::upstream::{Upstream, reply};
+use crate::support::upstream::{Act, Upstream, reply};
 
 const RDS: &str = "rds: {route_config_name: main, config_source: {ads: {}, resource_api_version: V3}}";
 
@@ -232,9 +234,9 @@ fn big_updates_keep_their_place_among_small_ones() {
 fn a_removed_listener_drains() {
     let control = Control::start();
     let slow = Upstream::start(vec![vec![
-        crate::support::upstream::Act::Request,
-        crate::support::upstream::Act::Pause(std::time::Duration::from_millis(300)),
-        crate::support::upstream::Act::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nslow".to_vec()),
+        Act::Request,
+        Act::Pause(std::time::Duration::from_millis(300)),
+        Act::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nslow".to_vec()),
     ]]);
     control.clusters(&[eds_cluster("one", "")]);
     control.endpoints(&[endpoints("one", &[slow.port()])]);
@@ -255,6 +257,68 @@ fn a_removed_listener_drains() {
     assert_eq!((response.status(), response.text().as_str()), (200, "slow"));
     assert_eq!(response.header("connection"), Some("close"));
     assert_eq!(client.read_to_end(), End::Closed);
+}
+
+/// What a drained listener or chain cuts off has its line in the log, and is taken back from every gauge.
+#[test]
+fn requests_cut_at_the_end_of_a_drain_are_logged() {
+    const PURGED: &str = "purging_socket_that_have_not_progressed_to_connections";
+    let format = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_CLUSTER%";
+    for (case, details) in [("removed", PURGED), ("replaced", PURGED), ("in_place", "filter_chain_is_being_removed")] {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let path = directory.path().join("log");
+        let log = format!(
+            r#"access_log: [{{name: file, typed_config: {{"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: "{}", log_format: {{text_format_source: {{inline_string: "{format}\n"}}}}}}}}]"#,
+            path.display()
+        );
+        let control = Control::start();
+        let (held, calls) = (Upstream::start(vec![vec![Act::Request, Act::Hold]]), H2Upstream::start(Behaviour::Stall));
+        control.clusters(&[eds_cluster("one", ""), eds_cluster("two", &http2())]);
+        control.endpoints(&[endpoints("one", &[held.port()]), endpoints("two", &[calls.port()])]);
+        control.routes(&[r#"{name: main, virtual_hosts: [{name: all, domains: ["*"], routes: [
+            {match: {prefix: "/2"}, route: {cluster: two}}, {match: {prefix: "/"}, route: {cluster: one}}]}]}"#
+            .to_owned()]);
+        let listener = |manager: &str, more: &str| http_listener("main", &format!("{RDS}, {log}, {manager}"), "", more);
+        control.listeners(&[listener("", "")]);
+        let arguments = ["--drain-time-s", "1", "--drain-strategy", "immediate"];
+        let proxy = Proxy::start_with(Kind::under_test(), &control.bootstrap("GRPC"), &arguments);
+        let address = proxy.listener("main");
+        let mut client = Client::connect(address);
+        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        let other = std::thread::spawn(move || h2_client::converse(address, &[H2Request::get("http://a/2")]));
+        proxy.wait_for_stat("http.main.downstream_rq_active", |active| active == 2);
+        control.listeners(&match case {
+            "removed" => Vec::new(),
+            "replaced" => vec![listener("", "per_connection_buffer_limit_bytes: 65536")],
+            _ => vec![listener("server_name: second", "")],
+        });
+        assert_eq!(client.read_to_end(), End::Closed, "{case}");
+        let (replies, _) = other.join().expect("a client");
+        assert!(replies[0].error.is_some(), "{case}: {replies:?}");
+        let lines = eventually(case, || {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            (lines.len() == 2).then_some(lines)
+        });
+        let expected = ["one", "two"].map(|cluster| format!("0 DC downstream_local_disconnect({details}) {cluster}"));
+        assert_eq!(lines, expected, "{case}");
+        // What a removed listener counted may be gone with it.
+        let stats = proxy.stats(r"^http\.main\.downstream_(cx|rq)_");
+        for (name, value) in [
+            ("cx_active", 0),
+            ("cx_http1_active", 0),
+            ("cx_http2_active", 0),
+            ("rq_active", 0),
+            ("rq_rx_reset", 2),
+            ("cx_destroy_local", 2),
+            ("cx_destroy_active_rq", 2),
+            ("cx_destroy_remote_active_rq", 2),
+        ] {
+            let found = stats.get(&format!("http.main.downstream_{name}"));
+            assert!(found == Some(&value) || case == "removed" && found.is_none(), "{case}: {name} is {found:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! One downstream connection: counted, its codec chosen, its streams served, closed.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
 
 use bytes::BytesMut;
 
@@ -19,66 +19,89 @@ const TELLING: usize = b"PRI * HTTP/2".len();
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves a connection to its end.
-pub async fn serve(manager: Rc<Manager>, connection: Rc<Connection>, mut io: Io) {
-    let stats = &manager.stats;
-    stats.downstream_cx_total().inc();
-    stats.downstream_cx_active().inc();
-    let _counted = Counted { manager: &manager, opened: connection.info.accepted };
+pub async fn serve(manager: Rc<Manager>, connection: Rc<Connection>, io: Io) {
+    let counted = Counted::new(&manager, &connection);
+    let by_peer = converse(&manager, &connection, io, &counted).await;
+    counted.by_peer.set(by_peer);
+}
+
+/// Chooses the codec and lets it serve; says whether the peer ended the connection.
+async fn converse(manager: &Rc<Manager>, connection: &Rc<Connection>, mut io: Io, counted: &Counted<'_>) -> bool {
     let mut first = BytesMut::new();
     let http2 = match manager.config.codec {
         CodecType::Http1 => false,
-        CodecType::Http2 | CodecType::Auto => match first_bytes(&manager, &connection, &mut io, &mut first).await {
+        CodecType::Http2 | CodecType::Auto => match first_bytes(manager, connection, &mut io, &mut first).await {
             First::Http2 => true,
             First::Http1 if manager.config.codec == CodecType::Http2 => {
-                stats.downstream_cx_http2_total().inc();
-                if serve_h2::refuse(&manager, io).await {
-                    stats.downstream_cx_destroy_remote().inc();
-                } else {
-                    stats.downstream_cx_destroy_local().inc();
-                }
-                return;
+                manager.stats.downstream_cx_http2_total().inc();
+                return serve_h2::refuse(manager, io).await;
             }
             First::Http1 => false,
-            First::Left => return stats.downstream_cx_destroy_remote().inc(),
-            First::TimedOut => return stats.downstream_cx_destroy_local().inc(),
+            First::Left => return true,
+            First::TimedOut => return false,
         },
     };
-    let by_peer = if http2 {
-        stats.downstream_cx_http2_total().inc();
-        stats.downstream_cx_http2_active().inc();
+    if http2 {
+        counted.speaks(CodecType::Http2);
         io.unread(first.freeze());
-        let by_peer = serve_h2::serve(&manager, &connection, io).await;
-        stats.downstream_cx_http2_active().dec();
-        by_peer
+        serve_h2::serve(manager, connection, io).await
     } else {
-        stats.downstream_cx_http1_total().inc();
-        stats.downstream_cx_http1_active().inc();
-        let by_peer = serve_h1::serve(&manager, &connection, io, first).await;
-        stats.downstream_cx_http1_active().dec();
-        by_peer
-    };
-    if connection.ends_with_next.get() {
-        stats.downstream_cx_http1_soft_drain().dec();
-    }
-    if by_peer {
-        stats.downstream_cx_destroy_remote().inc();
-    } else {
-        stats.downstream_cx_destroy_local().inc();
+        counted.speaks(CodecType::Http1);
+        serve_h1::serve(manager, connection, io, first).await
     }
 }
 
-/// Takes back what the connection counted, however it ends.
+/// Counts the connection, and takes back what is to be taken back however it ends: a listener that has drained drops the
+/// connections that are left.
 struct Counted<'a> {
     manager: &'a Manager,
-    opened: Instant,
+    connection: &'a Connection,
+    /// Not known before the client has said something.
+    codec: Cell<CodecType>,
+    /// The peer ended it.
+    by_peer: Cell<bool>,
+}
+
+impl<'a> Counted<'a> {
+    fn new(manager: &'a Manager, connection: &'a Connection) -> Self {
+        manager.stats.downstream_cx_total().inc();
+        manager.stats.downstream_cx_active().inc();
+        Self { manager, connection, codec: Cell::new(CodecType::Auto), by_peer: Cell::new(false) }
+    }
+
+    /// The codec is known now.
+    fn speaks(&self, codec: CodecType) {
+        let stats = &self.manager.stats;
+        if codec == CodecType::Http2 {
+            stats.downstream_cx_http2_total().inc();
+            stats.downstream_cx_http2_active().inc();
+        } else {
+            stats.downstream_cx_http1_total().inc();
+            stats.downstream_cx_http1_active().inc();
+        }
+        self.codec.set(codec);
+    }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         let stats = &self.manager.stats;
+        match self.codec.get() {
+            CodecType::Http2 => stats.downstream_cx_http2_active().dec(),
+            CodecType::Http1 => stats.downstream_cx_http1_active().dec(),
+            CodecType::Auto => {}
+        }
+        if self.connection.ends_with_next.get() {
+            stats.downstream_cx_http1_soft_drain().dec();
+        }
+        if self.by_peer.get() {
+            stats.downstream_cx_destroy_remote().inc();
+        } else {
+            stats.downstream_cx_destroy_local().inc();
+        }
         stats.downstream_cx_active().dec();
         stats.downstream_cx_destroy().inc();
-        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(self.connection.info.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
         stats.downstream_cx_length_ms().record(millis);
     }
 }

@@ -8,6 +8,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use filters::flags::details;
 use filters::matcher::Runtime;
 use filters::stream_info::ConnectionInfo;
 use stats::GroupHandle;
@@ -170,6 +171,14 @@ impl RouteSource {
     }
 }
 
+impl Manager {
+    /// A connection with open streams is dropped. Envoy counts that as if the client had left.
+    pub fn count_cut_while_active(&self) {
+        self.stats.downstream_cx_destroy_active_rq().inc();
+        self.stats.downstream_cx_destroy_remote_active_rq().inc();
+    }
+}
+
 /// What the streams of one downstream connection share.
 pub struct Connection {
     /// Addresses, server name, filter chain.
@@ -301,6 +310,16 @@ impl Connection {
         self.drains.iter().map(|drain| &**drain).chain([&self.chain.drain]).any(|drain| {
             drain.plan().is_some_and(|plan| plan.closes(*now.get_or_insert_with(Instant::now), fastrand::f64()))
         })
+    }
+
+    /// What streams log that end because this side drops the connection: at the end of a drain, or of the process.
+    #[must_use]
+    pub fn cut_details(&self) -> &'static str {
+        if self.chain.drain.plan().is_some() {
+            details::DOWNSTREAM_FILTER_CHAIN_REMOVED
+        } else {
+            details::DOWNSTREAM_LISTENER_REMOVED
+        }
     }
 
     /// Registers the connection's own task.

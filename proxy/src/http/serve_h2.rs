@@ -20,7 +20,9 @@ const MAX_REQUESTS_KEY: &str = "http.max_requests_per_io_cycle";
 /// Serves the connection to its end; says whether the peer ended it.
 pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io: Io) -> bool {
     let mut server = Server::new(manager, connection, io);
+    let cut = Cut { manager, connection, watch: server.watch.clone(), armed: true };
     let end = poll_fn(|cx| server.poll(cx)).await;
+    cut.disarm();
     server.close(end).await
 }
 
@@ -29,6 +31,32 @@ pub(super) async fn refuse(manager: &Rc<Manager>, io: Io) -> bool {
     manager.stats.downstream_cx_protocol_error().inc();
     let h2 = ServerConnection::new(io, &manager.h2_options);
     linger(manager, h2.watch(), &manager.worker.timers().alarm()).await
+}
+
+/// Tells the streams of a connection that is dropped why they end: they are tasks of their own, and outlive it a little.
+struct Cut<'a> {
+    manager: &'a Manager,
+    connection: &'a Connection,
+    watch: Watch,
+    armed: bool,
+}
+
+impl Cut<'_> {
+    /// The connection ends by itself.
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Cut<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            if self.connection.active.get() > 0 {
+                self.manager.count_cut_while_active();
+            }
+            self.watch.end_as(self.connection.cut_details());
+        }
+    }
 }
 
 /// How far this side has come with ending the connection.

@@ -142,7 +142,7 @@ pub struct Refusal {
 }
 
 /// One request and its response.
-struct Stream<'a, D> {
+struct Stream<'a, D: Downstream> {
     manager: &'a Rc<Manager>,
     connection: &'a Rc<Connection>,
     alarm: &'a Alarm,
@@ -185,6 +185,8 @@ struct Stream<'a, D> {
     grpc_pending: bool,
     /// Upstream has answered with a head, perhaps an informational one: the response has started in the router's eyes.
     upstream_started: bool,
+    /// It was counted, logged and taken back.
+    over: bool,
 }
 
 /// The route of a stream, found again in the table it keeps.
@@ -255,6 +257,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             upgrade: false,
             grpc_pending: false,
             upstream_started: false,
+            over: false,
         }
     }
 

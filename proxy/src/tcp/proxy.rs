@@ -45,6 +45,22 @@ pub struct TcpProxy {
     _group: Arc<stats::GroupHandle<TcpStats>>,
 }
 
+/// A connection's record, logged however the connection ends: a listener that has drained drops those that are left.
+struct Logged<'a> {
+    proxy: &'a TcpProxy,
+    info: StreamInfo,
+}
+
+impl Drop for Logged<'_> {
+    fn drop(&mut self) {
+        // In a panic, whatever a log would be asked for may be the reason.
+        if !std::thread::panicking() {
+            self.info.end = Some(Instant::now());
+            self.proxy.log(&self.info, AccessLogType::TcpConnectionEnd);
+        }
+    }
+}
+
 impl TcpProxy {
     /// The proxy a chain's configuration describes, on `worker`.
     #[must_use]
@@ -63,13 +79,12 @@ impl TcpProxy {
     pub async fn serve(self: Rc<Self>, connection: Rc<ConnectionInfo>, mut down: Io, drains: &[&Drain; 3]) {
         self.stats.downstream_cx_total().inc();
         let now = std::time::SystemTime::now();
-        let mut info = StreamInfo::new(Rc::clone(&connection), connection.accepted, now, fastrand::u64(..));
+        let info = StreamInfo::new(Rc::clone(&connection), connection.accepted, now, fastrand::u64(..));
         if self.config.flush_access_log_on_start {
             self.log(&info, AccessLogType::TcpConnectionStart);
         }
-        self.run(&mut info, &mut down, drains).await;
-        info.end = Some(Instant::now());
-        self.log(&info, AccessLogType::TcpConnectionEnd);
+        let mut logged = Logged { proxy: &self, info };
+        self.run(&mut logged.info, &mut down, drains).await;
     }
 
     fn log(&self, info: &StreamInfo, log_type: AccessLogType) {

@@ -24,17 +24,28 @@ impl<D: Downstream> Stream<'_, D> {
         listener.downstream_rq_completed().inc();
     }
 
-    /// Every stream ends here, once.
+    /// Every stream that runs to an end does so here, once.
     pub(super) fn finish(mut self) {
+        self.take_back();
+        self.conclude();
+    }
+
+    /// What [`Self::begin`] counted as active is so no longer.
+    fn take_back(&mut self) {
+        self.over = true;
+        let active = &self.connection.active;
+        active.set(active.get().saturating_sub(1));
+        self.manager.stats.downstream_rq_active().dec();
+        if self.upgrade {
+            self.manager.stats.downstream_cx_upgrades_active().dec();
+        }
+    }
+
+    /// Counts and logs what the stream was.
+    fn conclude(&mut self) {
         let now = self.manager.worker.timers().recent_instant();
         self.info.end = Some(now);
-        let connection = self.connection;
-        connection.active.set(connection.active.get().saturating_sub(1));
-        let stats = &self.manager.stats;
-        stats.downstream_rq_active().dec();
-        if self.upgrade {
-            stats.downstream_cx_upgrades_active().dec();
-        }
+        let (connection, stats) = (self.connection, &self.manager.stats);
         // Whoever broke it off: Envoy counts every stream that did not run to its end on both sides.
         if !self.response_ended || !self.down.request_complete() {
             stats.downstream_rq_rx_reset().inc();
@@ -78,6 +89,23 @@ impl<D: Downstream> Stream<'_, D> {
         };
         for log in logs {
             log.log(&context, worker.logs(), &*worker.runtime());
+        }
+    }
+}
+
+/// A stream that is dropped on its way: this side cut its connection, or something panicked.
+impl<D: Downstream> Drop for Stream<'_, D> {
+    fn drop(&mut self) {
+        if self.over || self.info.protocol.is_none() {
+            return;
+        }
+        self.take_back();
+        // In a panic, whatever a log would be asked for may be the reason.
+        if !std::thread::panicking() {
+            self.manager.count_cut_while_active();
+            self.info.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+            self.info.details = Some(self.connection.cut_details().into());
+            self.conclude();
         }
     }
 }
