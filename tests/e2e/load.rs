@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::support::client::{Client, End};
 use crate::support::eventually;
-use crate::support::h2_client::{self, H2Request};
+use crate::support::h2_client::{self, H2Reply, H2Request};
 
 /// Clients at work.
 pub struct Load {
@@ -18,6 +19,8 @@ pub struct Load {
 
 #[derive(Default)]
 struct Shared {
+    /// How long a client rests after a reply.
+    pause: Duration,
     stop: AtomicBool,
     done: AtomicUsize,
     bodies: Mutex<BTreeMap<String, usize>>,
@@ -27,15 +30,29 @@ struct Shared {
 impl Load {
     /// Two clients by HTTP/1 and one, with three streams at a time, by HTTP/2.
     pub fn start(address: SocketAddr) -> Self {
-        let shared = Arc::new(Shared::default());
-        let mut threads = Vec::new();
-        for _ in 0..2 {
-            let shared = Arc::clone(&shared);
-            threads.push(std::thread::spawn(move || http1(&shared, address)));
-        }
-        let other = Arc::clone(&shared);
-        threads.push(std::thread::spawn(move || crate::support::runtime().block_on(http2(&other, address))));
-        Self { shared, threads }
+        let mut load = Self::paced(Duration::ZERO);
+        load.http1(address);
+        load.http1(address);
+        load.http2(address, H2Request::get("http://load.test/"));
+        load
+    }
+
+    /// No clients yet; those to come rest so long after each reply.
+    pub fn paced(pause: Duration) -> Self {
+        Self { shared: Arc::new(Shared { pause, ..Shared::default() }), threads: Vec::new() }
+    }
+
+    /// One more client, by HTTP/1.
+    pub fn http1(&mut self, address: SocketAddr) {
+        let shared = Arc::clone(&self.shared);
+        self.threads.push(std::thread::spawn(move || http1(&shared, address)));
+    }
+
+    /// One more client, by HTTP/2, that sends this request on three streams at a time. A gRPC call must end well.
+    pub fn http2(&mut self, address: SocketAddr, request: H2Request) {
+        let shared = Arc::clone(&self.shared);
+        let work = move || crate::support::runtime().block_on(http2(&shared, address, &request));
+        self.threads.push(std::thread::spawn(work));
     }
 
     /// How many requests were answered so far.
@@ -134,6 +151,7 @@ fn http1(shared: &Shared, address: SocketAddr) {
                 return;
             };
             shared.note(response.status(), &response.body, "HTTP/1");
+            std::thread::sleep(shared.pause);
             let told = response.header("connection").is_some_and(|value| value == "close");
             if told || client.end != End::Open {
                 break;
@@ -143,8 +161,7 @@ fn http1(shared: &Shared, address: SocketAddr) {
 }
 
 /// Asks three at a time; a connection that is told to go away is replaced.
-async fn http2(shared: &Shared, address: SocketAddr) {
-    let request = H2Request::get("http://load.test/");
+async fn http2(shared: &Shared, address: SocketAddr, request: &H2Request) {
     while !shared.stopped() {
         let Ok(sender) = h2_client::connect(address).await else {
             lock(&shared.failures).push("HTTP/2: connect".to_owned());
@@ -157,15 +174,22 @@ async fn http2(shared: &Shared, address: SocketAddr) {
                 if futures_util::future::poll_fn(|context| sender.poll_ready(context)).await.is_err() {
                     return;
                 }
-                let reply = h2_client::send(&mut sender, &request).await;
+                let reply = h2_client::send(&mut sender, request).await;
                 // A connection that began to drain between the look and the request is a local matter, not a lost request.
                 if reply.status == 0 && reply.error.as_deref().is_some_and(|error| error.starts_with("GOAWAY NO_ERROR"))
                 {
                     return;
                 }
-                shared.note(reply.status, &reply.body, reply.error.as_deref().unwrap_or("HTTP/2"));
+                shared.note(outcome(&reply), &reply.body, &format!("{} {:?}", request.uri, reply.error));
+                tokio::time::sleep(shared.pause).await;
             }
         };
         tokio::join!(ask(), ask(), ask());
     }
+}
+
+/// A reply's status; of a gRPC call that did not end well, 0.
+fn outcome(reply: &H2Reply) -> u16 {
+    let grpc = reply.header("content-type") == Some("application/grpc");
+    if reply.error.is_some() || grpc && reply.trailer("grpc-status") != Some("0") { 0 } else { reply.status }
 }

@@ -17,5 +17,6 @@ mod dumps;
 mod grpc;
 mod load;
 mod runtime;
+mod soak;
 mod updates;
 mod upstreams;

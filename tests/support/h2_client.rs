@@ -10,6 +10,9 @@ use http::{HeaderMap, Method, Request, Uri};
 use super::PATIENCE;
 use super::message::latin1;
 
+/// The error of a reply that did not come.
+pub const SILENCE: &str = "nothing came for too long";
+
 /// A request to send.
 #[derive(Clone, Debug)]
 pub struct H2Request {
@@ -109,7 +112,7 @@ pub async fn send(sender: &mut SendRequest<Bytes>, request: &H2Request) -> H2Rep
     match tokio::time::timeout(PATIENCE, exchange(sender, request, &mut reply)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => reply.error = Some(describe(&error)),
-        Err(_) => reply.error = Some("nothing came for too long".to_owned()),
+        Err(_) => reply.error = Some(SILENCE.to_owned()),
     }
     reply
 }

@@ -64,11 +64,14 @@ struct Shared {
 #[derive(Default)]
 struct State {
     script: Script,
+    /// The number of the first connection below: those of earlier scripts are forgotten.
+    first: usize,
     connections: Vec<Connection>,
 }
 
 struct Connection {
-    stream: TcpStream,
+    /// None once it was closed here.
+    stream: Option<TcpStream>,
     received: Vec<u8>,
 }
 
@@ -114,7 +117,15 @@ impl Upstream {
     pub fn script(&self, script: Script) {
         let mut state = self.shared.state();
         state.script = script;
+        state.first += state.connections.len();
         state.connections.clear();
+    }
+
+    /// Forgets what was received, and nothing else.
+    pub fn forget(&self) {
+        for connection in &mut self.shared.state().connections {
+            connection.received = Vec::new();
+        }
     }
 
     /// What each connection received.
@@ -129,15 +140,15 @@ impl Upstream {
 
     /// Closes every open connection.
     pub fn hang_up(&self) {
-        for connection in &self.shared.state().connections {
-            let _ = connection.stream.shutdown(Shutdown::Both);
+        for stream in self.shared.state().streams() {
+            let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
     /// Sends bytes on every open connection, asked or not.
     pub fn blurt(&self, bytes: &[u8]) {
-        for connection in &self.shared.state().connections {
-            let _ = (&connection.stream).write_all(bytes);
+        for mut stream in self.shared.state().streams() {
+            let _ = stream.write_all(bytes);
         }
     }
 }
@@ -160,10 +171,27 @@ impl Shared {
     fn opened(&self, stream: &TcpStream) -> Option<(usize, Vec<Act>)> {
         let _ = stream.set_nodelay(true);
         let mut state = self.state();
-        let id = state.connections.len();
-        state.connections.push(Connection { stream: stream.try_clone().ok()?, received: Vec::new() });
-        let script = state.script.get(id).or_else(|| state.script.last()).cloned();
-        Some((id, script.unwrap_or_default()))
+        let index = state.connections.len();
+        state.connections.push(Connection { stream: Some(stream.try_clone().ok()?), received: Vec::new() });
+        let script = state.script.get(index).or_else(|| state.script.last()).cloned();
+        Some((state.first + index, script.unwrap_or_default()))
+    }
+
+    /// A connection is done with: the descriptor kept beside the thread's own goes.
+    fn closed(&self, id: usize) {
+        if let Some(connection) = self.state().connection(id) {
+            connection.stream = None;
+        }
+    }
+}
+
+impl State {
+    fn connection(&mut self, id: usize) -> Option<&mut Connection> {
+        self.connections.get_mut(id.checked_sub(self.first)?)
+    }
+
+    fn streams(&self) -> impl Iterator<Item = &TcpStream> {
+        self.connections.iter().filter_map(|connection| connection.stream.as_ref())
     }
 }
 
@@ -173,13 +201,14 @@ fn follow(shared: &Shared, id: usize, stream: TcpStream, script: &[Act]) {
     let mut acts: VecDeque<Act> = script.iter().cloned().collect();
     while let Some(act) = acts.pop_front() {
         if !reader.perform(act) {
-            return;
+            return shared.closed(id);
         }
         if acts.is_empty() {
             acts.extend(script.iter().cloned());
         }
     }
     reader.perform(Act::Hold);
+    shared.closed(id);
 }
 
 struct Reader<'a> {
@@ -224,15 +253,8 @@ impl Reader<'_> {
                 false
             }
             Act::Reset => {
-                // The last descriptor has to go for a reset to be sent; the record keeps one, so it is closed by hand.
+                // It is sent when the last descriptor goes, which is at the end of the script.
                 let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-                let mut state = self.shared.state();
-                if let Some(connection) = state.connections.get_mut(self.id)
-                    && let Ok(other) =
-                        TcpListener::bind("127.0.0.1:0").and_then(|listener| TcpStream::connect(listener.local_addr()?))
-                {
-                    connection.stream = other;
-                }
                 false
             }
             Act::Hold => self.read(|_| None),
@@ -259,7 +281,7 @@ impl Reader<'_> {
                 Ok(length) => {
                     let bytes = chunk.get(..length).unwrap_or_default();
                     self.buffer.extend_from_slice(bytes);
-                    if let Some(connection) = self.shared.state().connections.get_mut(self.id) {
+                    if let Some(connection) = self.shared.state().connection(self.id) {
                         connection.received.extend_from_slice(bytes);
                     }
                 }
