@@ -37,6 +37,12 @@ pub fn version() -> String {
     format!("{SHA}/{ENVOY_VERSION}/Clean-legate-{LEGATE_VERSION}/{build}/aws-lc")
 }
 
+/// The first six digits of the revision this was built from, as a number (`server.version`); 0 if it is not known.
+#[must_use]
+pub fn revision() -> u64 {
+    SHA.get(..6).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
+}
+
 /// What the process is to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {

@@ -4,6 +4,7 @@
 //! command, a deadline) is one [`Happening`], handled to its end before the next, so managers never call back into each
 //! other. Control never waits for a worker.
 
+pub mod calls;
 pub mod clusters;
 mod discovery;
 pub mod dns;
@@ -234,6 +235,7 @@ impl Control {
     fn set_state(&self, state: ServerState) {
         self.state.set(state);
         self.shared_state.set(state);
+        self.env.server_stats.state().set(state as u64);
     }
 
     /// Publishes the runtime's newest values.

@@ -5,7 +5,6 @@
 //! connection limit is not sampled: every accepted connection asks the process's connection budget, whose count
 //! [`Manager::connections`] is told for its gauge.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
@@ -299,16 +298,32 @@ fn percent(ratio: f64) -> u64 {
     (ratio.max(0.0) * 100.0) as u64
 }
 
-/// Memory of this process in bytes by purpose, from the kernel: `VmRSS`, `RssAnon` and the like by name.
-#[must_use]
-pub fn process_memory() -> BTreeMap<String, u64> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = |line: &str| {
-        let (name, value) = line.split_once(':')?;
-        let kilobytes: u64 = value.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-        Some((name.to_owned(), kilobytes * 1024))
-    };
-    status.lines().filter_map(line).collect()
+/// Memory of this process in bytes, as the kernel sees it: the allocator keeps no books that could be asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessMemory {
+    /// Resident and backed by no file: what was allocated and touched.
+    pub allocated: u64,
+    /// Set aside for data, touched or not.
+    pub heap_size: u64,
+    /// Resident in all.
+    pub physical: u64,
+}
+
+impl ProcessMemory {
+    /// As of now; `None` if the kernel does not say.
+    #[must_use]
+    pub fn now() -> Option<Self> {
+        Self::parse(&std::fs::read_to_string("/proc/self/status").ok()?)
+    }
+
+    fn parse(status: &str) -> Option<Self> {
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            let kilobytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+            Some(kilobytes * 1024)
+        };
+        Some(Self { allocated: bytes("RssAnon")?, heap_size: bytes("VmData")?, physical: bytes("VmRSS")? })
+    }
 }
 
 #[cfg(test)]
@@ -334,6 +349,16 @@ mod tests {
             ],
             ..OverloadConfig::default()
         }
+    }
+
+    #[test]
+    fn the_kernel_says_how_much_memory_there_is() {
+        let status = "VmRSS:\t   20 kB\nRssAnon:\t    3 kB\nVmData:\t  100 kB\n";
+        let expected = ProcessMemory { allocated: 3 << 10, heap_size: 100 << 10, physical: 20 << 10 };
+        assert_eq!(ProcessMemory::parse(status), Some(expected));
+        assert_eq!(ProcessMemory::parse("VmRSS: 20 kB\n"), None);
+        let now = ProcessMemory::now().unwrap();
+        assert!(now.allocated > 0 && now.physical >= now.allocated, "{now:?}");
     }
 
     #[test]

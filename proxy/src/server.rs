@@ -6,6 +6,7 @@
 
 mod signals;
 mod ticks;
+mod watchdog;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ use crate::config::bootstrap::Bootstrap;
 use crate::config::bootstrap::load::{Loaded, load};
 use crate::config::bootstrap::runtime::LayerSource;
 use crate::config::config_source;
+use crate::control::calls::Calls;
 use crate::control::clusters::ClusterResource;
 use crate::control::listeners::Options as ListenerOptions;
 use crate::control::observer::ControlPlaneScope;
@@ -36,6 +38,7 @@ use crate::downstream::accept::ConnectionBudget;
 use crate::downstream::drain::{Drain, DrainStrategy};
 use crate::observe::access_log::LogFiles;
 use crate::observe::catalogue::{RuntimeStats, ServerStats};
+use crate::observe::threads::Pulse;
 use crate::overload::Shared as Overload;
 use crate::runtime::Loader;
 use crate::upstream::host::Locality;
@@ -122,7 +125,12 @@ impl<'a> Server<'a> {
         let runtime_stats = runtime_group.shard(store.control_shard());
         let env = Rc::new(parse_env(options, bootstrap, &store, &files, &stats, &runtime_stats));
         // Statistics of the process live as long as it does.
-        std::mem::forget((server_group, runtime_group));
+        let resets = store.counter("envoy.overload_actions.reset_high_memory_stream.count");
+        let generation = (!options.disable_hot_restart).then(|| store.gauge("server.hot_restart_generation"));
+        if let Some(generation) = &generation {
+            generation.set(1);
+        }
+        std::mem::forget((server_group, runtime_group, resets, generation));
         env.say("bootstrap", session);
 
         let (reports, report_inbox) = unbounded_channel();
@@ -138,6 +146,7 @@ impl<'a> Server<'a> {
             connections,
             overload: Arc::new(Overload::default()),
             reports,
+            zone: bootstrap.node.locality.as_ref().map_or("", |locality| &locality.zone).into(),
             drain: Arc::new(Drain::default()),
         };
         let runtime = Loader::new(bootstrap.layers.clone(), &bootstrap.node.cluster, &store);
@@ -167,7 +176,7 @@ impl<'a> Server<'a> {
         *control.bootstrap.borrow_mut() = Some((loaded.bytes.clone(), SystemTime::now()));
         stats.concurrency().set(workers as u64);
         stats.live().set(1);
-        stats.hot_restart_generation().set(1);
+        stats.version().set(crate::cli::revision());
         stats.static_unknown_fields().add(loaded.unknown_fields.len() as u64);
         stats.days_until_first_cert_expiring().set(u64::from(u32::MAX));
         Ok(Self {
@@ -268,6 +277,9 @@ impl<'a> Server<'a> {
     fn set_sources(&self, bootstrap: &Bootstrap) {
         let control = Rc::downgrade(&self.control);
         let network = PlainNetwork::new(move |cluster: &str| control.upgrade()?.addresses_of(cluster));
+        let control = Rc::downgrade(&self.control);
+        let published =
+            move |cluster: &str| control.upgrade()?.clusters.try_borrow_mut().ok()?.outside().published(cluster);
         let happenings = self.happenings.clone();
         let consumer = move |client: &xds_client::Client, event: xds_client::Event| {
             // Handled by control's own task, never inside the client.
@@ -275,7 +287,7 @@ impl<'a> Server<'a> {
         };
         let hub = Rc::new(Hub::new(Environment {
             node: bootstrap.node.clone(),
-            network: Rc::new(network),
+            network: Rc::new(Calls::new(network, published, &self.store)),
             file_decoder: Rc::new(crate::control::source::decode_file),
             rest_codec: Rc::new(crate::control::source::Rest),
             consumer: Rc::new(consumer),
@@ -319,14 +331,16 @@ impl<'a> Server<'a> {
 
     fn start_workers(&self) -> Result<Vec<std::thread::JoinHandle<()>>, String> {
         let workers = self.mailboxes.len();
-        self.mailboxes
-            .iter()
-            .enumerate()
-            .map(|(index, mailbox)| {
-                crate::worker::start(index, workers, Arc::clone(mailbox), self.shared.clone())
-                    .map_err(|error| format!("a worker thread cannot be started: {error}"))
-            })
-            .collect()
+        let pulses: Vec<Pulse> = (0..workers).map(|_| Pulse::default()).collect();
+        let failed = |error| format!("a thread cannot be started: {error}");
+        let start = |(index, (mailbox, pulse)): (usize, (&Arc<Mailbox>, &Pulse))| {
+            crate::worker::start(index, workers, Arc::clone(mailbox), self.shared.clone(), pulse.clone())
+        };
+        let threads: Result<_, _> = self.mailboxes.iter().zip(&pulses).enumerate().map(start).collect();
+        let main = Pulse::default();
+        watchdog::start(&self.store, main.clone(), &pulses).map_err(failed)?;
+        main.begin();
+        threads.map_err(failed)
     }
 
     /// Workers speak to control through channels of their own; what they say becomes a happening.

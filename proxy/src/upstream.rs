@@ -8,3 +8,4 @@ pub mod failure;
 pub mod host;
 pub mod lb;
 pub mod pool;
+pub mod responses;

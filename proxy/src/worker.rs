@@ -28,6 +28,7 @@ use crate::downstream::accept::{ConnectionBudget, ListenerId};
 use crate::http::hygiene::DateCache;
 use crate::http::manager::RouteSlot;
 use crate::observe::access_log::WorkerLogs;
+use crate::observe::threads::{Pulse, ThreadClusters};
 use crate::overload::{Action, Shared as Overload};
 use crate::transport::SCRATCH;
 use crate::upstream::cluster::{Cluster, ClusterContext};
@@ -44,6 +45,8 @@ pub struct Shared {
     pub overload: Arc<Overload>,
     /// Where workers tell control things.
     pub reports: UnboundedSender<Report>,
+    /// The zone this process runs in (`node.locality.zone`); empty if unknown.
+    pub zone: Arc<str>,
     /// Begun when the whole server drains.
     pub drain: Arc<crate::downstream::drain::Drain>,
 }
@@ -67,6 +70,7 @@ pub struct Worker {
     connections: Cell<u64>,
     /// Looked into by every request; what it is keyed by comes from configuration.
     clusters: RefCell<foldhash::HashMap<Arc<str>, Rc<Cluster>>>,
+    cluster_stats: ThreadClusters,
     routes: RefCell<HashMap<Arc<str>, Rc<RouteSlot>>>,
     runtime: RefCell<Rc<dyn Runtime>>,
     date: Rc<DateCache>,
@@ -74,11 +78,18 @@ pub struct Worker {
     draining: Cell<bool>,
 }
 
-/// Starts worker `index` of `workers` on a thread of its own. The thread ends when its mailbox says so.
+/// Starts worker `index` of `workers` on a thread of its own. The thread ends when its mailbox says so, and shows in
+/// `pulse` until then whether it goes on.
 ///
 /// # Errors
 /// When the operating system gives no thread.
-pub fn start(index: usize, workers: usize, mailbox: Arc<Mailbox>, shared: Shared) -> io::Result<JoinHandle<()>> {
+pub fn start(
+    index: usize,
+    workers: usize,
+    mailbox: Arc<Mailbox>,
+    shared: Shared,
+    pulse: Pulse,
+) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(format!("wrk:worker_{index}")).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
             Ok(runtime) => runtime,
@@ -87,7 +98,10 @@ pub fn start(index: usize, workers: usize, mailbox: Arc<Mailbox>, shared: Shared
                 std::process::exit(1);
             }
         };
-        runtime.block_on(run(Worker::new(index, workers, shared), &mailbox));
+        runtime.block_on(async {
+            pulse.begin();
+            run(Worker::new(index, workers, shared), &mailbox).await;
+        });
     })
 }
 
@@ -130,6 +144,7 @@ impl Worker {
     /// The state of worker `index` of `workers`; made on its own thread.
     #[must_use]
     pub fn new(index: usize, workers: usize, shared: Shared) -> Rc<Self> {
+        let cluster_stats = ThreadClusters::new(&shared.store, &format!("worker_{index}"), index);
         Rc::new(Self {
             index,
             workers,
@@ -139,6 +154,7 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::new()),
             connections: Cell::new(0),
             clusters: RefCell::default(),
+            cluster_stats,
             routes: RefCell::default(),
             runtime: RefCell::new(Rc::new(NoRuntime)),
             date: Rc::default(),
@@ -260,7 +276,9 @@ impl Worker {
         for (name, version) in clusters {
             match version {
                 Some((shared, hosts)) => {
-                    let cluster = Cluster::new(ClusterContext::new(self, shared), hosts);
+                    let before = self.cluster(&name);
+                    let previous = before.as_ref().map(|before| &**before.context());
+                    let cluster = Cluster::new(ClusterContext::new(self, shared, previous), hosts);
                     if let Some(old) = self.clusters.borrow_mut().insert(name, cluster) {
                         old.drain();
                     }
@@ -289,6 +307,7 @@ impl Worker {
                 old.drain();
             }
         }
+        self.cluster_stats.set(self.clusters.borrow().len());
     }
 }
 

@@ -4,7 +4,9 @@
 //! gauges lie next to each other at offsets known at compile time; a histogram costs one empty slot until its first value.
 
 use std::any::{Any, TypeId};
+use std::cell::OnceCell;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -312,15 +314,18 @@ impl Histogram<'_> {
 /// last handle is dropped, the statistics are no longer shown.
 pub struct GroupHandle<G: Group> {
     prefix: Box<str>,
+    /// Shown from the first use by any thread on, not from the beginning.
+    on_first_use: bool,
     shards: Box<[OnceLock<Arc<G::Cells>>]>,
     cold: FamilyCold,
     store: Weak<Store>,
 }
 
 impl<G: Group> GroupHandle<G> {
-    pub(crate) fn new(prefix: &str, store: &Arc<Store>) -> Self {
+    pub(crate) fn new(prefix: &str, on_first_use: bool, store: &Arc<Store>) -> Self {
         Self {
             prefix: prefix.into(),
+            on_first_use,
             shards: (0..store.shards()).map(|_| OnceLock::new()).collect(),
             cold: FamilyCold::default(),
             store: Arc::downgrade(store),
@@ -337,6 +342,11 @@ impl<G: Group> GroupHandle<G> {
             Some(slot) => G::from_cells(Arc::clone(slot.get_or_init(|| Arc::new(G::Cells::new())))),
             None => G::from_cells(Arc::new(G::Cells::new())),
         }
+    }
+
+    /// The shard of one thread, which it takes when it first counts.
+    pub fn lazy_shard(self: &Arc<Self>, shard: usize) -> LazyShard<G> {
+        LazyShard { handle: Arc::clone(self), shard, cell: OnceCell::new() }
     }
 
     /// The prefix, with its final dot.
@@ -374,6 +384,9 @@ impl<G: Group> Family for GroupHandle<G> {
     }
 
     fn collect(&self, into: &mut Collector<'_>) {
+        if self.on_first_use && self.used_shards().next().is_none() {
+            return;
+        }
         let Schema { counters, gauges, histograms } = G::SCHEMA;
         let mut key = 0;
         if into.wants(NumberKind::Counter) {
@@ -426,6 +439,36 @@ impl<G: Group> Drop for GroupHandle<G> {
 impl<G: Group> fmt::Debug for GroupHandle<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GroupHandle").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// The shard of one thread, taken when it is first looked at: what is in it then. Of a group that is shown on first use
+/// ([`Store::group_on_first_use`]) that is the use.
+pub struct LazyShard<G: Group> {
+    handle: Arc<GroupHandle<G>>,
+    shard: usize,
+    cell: OnceCell<G>,
+}
+
+impl<G: Group> LazyShard<G> {
+    /// Takes the shard now, without counting anything.
+    pub fn take(&self) {
+        let _shard: &G = self;
+    }
+}
+
+impl<G: Group> Deref for LazyShard<G> {
+    type Target = G;
+
+    #[inline]
+    fn deref(&self) -> &G {
+        self.cell.get_or_init(|| self.handle.shard(self.shard))
+    }
+}
+
+impl<G: Group> fmt::Debug for LazyShard<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LazyShard").field("handle", &self.handle).field("shard", &self.shard).finish_non_exhaustive()
     }
 }
 

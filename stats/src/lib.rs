@@ -8,6 +8,7 @@
 //! - What is counted is declared once with [`group!`]: a fixed schema of counters, gauges and histograms below a prefix
 //!   such as `cluster.foo.`. A [`GroupHandle`] is asked for when configuration is built; a worker then takes its shard of
 //!   it ([`GroupHandle::shard`]) and keeps it. Names exist as (prefix, static schema) and are only joined when scraped.
+//!   A group may be shown from its first use only ([`Store::group_on_first_use`]).
 //! - Response codes are a family of counters that appear on first use ([`Codes`]); rare single values that any thread
 //!   may write are [`SharedCounter`], [`SharedGauge`] and [`TextReadout`].
 //! - Gauges that follow from a state kept anyway are computed when scraped ([`GaugeSource`]).
@@ -30,7 +31,7 @@ mod tags;
 
 pub use codes::{Codes, CodesHandle};
 pub use computed::{ComputedHandle, GaugeSource};
-pub use group::{CellStore, Cells, Counter, Gauge, Group, GroupHandle, Histogram, Schema};
+pub use group::{CellStore, Cells, Counter, Gauge, Group, GroupHandle, Histogram, LazyShard, Schema};
 pub use histogram::{Bin, Bins, HistogramCells, HistogramSlot, QUANTILES, Unit};
 pub use matcher::{HistogramBuckets, NameMatcher, StatsMatcher};
 pub use query::{BucketMode, Format, Hidden, Query, QueryError, StatsType};

@@ -66,7 +66,13 @@ impl Store {
     /// The group of that type below `prefix`, which ends with a dot or is empty. While a handle lives, asking again gives the
     /// same one, so values continue across changes of configuration.
     pub fn group<G: Group>(self: &Arc<Self>, prefix: &str) -> Arc<GroupHandle<G>> {
-        self.find_or_create(TypeId::of::<G>(), prefix, || GroupHandle::new(prefix, self))
+        self.find_or_create(TypeId::of::<G>(), prefix, || GroupHandle::new(prefix, false, self))
+    }
+
+    /// As [`group`](Self::group), but shown only once a thread has taken its shard, as Envoy shows what comes into being
+    /// with the first connection or request.
+    pub fn group_on_first_use<G: Group>(self: &Arc<Self>, prefix: &str) -> Arc<GroupHandle<G>> {
+        self.find_or_create(TypeId::of::<G>(), prefix, || GroupHandle::new(prefix, true, self))
     }
 
     /// The family of response codes of that name, without its final `_`: `cluster.foo.upstream_rq`,

@@ -107,6 +107,23 @@ fn the_same_prefix_is_the_same_group_while_a_handle_lives() {
 }
 
 #[test]
+fn a_group_may_be_shown_on_first_use() {
+    let store = store();
+    let handle = store.group_on_first_use::<OtherStats>("other.");
+    let lazy = handle.lazy_shard(1);
+    assert_eq!(text(&store, "type=All"), "", "nobody has used it");
+    lazy.take();
+    assert_eq!(text(&store, "type=All"), "other.other_total: 0\n", "taken is used");
+    lazy.other_total().inc();
+    handle.shard(0).other_total().inc();
+    assert_eq!(text(&store, "type=All"), "other.other_total: 2\n");
+    drop(handle);
+    assert_eq!(text(&store, "type=All"), "other.other_total: 2\n", "a lazy shard is a handle");
+    drop(lazy);
+    assert_eq!(text(&store, "type=All"), "");
+}
+
+#[test]
 fn singles_are_shared_and_disappear() {
     let store = store();
     let (counter, again) = (store.counter("a.total"), store.counter("a.total"));

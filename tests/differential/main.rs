@@ -20,6 +20,7 @@ mod areas;
 mod fragments;
 mod known;
 mod manifest;
+mod names;
 mod observe;
 mod report;
 mod run;
@@ -44,6 +45,11 @@ macro_rules! areas {
 
 areas! {
     matchers, http1_requests, http1_exchanges, manager, addresses, headers, routing, timeouts, replies, formats, upgrades, upstreams, http2, clusters, listeners, tcp,
+}
+
+#[test]
+fn names_of_statistics() {
+    names::run();
 }
 
 #[test]

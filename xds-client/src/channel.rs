@@ -14,7 +14,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::connect::{Network, Target};
+use crate::connect::{Call, Network, Target};
 use crate::source::Keepalive;
 
 /// The body of a streaming request.
@@ -50,6 +50,7 @@ struct Shared {
 /// One stream's hold on a connection.
 pub(crate) struct Lease {
     shared: Rc<Shared>,
+    _call: Call,
 }
 
 impl Lease {
@@ -69,6 +70,7 @@ impl Channels {
 
     /// A hold on a connection with room for a stream, opened now if there is none.
     pub(crate) async fn lease(&self, target: &Target, keepalive: Option<Keepalive>) -> Result<Lease, String> {
+        let call = self.network.calling(target);
         let place = {
             let mut places = self.places.borrow_mut();
             Rc::clone(places.entry((target.clone(), keepalive)).or_default())
@@ -79,11 +81,11 @@ impl Channels {
         // One count is the `upgrade` itself; each lease is a stream.
         let with_room = |shared: &Rc<Shared>| Rc::strong_count(shared) - 1 < MAX_STREAMS;
         if let Some(shared) = open.into_iter().find(with_room) {
-            return Ok(Lease { shared });
+            return Ok(Lease { shared, _call: call });
         }
         let shared = Rc::new(self.open(target, keepalive).await?);
         connections.push(Rc::downgrade(&shared));
-        Ok(Lease { shared })
+        Ok(Lease { shared, _call: call })
     }
 
     async fn open(&self, target: &Target, keepalive: Option<Keepalive>) -> Result<Shared, String> {

@@ -1,6 +1,7 @@
 //! How drivers reach a control plane: a byte stream to a cluster or an address, opened by whoever embeds the client (who
 //! knows clusters, TLS and DNS), with an implementation for plain addresses.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
@@ -25,6 +26,9 @@ pub struct Connection {
     pub local_ip: Option<IpAddr>,
 }
 
+/// Whatever [`Network::calling`] wants to be dropped at the end of a call.
+pub type Call = Option<Box<dyn Any>>;
+
 /// The future of [`Network::connect`].
 pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Connection>> + 'a>>;
 
@@ -33,6 +37,13 @@ pub trait Network {
     /// Opens a connection to `target`. Called anew for every connection: names are resolved and addresses rotated each
     /// time. The implementation bounds the time it takes (the cluster's `connect_timeout`).
     fn connect<'a>(&'a self, target: &'a Target) -> Connecting<'a>;
+
+    /// A call (a stream, a poll) is about to be made, on a connection that is there or one to be opened: for counting.
+    /// What is returned is dropped when the call is over.
+    fn calling(&self, target: &Target) -> Call {
+        let _ = target;
+        None
+    }
 }
 
 /// Whom to connect to.

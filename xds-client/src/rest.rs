@@ -108,6 +108,7 @@ impl Poller {
     /// One exchange; `None` if nothing has changed (304).
     async fn poll(&self, kept: &mut Option<Kept>) -> Result<Option<Bytes>, String> {
         let body = self.codec.encode(&self.question())?;
+        let _call = self.network.calling(&self.source.target);
         loop {
             let connection = match kept.take() {
                 Some(connection) if !connection.sender.is_closed() => connection,

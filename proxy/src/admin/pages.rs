@@ -9,7 +9,7 @@ use super::http::{HTML, Page};
 use super::query::Query;
 use super::{Admin, clusters, config_dump, guard, home, listeners, log_levels};
 use crate::config::bootstrap::Flush;
-use crate::overload::process_memory;
+use crate::overload::ProcessMemory;
 
 /// A request, read completely.
 #[derive(Debug)]
@@ -188,15 +188,14 @@ async fn runtime_modify(admin: &Admin, changes: Vec<(String, String)>) -> Result
 
 /// What the kernel says: the allocator keeps no books that could be asked from another thread.
 fn memory() -> Page {
-    let memory = process_memory();
-    let bytes = |name: &str| memory.get(name).copied().unwrap_or_default().to_string();
+    let ProcessMemory { allocated, heap_size, physical } = ProcessMemory::now().unwrap_or_default();
     Page::json(&json!({
-        "allocated": bytes("RssAnon"),
-        "heap_size": bytes("VmData"),
+        "allocated": allocated.to_string(),
+        "heap_size": heap_size.to_string(),
         "pageheap_unmapped": "0",
         "pageheap_free": "0",
         "total_thread_cache": "0",
-        "total_physical_bytes": bytes("VmRSS"),
+        "total_physical_bytes": physical.to_string(),
     }))
 }
 

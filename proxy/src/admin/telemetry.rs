@@ -12,10 +12,10 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use hyper::StatusCode;
-use stats::Store;
+use stats::{LazyShard, Store};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::observe::catalogue::{AdminHttpStats, ListenerHttpStats, ListenerStats, ListenerWorkerStats};
+use crate::observe::catalogue::{AdminHttpStats, Http1Stats, ListenerHttpStats, ListenerStats, ListenerWorkerStats};
 
 /// The admin thread's shards, and what keeps them in the scrape.
 pub(super) struct Telemetry {
@@ -23,6 +23,8 @@ pub(super) struct Telemetry {
     listener: ListenerStats,
     listener_http: ListenerHttpStats,
     thread: ListenerWorkerStats,
+    /// The codec's, which it shares with all listeners.
+    http1: LazyShard<Http1Stats>,
     _groups: [Arc<dyn Any>; 4],
 }
 
@@ -39,13 +41,15 @@ impl Telemetry {
             listener: listener.shard(shard),
             listener_http: listener_http.shard(shard),
             thread: thread.shard(shard),
+            http1: store.group_on_first_use("http1.").lazy_shard(shard),
             _groups: [http, listener, listener_http, thread],
         }
     }
 
     /// Counts a connection from now until the result is dropped.
     pub(super) fn connection(self: &Rc<Self>) -> Connection {
-        let Self { http, listener, thread, .. } = &**self;
+        let Self { http, listener, thread, http1, .. } = &**self;
+        http1.take();
         http.downstream_cx_total().inc();
         http.downstream_cx_http1_total().inc();
         http.downstream_cx_active().inc();

@@ -44,8 +44,8 @@ ledger! {
     flags_path => Warn, "there is no file-based flag directory";
     stats_sinks => Warn, "statistics are not pushed to sinks yet; they are on the admin pages";
     deferred_stat_options => Warn, "statistics always come into being with their first use";
-    watchdog => Warn, "threads are not watched";
-    watchdogs => Warn, "threads are not watched";
+    watchdog => Warn, "threads are watched with the default timeouts, and nothing is killed";
+    watchdogs => Warn, "threads are watched with the default timeouts, and nothing is killed";
     tracing => Warn, "tracing is not here yet; no spans are sent";
     enable_dispatcher_stats => Warn, "there are no dispatchers; workers have no such statistics";
     header_prefix => Refuse, "it renames every x-envoy- header, on which routing and security depend";

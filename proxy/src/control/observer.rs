@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use stats::{GroupHandle, Store, TextReadout};
 use xds_client::{Accepted, SourceObserver, SubscriptionObserver};
 
-use crate::observe::catalogue::{ControlPlaneStats, SubscriptionStats};
+use crate::observe::catalogue::{ControlPlaneStats, ReloadStats, SubscriptionStats};
 
 /// The statistics of one subscription, below a scope such as `cluster_manager.cds.`.
 pub struct SubscriptionScope {
@@ -15,19 +15,58 @@ pub struct SubscriptionScope {
     version_text: TextReadout,
     store: Arc<Store>,
     prefix: Box<str>,
+    reloads: Option<Reloads>,
     _group: Arc<GroupHandle<SubscriptionStats>>,
+}
+
+/// Updates that were taken into use.
+pub struct Reloads {
+    stats: ReloadStats,
+    _group: Arc<GroupHandle<ReloadStats>>,
+}
+
+impl Reloads {
+    /// `config_reload` and `config_reload_time_ms` below `prefix`, which ends in a dot.
+    #[must_use]
+    pub fn new(store: &Arc<Store>, prefix: &str) -> Self {
+        let group = store.group::<ReloadStats>(prefix);
+        Self { stats: group.shard(store.control_shard()), _group: group }
+    }
+
+    /// Counts one, now.
+    pub fn count(&self) {
+        self.stats.config_reload().inc();
+        self.stats.config_reload_time_ms().set(millis_now());
+    }
+}
+
+/// Milliseconds since 1970.
+fn millis_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl SubscriptionScope {
     /// The scope `prefix`, which ends in a dot.
     #[must_use]
     pub fn new(store: &Arc<Store>, prefix: &str) -> Rc<Self> {
+        Self::with(store, prefix, None)
+    }
+
+    /// The scope `prefix`, where every accepted update is a reload.
+    #[must_use]
+    pub fn reloading(store: &Arc<Store>, prefix: &str) -> Rc<Self> {
+        Self::with(store, prefix, Some(Reloads::new(store, prefix)))
+    }
+
+    fn with(store: &Arc<Store>, prefix: &str, reloads: Option<Reloads>) -> Rc<Self> {
         let group = store.group::<SubscriptionStats>(prefix);
         Rc::new(Self {
             stats: group.shard(store.control_shard()),
             version_text: store.text(&format!("{prefix}version_text")),
             store: Arc::clone(store),
             prefix: prefix.into(),
+            reloads,
             _group: group,
         })
     }
@@ -44,8 +83,10 @@ impl SubscriptionObserver for SubscriptionScope {
         stats.version().set(accepted.version_hash());
         self.version_text.set(accepted.version);
         stats.update_duration().record(u64::try_from(accepted.duration.as_millis()).unwrap_or(u64::MAX));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        stats.update_time().set(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        stats.update_time().set(millis_now());
+        if let Some(reloads) = &self.reloads {
+            reloads.count();
+        }
     }
 
     fn failure(&self) {

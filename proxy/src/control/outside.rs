@@ -21,6 +21,7 @@ use crate::config::cluster::{ClusterConfig, Discovery, EdsConfig};
 use crate::config::filter_chain::FilterChain;
 use crate::downstream::accept::ActiveListener;
 use crate::observe::catalogue::{ClusterManagerStats, ClusterStats};
+use crate::observe::threads::ThreadClusters;
 use crate::upstream::cluster::ClusterShared;
 use crate::upstream::host::{HostSet, Membership};
 use crate::worker::mailbox::{ListenerChange, Publisher};
@@ -62,6 +63,7 @@ pub struct ClusterWorld {
     _group: Arc<GroupHandle<ClusterManagerStats>>,
     /// By cluster: what keeps its statistics in the scrape, control's shard of them, and the hosts published last.
     clusters: HashMap<Arc<str>, (Arc<ClusterShared>, ClusterStats, Arc<HostSet>)>,
+    inflated: ThreadClusters,
     watches: HashMap<WatchId, Watch>,
     /// The newest phase of start-up, for whoever waits for it.
     phase: Phase,
@@ -80,6 +82,7 @@ impl ClusterWorld {
         Self {
             stats: group.shard(store.control_shard()),
             _group: group,
+            inflated: ThreadClusters::new(&store, "main_thread", store.control_shard()),
             publisher,
             store,
             sources,
@@ -103,6 +106,12 @@ impl ClusterWorld {
         watches
     }
 
+    /// A cluster as it was published last.
+    #[must_use]
+    pub fn published(&self, name: &str) -> Option<Arc<ClusterShared>> {
+        self.clusters.get(name).map(|(shared, ..)| Arc::clone(shared))
+    }
+
     fn with_cluster(&self, name: &Arc<str>, count: impl FnOnce(&ClusterConfig, &ClusterStats)) {
         if let Some((shared, stats, _)) = self.clusters.get(name) {
             count(&shared.config, stats);
@@ -120,6 +129,7 @@ impl ClusterSink for ClusterWorld {
         count_matches(&stats, &HostSet::empty(), &hosts);
         self.publisher.each(|mailbox| mailbox.cluster(&name, Arc::clone(&shared), Arc::clone(&hosts)));
         self.clusters.insert(name, (shared, stats, hosts));
+        self.inflated.set(self.clusters.len());
     }
 
     fn publish_hosts(&mut self, name: &Arc<str>, hosts: &Arc<HostSet>) {
@@ -133,13 +143,14 @@ impl ClusterSink for ClusterWorld {
     fn remove(&mut self, name: &Arc<str>) {
         self.publisher.each(|mailbox| mailbox.remove_cluster(name));
         self.clusters.remove(name);
+        self.inflated.set(self.clusters.len());
     }
 }
 
 impl EdsSubscriber for ClusterWorld {
-    fn subscribe(&mut self, watch: WatchId, eds: &EdsConfig) {
+    fn subscribe(&mut self, watch: WatchId, stat_name: &str, eds: &EdsConfig) {
         let EdsConfig { service_name, source, initial_fetch_timeout } = eds;
-        let scope = SubscriptionScope::new(&self.store, &format!("cluster.{}.", service_name.replace(':', "_")));
+        let scope = SubscriptionScope::new(&self.store, &format!("cluster.{stat_name}."));
         let interest = Interest::name(xds_client::ENDPOINTS, &**service_name)
             .initial_fetch_timeout(*initial_fetch_timeout)
             .observed_by(scope);

@@ -12,14 +12,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use stats::Store;
+use stats::{GroupHandle, Store};
 use xds_client::{
     Client, Interest, Rejection, Resource, ResourceError, SourceConfig, SubscribeError, Subscription, SubscriptionId,
 };
 
-use super::observer::SubscriptionScope;
+use super::observer::{Reloads, SubscriptionScope};
 use super::parse::ParseEnv;
 use super::prepare::Route;
+use crate::observe::catalogue::RouteUpdateStats;
 use crate::route::RouteTable;
 use crate::worker::mailbox::Publisher;
 
@@ -47,8 +48,11 @@ struct Entry {
     ready: bool,
     live: Option<Live>,
     failed: Option<Failed>,
-    /// Listener statistics scopes that were named for this table.
     name: Arc<str>,
+    /// Versions that were taken into use.
+    reloads: Reloads,
+    /// Keeps `update_empty` in the scrape.
+    _updates: Arc<GroupHandle<RouteUpdateStats>>,
 }
 
 impl Entry {
@@ -118,10 +122,19 @@ impl Routes {
             entry.users += 1;
             return Ok(key);
         }
-        let entry =
-            Entry { subscription: None, users: 1, ready: false, live: None, failed: None, name: Arc::clone(name) };
+        let prefix = format!("http.{stat_prefix}.rds.{name}.");
+        let entry = Entry {
+            subscription: None,
+            users: 1,
+            ready: false,
+            live: None,
+            failed: None,
+            name: Arc::clone(name),
+            reloads: Reloads::new(&self.store, &prefix),
+            _updates: self.store.group(&prefix),
+        };
         self.entries.borrow_mut().insert(Arc::clone(&key), entry);
-        let scope = SubscriptionScope::new(&self.store, &format!("http.{stat_prefix}.rds.{name}."));
+        let scope = SubscriptionScope::new(&self.store, &prefix);
         let interest = Interest::name(xds_client::ROUTE, &**name).initial_fetch_timeout(timeout).observed_by(scope);
         match subscriber.subscribe(source, interest) {
             Ok(subscription) => {
@@ -210,6 +223,7 @@ impl Routes {
                         }
                     } else {
                         entry.live = Some(live);
+                        entry.reloads.count();
                         published.push(Arc::clone(key));
                     }
                 }

@@ -138,12 +138,17 @@ impl Control {
             }
         }
         if let Some(on_live) = self.on_live.take() {
+            let taken = self.shared_state.started.elapsed().as_millis();
+            self.env.server_stats.initialization_time_ms().record(u64::try_from(taken).unwrap_or(u64::MAX));
             on_live();
         }
     }
 
     fn subscribe(&self, type_url: &str, scope: &str, source: &SourceConfig, timeout: Option<std::time::Duration>) {
-        let scope = SubscriptionScope::new(&self.store, scope);
+        let scope = match type_url {
+            xds_client::CLUSTER => SubscriptionScope::reloading(&self.store, scope),
+            _ => SubscriptionScope::new(&self.store, scope),
+        };
         let interest = Interest::wildcard(type_url).initial_fetch_timeout(timeout).observed_by(scope);
         match routes::Subscriber::subscribe(&*self.sources, source, interest) {
             Ok(subscription) => self.subscriptions.borrow_mut().push(subscription),

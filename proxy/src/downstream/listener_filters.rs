@@ -4,6 +4,7 @@
 //! or that it is done. Bytes are never taken away, except the PROXY header, which [`Inspection::consumed`] counts; what
 //! follows is replayed to whoever serves the connection. It does no I/O and knows no clock.
 
+mod counted;
 mod http_inspector;
 mod proxy_protocol;
 mod tls_inspector;
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::config::listener::listener_filter::{ListenerFilterConfig, ListenerFilterKind};
 
+pub use self::counted::FilterStats;
 pub use self::tls_inspector::TRANSPORT_PROTOCOL as TLS;
 
 /// What the filters found out.
@@ -48,7 +50,7 @@ pub enum Progress {
     Reject,
 }
 
-/// Something a filter counts. Names are Envoy's; they stand in no scope, so all listeners share them.
+/// Something a filter counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FilterCounter {
     /// A client hello was seen.
@@ -91,36 +93,6 @@ pub enum FilterCounter {
     ProxyV2Error,
     /// Any of the refusals above but for a version that is not allowed. It stands outside all scopes.
     ProxyError,
-}
-
-impl FilterCounter {
-    /// The family (`tls_inspector`, `http_inspector`, `proxy_proto`) and the name in it. The PROXY family takes the
-    /// filter's `stat_prefix` between the two.
-    #[must_use]
-    pub const fn name(self) -> (&'static str, &'static str) {
-        match self {
-            Self::TlsFound => ("tls_inspector", "tls_found"),
-            Self::TlsNotFound => ("tls_inspector", "tls_not_found"),
-            Self::SniFound => ("tls_inspector", "sni_found"),
-            Self::SniNotFound => ("tls_inspector", "sni_not_found"),
-            Self::AlpnFound => ("tls_inspector", "alpn_found"),
-            Self::AlpnNotFound => ("tls_inspector", "alpn_not_found"),
-            Self::ClientHelloTooLarge => ("tls_inspector", "client_hello_too_large"),
-            Self::Http10Found => ("http_inspector", "http10_found"),
-            Self::Http11Found => ("http_inspector", "http11_found"),
-            Self::Http2Found => ("http_inspector", "http2_found"),
-            Self::HttpNotFound => ("http_inspector", "http_not_found"),
-            Self::ProxyNotFoundAllowed => ("proxy_proto", "not_found_allowed"),
-            Self::ProxyNotFoundDisallowed => ("proxy_proto", "not_found_disallowed"),
-            Self::ProxyV1Found => ("proxy_proto", "versions.v1.found"),
-            Self::ProxyV1Disallowed => ("proxy_proto", "versions.v1.disallowed"),
-            Self::ProxyV1Error => ("proxy_proto", "versions.v1.error"),
-            Self::ProxyV2Found => ("proxy_proto", "versions.v2.found"),
-            Self::ProxyV2Disallowed => ("proxy_proto", "versions.v2.disallowed"),
-            Self::ProxyV2Error => ("proxy_proto", "versions.v2.error"),
-            Self::ProxyError => ("", "downstream_cx_proxy_proto_error"),
-        }
-    }
 }
 
 /// What the filters may ask of the world.

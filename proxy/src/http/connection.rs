@@ -43,10 +43,12 @@ async fn converse(manager: &Rc<Manager>, connection: &Rc<Connection>, mut io: Io
     };
     if http2 {
         counted.speaks(CodecType::Http2);
+        manager.http2_stats.take();
         io.unread(first.freeze());
         serve_h2::serve(manager, connection, io).await
     } else {
         counted.speaks(CodecType::Http1);
+        manager.http1_stats.take();
         serve_h1::serve(manager, connection, io, first).await
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use filters::flags::details;
 use filters::matcher::Runtime;
 use filters::stream_info::ConnectionInfo;
-use stats::GroupHandle;
+use stats::{GroupHandle, LazyShard};
 
 use super::codec;
 use super::codec::h1::{HeaderFormat, ServerOptions, UnderscoreAction};
@@ -37,9 +37,9 @@ pub struct Manager {
     /// `listener.<address>.http.<stat_prefix>.`
     pub listener_stats: ListenerHttpStats,
     /// `http1.`, of all downstream connections.
-    pub http1_stats: Http1Stats,
+    pub http1_stats: LazyShard<Http1Stats>,
     /// `http2.`, of all downstream connections.
-    pub http2_stats: Http2Stats,
+    pub http2_stats: LazyShard<Http2Stats>,
     /// Where routes come from.
     pub routes: RouteSource,
     /// How HTTP/1 requests are decoded.
@@ -69,8 +69,8 @@ impl Manager {
         let groups: Groups = (
             store.group(&format!("http.{prefix}.")),
             store.group(&format!("listener.{listener}.http.{prefix}.")),
-            store.group("http1."),
-            store.group("http2."),
+            store.group_on_first_use("http1."),
+            store.group_on_first_use("http2."),
         );
         let routes = match &chain.routes {
             ChainRoutes::Inline(table) => RouteSource::Inline(Rc::new(Arc::clone(table))),
@@ -108,8 +108,8 @@ impl Manager {
             worker: Rc::clone(worker),
             stats: groups.0.shard(index),
             listener_stats: groups.1.shard(index),
-            http1_stats: groups.2.shard(index),
-            http2_stats: groups.3.shard(index),
+            http1_stats: groups.2.lazy_shard(index),
+            http2_stats: groups.3.lazy_shard(index),
             routes,
             h1_options: Rc::new(h1_options),
             h2_options,

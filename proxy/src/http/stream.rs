@@ -5,6 +5,7 @@
 //! it can end is a status, a response flag and a details text from one table, and passes through `Stream::finish`.
 
 mod answer;
+mod charge;
 mod deadline;
 mod early;
 mod exchange;
@@ -38,7 +39,8 @@ use super::reply::LocalReply;
 use super::upgrade;
 use crate::overload::Action;
 use crate::route::{ClusterChoice, Route, RouteAction, RouteId, RouteTable, VirtualHost};
-use crate::upstream::cluster::{AlternativeCodes, Cluster};
+use crate::upstream::cluster::Cluster;
+use crate::upstream::responses::ByOrigin;
 use crate::worker::timer::Alarm;
 
 /// A request as its codec understood it.
@@ -160,7 +162,9 @@ struct Stream<'a, D: Downstream> {
     routed: Option<Routed>,
     cluster: Option<Rc<Cluster>>,
     /// `x-envoy-upstream-alt-stat-name`: where its response codes count too.
-    alternative: Option<Rc<AlternativeCodes>>,
+    alternative: Option<Rc<ByOrigin>>,
+    /// A canary answered.
+    canary: bool,
     /// Decides everything random about this stream, always the same way.
     random: u64,
     /// The request asks for a tunnel, and upstream has not refused it.
@@ -245,6 +249,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             routed: None,
             cluster: None,
             alternative: None,
+            canary: false,
             random,
             tunnel: false,
             connect_port: None,

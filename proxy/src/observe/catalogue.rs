@@ -12,10 +12,6 @@ stats::group! {
             assignment_use_cached,
             bind_errors,
             default_total_match_count = "default.total_match_count",
-            http1_dropped_headers_with_underscores = "http1.dropped_headers_with_underscores",
-            http1_metadata_not_supported_error = "http1.metadata_not_supported_error",
-            http1_requests_rejected_with_underscores_in_headers = "http1.requests_rejected_with_underscores_in_headers",
-            http1_response_flood = "http1.response_flood",
             lb_healthy_panic,
             lb_local_cluster_not_ok,
             lb_recalculate_zone_structures,
@@ -72,6 +68,7 @@ stats::group! {
             upstream_rq_0rtt,
             upstream_rq_active_overflow,
             upstream_rq_cancelled,
+            upstream_rq_completed,
             upstream_rq_maintenance_mode,
             upstream_rq_max_duration_reached,
             upstream_rq_pending_failure_eject,
@@ -111,8 +108,15 @@ stats::group! {
             upstream_cx_connect_ms: Milliseconds,
             upstream_cx_length_ms: Milliseconds,
             upstream_rq_per_cx: Unspecified,
-            upstream_rq_time: Milliseconds,
         }
+    }
+}
+
+stats::group! {
+    /// `cluster.<name>.` and its variants (`external.`, `zone.<from>.<to>.`), `vhost.<name>.vcluster.<name>.`: how long
+    /// responses took.
+    pub struct RequestTimeStats {
+        histograms { upstream_rq_time: Milliseconds }
     }
 }
 
@@ -316,6 +320,58 @@ stats::group! {
 }
 
 stats::group! {
+    /// `tls_inspector.`: client hellos, of all listeners.
+    pub struct TlsInspectorStats {
+        counters {
+            alpn_found,
+            alpn_not_found,
+            client_hello_too_large,
+            sni_found,
+            sni_not_found,
+            tls_found,
+            tls_not_found,
+        }
+        histograms { bytes_processed: Bytes }
+    }
+}
+
+stats::group! {
+    /// `http_inspector.`: what first bytes are, of all listeners.
+    pub struct HttpInspectorStats {
+        counters {
+            http10_found,
+            http11_found,
+            http2_found,
+            http_not_found,
+            read_error,
+        }
+    }
+}
+
+stats::group! {
+    /// `proxy_proto.[<stat_prefix>.]`: PROXY headers.
+    pub struct ProxyProtocolStats {
+        counters {
+            not_found_allowed,
+            not_found_disallowed,
+            v1_disallowed = "versions.v1.disallowed",
+            v1_error = "versions.v1.error",
+            v1_found = "versions.v1.found",
+            v2_disallowed = "versions.v2.disallowed",
+            v2_error = "versions.v2.error",
+            v2_found = "versions.v2.found",
+        }
+    }
+}
+
+stats::group! {
+    /// No prefix: what PROXY headers were refused for, whatever the filter's prefix. Envoy keeps it for older dashboards.
+    pub struct ProxyProtocolErrors {
+        counters { downstream_cx_proxy_proto_error }
+    }
+}
+
+stats::group! {
     /// `listener.<address>.http.<stat_prefix>.`: response classes by listener.
     pub struct ListenerHttpStats {
         counters {
@@ -350,9 +406,11 @@ stats::group! {
 }
 
 stats::group! {
-    /// `http2.` (downstream, process wide) and `cluster.<name>.http2.`: the HTTP/2 codec.
+    /// `http2.` (downstream, process wide) and `cluster.<name>.http2.`: the HTTP/2 codec. Envoy measures heads only if its
+    /// runtime says so, and counts connections by the library that frames them: ours is neither of the two.
     pub struct Http2Stats {
         counters {
+            cookies_total_bytes_too_large,
             dropped_headers_with_underscores,
             goaway_sent,
             header_list_size_too_large,
@@ -363,6 +421,10 @@ stats::group! {
             inbound_window_update_frames_flood,
             keepalive_timeout,
             metadata_empty_frames,
+            nghttp2_downstream_connections,
+            nghttp2_upstream_connections,
+            oghttp2_downstream_connections,
+            oghttp2_upstream_connections,
             outbound_control_flood,
             outbound_flood,
             requests_rejected_with_underscores_in_headers,
@@ -379,6 +441,12 @@ stats::group! {
             outbound_frames_active,
             pending_send_bytes,
             streams_active,
+        }
+        histograms {
+            cookie_count: Unspecified,
+            cookie_size: Unspecified,
+            header_count: Unspecified,
+            header_list_size: Unspecified,
         }
     }
 }
@@ -400,7 +468,6 @@ stats::group! {
             concurrency,
             days_until_first_cert_expiring,
             hot_restart_epoch,
-            hot_restart_generation,
             live,
             memory_allocated,
             memory_heap_size,
@@ -511,10 +578,6 @@ stats::group! {
             early_data_received_count_total,
             idle_timeout,
             max_downstream_connection_duration,
-            on_demand_cluster_attempt,
-            on_demand_cluster_missing,
-            on_demand_cluster_success,
-            on_demand_cluster_timeout,
             route_delayed_total,
             upstream_flush_total,
         }
@@ -543,6 +606,55 @@ stats::group! {
         histograms {
             update_duration: Milliseconds,
         }
+    }
+}
+
+stats::group! {
+    /// `cluster_manager.cds.`, `http.<prefix>.rds.<name>.`: updates that were taken into use.
+    pub struct ReloadStats {
+        counters { config_reload }
+        gauges { config_reload_time_ms }
+    }
+}
+
+stats::group! {
+    /// `http.<prefix>.rds.<name>.`: updates without the route configuration.
+    pub struct RouteUpdateStats {
+        counters { update_empty }
+    }
+}
+
+stats::group! {
+    /// `http.async-client.`: the process's own calls, such as those to control planes.
+    pub struct AsyncClientStats {
+        counters {
+            no_cluster,
+            no_route,
+            passthrough_internal_redirect_bad_location,
+            passthrough_internal_redirect_no_route,
+            passthrough_internal_redirect_predicate,
+            passthrough_internal_redirect_too_many_redirects,
+            passthrough_internal_redirect_unsafe_scheme,
+            rq_direct_response,
+            rq_overload_local_reply,
+            rq_redirect,
+            rq_reset_after_downstream_response_started,
+            rq_total,
+        }
+    }
+}
+
+stats::group! {
+    /// `overload.`: the overload manager itself; resources and actions have names of their own.
+    pub struct OverloadStats {
+        histograms { refresh_interval_delay: Milliseconds }
+    }
+}
+
+stats::group! {
+    /// `thread_local_cluster_manager.<thread>.`: clusters a thread knows.
+    pub struct ThreadClusterStats {
+        gauges { clusters_inflated }
     }
 }
 

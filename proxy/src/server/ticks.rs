@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use stats::Store;
 
 use crate::config::bootstrap::{Bootstrap, Flush};
-use crate::control::{Control, ServerState};
-use crate::observe::catalogue::ServerStats;
-use crate::overload::{Action, Manager, process_memory};
+use crate::control::Control;
+use crate::observe::catalogue::{OverloadStats, ServerStats};
+use crate::overload::{Action, Manager, ProcessMemory};
 use crate::worker::Shared;
 
 /// Starts all of it on the control thread.
@@ -47,31 +47,34 @@ pub(super) fn spawn(control: &Rc<Control>, shared: &Shared, bootstrap: &Bootstra
 
 fn process(control: &Control, stats: &ServerStats, started: Instant) {
     stats.uptime().set(started.elapsed().as_secs());
-    stats.state().set(match control.state() {
-        ServerState::Live => 0,
-        ServerState::Draining => 1,
-        ServerState::PreInitializing => 2,
-        ServerState::Initializing => 3,
-    });
-    let memory = process_memory();
-    let value = |name: &str| memory.get(name).copied().unwrap_or(0);
-    stats.memory_allocated().set(value("allocated"));
-    stats.memory_heap_size().set(value("heap_size"));
-    stats.memory_physical_size().set(value("total_physical_bytes"));
+    let memory = ProcessMemory::now().unwrap_or_default();
+    stats.memory_allocated().set(memory.allocated);
+    stats.memory_heap_size().set(memory.heap_size);
+    stats.memory_physical_size().set(memory.physical);
     stats.total_connections().set(control.open_connections());
 }
 
 fn overload(control: &Rc<Control>, shared: &Shared, bootstrap: &Bootstrap) {
     let mut manager = Manager::new(&bootstrap.overload, &shared.store);
+    let group = shared.store.group::<OverloadStats>("overload.");
+    let stats = group.shard(shared.store.control_shard());
+    let monitored = !bootstrap.overload.monitors.is_empty();
     let (states, connections) = (std::sync::Arc::clone(&shared.overload), std::sync::Arc::clone(&shared.connections));
     let interval = bootstrap.overload.refresh_interval;
     let control = Rc::clone(control);
     tokio::task::spawn_local(async move {
+        let _shown = group;
         let mut tick = tokio::time::interval(interval);
+        let mut last = None;
         loop {
             tick.tick().await;
+            let now = Instant::now();
+            if let Some(last) = last.replace(now).filter(|_| monitored) {
+                let delay = now.saturating_duration_since(last);
+                stats.refresh_interval_delay().record(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+            }
             manager.connections(connections.open());
-            let memory = process_memory().get("total_physical_bytes").copied();
+            let memory = ProcessMemory::now().map(|memory| memory.physical);
             if let Some(changed) = manager.refresh(memory) {
                 states.set(changed);
                 let paused = changed.saturated(Action::StopAcceptingConnections);

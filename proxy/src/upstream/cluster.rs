@@ -7,21 +7,19 @@ use std::sync::Arc;
 
 use filters::http::RequestHead;
 use filters::stream_info::ConnectionInfo;
-use stats::{CodesHandle, ComputedHandle, GroupHandle, Store};
+use stats::{ComputedHandle, GroupHandle, LazyShard, Store};
 
 use super::breaker::{BreakerHandle, Breakers, Priority};
 use super::host::{Host, HostSet};
 use super::lb::{PickContext, Scheduler};
 use super::pool::{Pool, PoolProtocol};
+use super::responses::ClusterResponses;
 use crate::config::cluster::{ClusterConfig, Discovery, UpstreamProtocol};
 use crate::config::hcm::{HeaderCase, Underscores};
 use crate::http::codec::h1::{ClientOptions, HeaderFormat};
 use crate::http::codec::h2::Http2Options;
 use crate::observe::catalogue::{ClusterStats, Http1Stats, Http2Stats};
 use crate::worker::{Report, Worker};
-
-/// Names of `x-envoy-upstream-alt-stat-name` that a worker keeps for a cluster: clients choose them.
-const MAX_ALTERNATIVES: usize = 100;
 
 /// One version of a cluster, shared by all workers. Keeps its statistics in the scrape for as long as it lives.
 pub struct ClusterShared {
@@ -30,7 +28,6 @@ pub struct ClusterShared {
     stats: Arc<GroupHandle<ClusterStats>>,
     http1: Arc<GroupHandle<Http1Stats>>,
     http2: Option<Arc<GroupHandle<Http2Stats>>>,
-    codes: [Arc<CodesHandle>; 4],
     breakers: Arc<Breakers>,
     _breaker_gauges: Arc<ComputedHandle>,
     /// `upstream.maintenance_mode.<cluster>`, the runtime key that turns requests away.
@@ -42,13 +39,11 @@ impl ClusterShared {
     #[must_use]
     pub fn new(config: Arc<ClusterConfig>, breakers: Arc<Breakers>, store: &Arc<Store>) -> Arc<Self> {
         let prefix = format!("cluster.{}.", config.stat_name);
-        let codes = ["", "external.", "internal.", "canary."]
-            .map(|variant| store.codes(&format!("{prefix}{variant}upstream_rq")));
         Arc::new(Self {
             stats: store.group(&prefix),
-            http1: store.group(&format!("{prefix}http1.")),
-            http2: (config.http.protocol != UpstreamProtocol::Http1).then(|| store.group(&format!("{prefix}http2."))),
-            codes,
+            http1: store.group_on_first_use(&format!("{prefix}http1.")),
+            http2: (config.http.protocol != UpstreamProtocol::Http1)
+                .then(|| store.group_on_first_use(&format!("{prefix}http2."))),
             _breaker_gauges: store.computed(&prefix, &(Arc::clone(&breakers) as _)),
             breakers,
             maintenance_key: format!("upstream.maintenance_mode.{}", config.name).into(),
@@ -67,6 +62,18 @@ impl ClusterShared {
     pub const fn stats(&self) -> &Arc<GroupHandle<ClusterStats>> {
         &self.stats
     }
+
+    /// The statistics of the HTTP/1 codec, shown once it is used.
+    #[must_use]
+    pub const fn http1_stats(&self) -> &Arc<GroupHandle<Http1Stats>> {
+        &self.http1
+    }
+
+    /// The statistics of the HTTP/2 codec, if the cluster may speak HTTP/2; shown once it is used.
+    #[must_use]
+    pub const fn http2_stats(&self) -> Option<&Arc<GroupHandle<Http2Stats>>> {
+        self.http2.as_ref()
+    }
 }
 
 /// What a cluster's pools and attempts share on one worker.
@@ -78,29 +85,30 @@ pub struct ClusterContext {
     /// This worker's shard of `cluster.<name>.`.
     pub stats: ClusterStats,
     /// This worker's shard of `cluster.<name>.http1.`.
-    pub http1_stats: Http1Stats,
+    pub http1_stats: LazyShard<Http1Stats>,
     /// This worker's shard of `cluster.<name>.http2.`.
-    pub http2_stats: Option<Http2Stats>,
-    /// Response codes: `cluster.<name>.upstream_rq_*` and its variants.
-    pub codes: CodeFamilies,
+    pub http2_stats: Option<LazyShard<Http2Stats>>,
+    /// Response codes and times: `cluster.<name>.upstream_rq_*` and its variants.
+    pub responses: Rc<ClusterResponses>,
     /// The circuit breakers, shared by all workers.
     pub breakers: BreakerHandle,
     /// How responses are decoded.
     pub h1_options: Rc<ClientOptions>,
     /// How HTTP/2 is spoken.
     pub h2_options: Http2Options,
-    alternatives: RefCell<foldhash::HashMap<Box<str>, Rc<AlternativeCodes>>>,
     shared: Arc<ClusterShared>,
 }
 
 impl ClusterContext {
-    /// What `worker` needs of `shared`.
+    /// What `worker` needs of `shared`. What was counted under the same name goes on after `previous`, the version before.
     #[must_use]
-    pub fn new(worker: &Rc<Worker>, shared: Arc<ClusterShared>) -> Rc<Self> {
+    pub fn new(worker: &Rc<Worker>, shared: Arc<ClusterShared>, previous: Option<&Self>) -> Rc<Self> {
         let index = worker.index();
         let config = Arc::clone(&shared.config);
         let common = &config.http.common;
-        let [all, external, internal, canary] = shared.codes.each_ref().map(|codes| codes.shard(index));
+        let prefix = format!("cluster.{}.", config.stat_name);
+        let responses = previous.map(|previous| &previous.responses).filter(|before| before.prefix() == prefix);
+        let responses = responses.map_or_else(|| Rc::new(ClusterResponses::new(prefix)), Rc::clone);
         let max_headers = common.max_response_headers_bytes;
         let h1 = ClientOptions {
             max_headers_bytes: max_headers.map_or(80 << 10, |bytes| bytes as usize),
@@ -120,36 +128,15 @@ impl ClusterContext {
         Rc::new(Self {
             worker: Rc::clone(worker),
             stats: shared.stats.shard(index),
-            http1_stats: shared.http1.shard(index),
-            http2_stats: shared.http2.as_ref().map(|handle| handle.shard(index)),
-            codes: CodeFamilies { all, external, internal, canary },
+            http1_stats: shared.http1.lazy_shard(index),
+            http2_stats: shared.http2.as_ref().map(|handle| handle.lazy_shard(index)),
+            responses,
             breakers: BreakerHandle::new(Arc::clone(&shared.breakers)),
             h1_options: Rc::new(h1),
             h2_options: h2,
             config,
-            alternatives: RefCell::default(),
             shared,
         })
-    }
-
-    /// The codes by a name that a request brought along; `None` once there are too many names to keep.
-    #[must_use]
-    pub fn alternative_codes(&self, name: &str) -> Option<Rc<AlternativeCodes>> {
-        let mut alternatives = self.alternatives.borrow_mut();
-        if let Some(codes) = alternatives.get(name) {
-            return Some(Rc::clone(codes));
-        }
-        if alternatives.len() >= MAX_ALTERNATIVES {
-            return None;
-        }
-        let (store, index) = (self.worker.store(), self.worker.index());
-        let prefix = format!("cluster.{}.{name}.", self.config.stat_name);
-        let handles =
-            ["", "external.", "internal."].map(|variant| store.codes(&format!("{prefix}{variant}upstream_rq")));
-        let [all, external, internal] = handles.each_ref().map(|codes| codes.shard(index));
-        let codes = Rc::new(AlternativeCodes { all, external, internal, _handles: handles });
-        alternatives.insert(name.into(), Rc::clone(&codes));
-        Some(codes)
     }
 
     /// Bytes a connection may buffer.
@@ -180,30 +167,6 @@ fn buffer_limit(config: &ClusterConfig) -> usize {
         0 => usize::MAX / 2,
         limit => limit as usize,
     }
-}
-
-/// The families of response codes a router keeps per cluster.
-pub struct CodeFamilies {
-    /// All responses.
-    pub all: stats::Codes,
-    /// Responses to requests from outside the mesh.
-    pub external: stats::Codes,
-    /// Responses to internal requests.
-    pub internal: stats::Codes,
-    /// Responses of canary hosts.
-    pub canary: stats::Codes,
-}
-
-/// The codes of requests that name statistics of their own: `cluster.<name>.<alternative>.upstream_rq_*`.
-pub struct AlternativeCodes {
-    /// All responses.
-    pub all: stats::Codes,
-    /// Responses to requests from outside the mesh.
-    pub external: stats::Codes,
-    /// Responses to internal requests.
-    pub internal: stats::Codes,
-    /// Keep the statistics in the scrape.
-    _handles: [Arc<CodesHandle>; 3],
 }
 
 /// A cluster on one worker.

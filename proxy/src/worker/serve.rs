@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use filters::format::{AccessLogType, FormatContext};
 use filters::stream_info::{ConnectionInfo, StreamInfo};
-use stats::{GroupHandle, SharedCounter};
+use stats::GroupHandle;
 
 use super::mailbox::ListenerChange;
 use super::{Report, Worker};
@@ -17,7 +17,7 @@ use crate::config::service::ChainService;
 use crate::downstream::accept::{
     Accepted, Acceptors, ActiveListener, ConnectionHandler, ListenerCounter, ListenerId, Stream,
 };
-use crate::downstream::listener_filters::FilterCounter;
+use crate::downstream::listener_filters::{FilterCounter, FilterStats};
 use crate::http::manager::{Connection, Manager};
 use crate::observe::catalogue::{ListenerFilterStats, ListenerStats, ListenerWorkerStats};
 use crate::tcp::proxy::TcpProxy;
@@ -43,7 +43,8 @@ struct ListenerRuntime {
     _filter_group: Arc<GroupHandle<ListenerFilterStats>>,
     /// By identity of the chain: chains an update kept are the same.
     chains: HashMap<*const FilterChain, Service>,
-    filter_counters: RefCell<HashMap<(usize, FilterCounter), SharedCounter>>,
+    /// By the filter's place in the listener's list.
+    filters: Vec<FilterStats>,
     /// With the chain that serves each; aborted when the drain time of the listener or the chain is over.
     connections: RefCell<Vec<(*const FilterChain, tokio::task::AbortHandle)>>,
 }
@@ -128,7 +129,11 @@ impl Handler {
             _groups: groups,
             _filter_group: store.group::<ListenerFilterStats>(&prefix),
             chains,
-            filter_counters: RefCell::default(),
+            filters: config
+                .listener_filters
+                .iter()
+                .map(|filter| FilterStats::new(&filter.kind, store, self.worker.index()))
+                .collect(),
             connections: before.map(|before| RefCell::new(before.connections.take())).unwrap_or_default(),
         };
         self.listeners.borrow_mut().insert(listener.id, Rc::new(runtime));
@@ -234,16 +239,19 @@ impl ConnectionHandler for Rc<Handler> {
 
     fn count_filter(&self, listener: &ActiveListener, filter: usize, counter: FilterCounter) {
         self.with(listener, |runtime| {
-            let mut counters = runtime.filter_counters.borrow_mut();
-            let Some(config) = listener.config.listener_filters.get(filter) else { return };
-            let counter = counters
-                .entry((filter, counter))
-                .or_insert_with(|| self.worker.store().counter(&config.stat_name(counter)));
-            counter.inc();
+            if let Some(stats) = runtime.filters.get(filter) {
+                stats.count(counter);
+            }
         });
     }
 
-    fn tls_bytes_processed(&self, _: &ActiveListener, _: usize, _: usize) {}
+    fn tls_bytes_processed(&self, listener: &ActiveListener, filter: usize, bytes: usize) {
+        self.with(listener, |runtime| {
+            if let Some(stats) = runtime.filters.get(filter) {
+                stats.bytes_processed(bytes);
+            }
+        });
+    }
 
     fn pre_connections(&self, listener: &ActiveListener, delta: i64) {
         self.with(listener, |runtime| {

@@ -9,7 +9,6 @@ use filters::config::{At, ConfigError, Entry, Verdict};
 use filters::ledger;
 
 use crate::config::filter_chain::{type_name, unpack, untyped};
-use crate::downstream::listener_filters::FilterCounter;
 
 /// The most of a client hello `tls_inspector` looks at when it does not say.
 const DEFAULT_MAX_CLIENT_HELLO: usize = 16 * 1024;
@@ -23,21 +22,6 @@ pub struct ListenerFilterConfig {
     pub kind: ListenerFilterKind,
     /// Connections it does not look at.
     pub disabled: Option<Predicate>,
-}
-
-impl ListenerFilterConfig {
-    /// The statistic a counter of this filter is.
-    #[must_use]
-    pub fn stat_name(&self, counter: FilterCounter) -> String {
-        let (family, name) = counter.name();
-        match &self.kind {
-            _ if family.is_empty() => name.to_owned(),
-            ListenerFilterKind::ProxyProtocol(config) if !config.stat_prefix.is_empty() => {
-                format!("{family}.{}.{name}", config.stat_prefix)
-            }
-            _ => format!("{family}.{name}"),
-        }
-    }
 }
 
 /// The listener filters Legate has.

@@ -35,8 +35,9 @@ pub struct PublishedCluster {
 /// Where assignments come from. A subscription to a name that is subscribed already has to ask the server again, as
 /// Envoy does, and delivers what is known at the latest when the server repeats it.
 pub trait EdsSubscriber {
-    /// Asks for the assignment of `eds.service_name`; every version of it goes to `on_assignment` with this number.
-    fn subscribe(&mut self, watch: WatchId, eds: &EdsConfig);
+    /// Asks for the assignment of `eds.service_name`; every version of it goes to `on_assignment` with this number. It is
+    /// counted below `cluster.<stat_name>.`.
+    fn subscribe(&mut self, watch: WatchId, stat_name: &str, eds: &EdsConfig);
     /// The assignment is not wanted any more.
     fn unsubscribe(&mut self, watch: WatchId);
 }

@@ -49,7 +49,7 @@ impl ClusterSink for Log {
 }
 
 impl EdsSubscriber for Log {
-    fn subscribe(&mut self, watch: WatchId, eds: &EdsConfig) {
+    fn subscribe(&mut self, watch: WatchId, _stat_name: &str, eds: &EdsConfig) {
         self.said.push(format!("subscribe {} {}", watch.0, eds.service_name));
     }
 

@@ -31,7 +31,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
             self.watches.insert(watch, name.clone());
             version.watch = Some(watch);
             version.fetch_deadline = eds.initial_fetch_timeout.and_then(|timeout| now.checked_add(timeout));
-            self.outside.subscribe(watch, eds);
+            self.outside.subscribe(watch, &version.config.stat_name, eds);
         }
         version.begin(now);
         self.ask(now, name, &mut version);

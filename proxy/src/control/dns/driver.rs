@@ -15,7 +15,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
-use stats::{GroupHandle, Store};
+use stats::{LazyShard, Store};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
@@ -29,8 +29,7 @@ pub struct HickoryResolver {
     answers: UnboundedSender<(LookupId, Outcome)>,
     running: HashMap<LookupId, JoinHandle<()>>,
     resolvers: HashMap<Arc<ResolverConfig>, Built>,
-    stats: DnsStats,
-    _shown: Arc<GroupHandle<DnsStats>>,
+    stats: LazyShard<DnsStats>,
 }
 
 #[derive(Debug)]
@@ -43,12 +42,11 @@ struct Built {
 type SystemFiles = [Option<SystemTime>; 2];
 
 impl HickoryResolver {
-    /// A resolver that sends every outcome to `answers` and counts under `dns.cares.`.
+    /// A resolver that sends every outcome to `answers` and counts under `dns.cares.`, once there is something to count.
     #[must_use]
     pub fn new(answers: UnboundedSender<(LookupId, Outcome)>, store: &Arc<Store>) -> Self {
-        let group = store.group::<DnsStats>("dns.cares.");
-        let stats = group.shard(store.control_shard());
-        Self { answers, running: HashMap::new(), resolvers: HashMap::new(), stats, _shown: group }
+        let stats = store.group_on_first_use::<DnsStats>("dns.cares.").lazy_shard(store.control_shard());
+        Self { answers, running: HashMap::new(), resolvers: HashMap::new(), stats }
     }
 
     fn resolver(&mut self, config: &Arc<ResolverConfig>) -> Result<Rc<TokioResolver>, String> {
@@ -73,7 +71,7 @@ impl Resolver for HickoryResolver {
         self.running.retain(|_, task| !task.is_finished());
         let resolver = self.resolver(&question.resolver);
         let answers = self.answers.clone();
-        let pending = Pending::new(self.stats.clone());
+        let pending = Pending::new(DnsStats::clone(&self.stats));
         let task = tokio::task::spawn_local(async move {
             let outcome = match resolver {
                 Ok(resolver) => lookup(&Asker { resolver, stats: &pending.0 }, &question.host, question.family).await,

@@ -70,7 +70,9 @@ impl<D: Downstream> Stream<'_, D> {
                 self.tunnel = false;
             }
         }
-        self.charge(head.status);
+        let origin = self.origin(Some(host), Some(&head));
+        self.canary = origin.canary;
+        self.charge(head.status, origin);
         // Header values may name both.
         self.info.response_code = head.status;
         self.info.details = Some(details::VIA_UPSTREAM.into());
@@ -130,28 +132,13 @@ impl<D: Downstream> Stream<'_, D> {
         }
         let why = failure.details(self.upstream_started);
         if !self.upstream_started {
-            self.charge(failure.kind.status());
+            let host = (!failure.without_host).then_some(&**host);
+            self.charge(failure.kind.status(), self.origin(host, None));
         }
         let mut reply = LocalReply::new(failure.kind.status(), failure.body());
         if failure.kind == FailureKind::Overflow {
             reply = self.overloaded(reply);
         }
         self.reply_end(reply, why).await
-    }
-
-    /// Counts a response code for the cluster, whether upstream sent it or it stands for a failure.
-    pub(super) fn charge(&self, status: u16) {
-        let Some(cluster) = &self.cluster else { return };
-        let codes = &cluster.context().codes;
-        codes.all.record(status);
-        if self.facts.internal {
-            codes.internal.record(status);
-        } else {
-            codes.external.record(status);
-        }
-        if let Some(alternative) = &self.alternative {
-            alternative.all.record(status);
-            if self.facts.internal { alternative.internal.record(status) } else { alternative.external.record(status) }
-        }
     }
 }

@@ -14,6 +14,7 @@ use crate::http::reply::GrpcStatus;
 use crate::http::reply::LocalReply;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::exchange::Exchange;
+use crate::upstream::host::Host;
 
 /// What a waiting step was ended by.
 pub(super) enum Broken {
@@ -23,7 +24,7 @@ pub(super) enum Broken {
 
 impl<D: Downstream> Stream<'_, D> {
     /// The client left or a deadline passed while upstream was at work.
-    pub(super) async fn broken(&mut self, cluster: &Rc<Cluster>, broken: Broken) -> Step<()> {
+    pub(super) async fn broken(&mut self, cluster: &Rc<Cluster>, host: &Host, broken: Broken) -> Step<()> {
         self.deadlines.end_try();
         match broken {
             Broken::Gone(Interrupt::Malformed { status, details }) if self.response.is_none() => {
@@ -39,7 +40,7 @@ impl<D: Downstream> Stream<'_, D> {
                 self.interrupted(interrupt);
                 Err(End::Done)
             }
-            Broken::Expired(which) if which.is_of_upstream() => self.upstream_expired(cluster, which).await,
+            Broken::Expired(which) if which.is_of_upstream() => self.upstream_expired(cluster, host, which).await,
             Broken::Expired(Expired::UpstreamDuration) => {
                 cluster.context().stats.upstream_rq_max_duration_reached().inc();
                 self.info.flags.insert(ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED);
@@ -51,7 +52,7 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     /// The upstream took longer than the route lets it.
-    async fn upstream_expired(&mut self, cluster: &Rc<Cluster>, which: Expired) -> Step<()> {
+    async fn upstream_expired(&mut self, cluster: &Rc<Cluster>, host: &Host, which: Expired) -> Step<()> {
         let stats = &cluster.context().stats;
         let why = match which {
             Expired::PerTry => {
@@ -70,7 +71,7 @@ impl<D: Downstream> Stream<'_, D> {
         self.info.flags.insert(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
         let status = self.timeout_status;
         if !self.upstream_started {
-            self.charge(status);
+            self.charge(status, self.origin(Some(host), None));
         }
         let body = if status == 504 { "upstream request timeout" } else { "" };
         self.reply_end(LocalReply::new(status, body), why).await

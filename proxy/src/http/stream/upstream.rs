@@ -28,6 +28,7 @@ use crate::upstream::failure::{FailureKind, UpstreamFailure};
 use crate::upstream::host::Host;
 use crate::upstream::lb::PickContext;
 use crate::upstream::pool::{Lease, PoolProtocol};
+use crate::upstream::responses::Origin;
 
 /// Informational heads passed on for one response; an upstream that sends more is broken or hostile.
 const MAX_INFORMATIONAL: u32 = 32;
@@ -45,7 +46,7 @@ impl<D: Downstream> Stream<'_, D> {
         let cluster = self.chosen_cluster(forward).await?;
         if let Some(name) = self.request.as_ref().and_then(|head| head.headers.value(&Known::XEnvoyUpstreamAltStatName))
         {
-            self.alternative = cluster.context().alternative_codes(&String::from_utf8_lossy(name));
+            self.alternative = cluster.context().responses.alternative(&String::from_utf8_lossy(name));
         }
         self.check_strictly().await?;
         self.maintenance(&cluster).await?;
@@ -99,7 +100,7 @@ impl<D: Downstream> Stream<'_, D> {
         }
         cluster.context().stats.upstream_rq_maintenance_mode().inc();
         self.info.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
-        self.charge(503);
+        self.charge(503, self.origin(None, None));
         self.reply_end(self.overloaded(LocalReply::new(503, "maintenance mode")), "maintenance_mode").await
     }
 
@@ -109,7 +110,7 @@ impl<D: Downstream> Stream<'_, D> {
             return Ok(());
         }
         self.info.flags.insert(ResponseFlags::DROP_OVERLOAD);
-        self.charge(503);
+        self.charge(503, self.origin(None, None));
         self.reply_end(self.overloaded(LocalReply::new(503, "drop overload")), details::DROP_OVERLOAD).await
     }
 
@@ -129,7 +130,7 @@ impl<D: Downstream> Stream<'_, D> {
         }
         cluster.context().stats.upstream_cx_none_healthy().inc();
         self.info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
-        self.charge(503);
+        self.charge(503, self.origin(None, None));
         self.reply_end(LocalReply::new(503, "no healthy upstream"), details::NO_HEALTHY_UPSTREAM).await
     }
 
@@ -161,7 +162,7 @@ impl<D: Downstream> Stream<'_, D> {
         let lease = match acquired {
             Ok(Ok(lease)) => lease,
             Ok(Err(failure)) => return self.upstream_failed(host, failure).await,
-            Err(broken) => return self.broken(cluster, broken).await,
+            Err(broken) => return self.broken(cluster, host, broken).await,
         };
         if forward.auto_host_rewrite()
             && !host.hostname().is_empty()
@@ -251,7 +252,7 @@ impl<D: Downstream> Stream<'_, D> {
                     }
                     // The first one counts, and is the one that clients see.
                     if progress.informational == 1 {
-                        self.charge(head.status);
+                        self.charge(head.status, self.origin(Some(host), Some(&head)));
                         if self.manager.config.proxy_100_continue {
                             self.send_informational(&head);
                         }
@@ -266,8 +267,8 @@ impl<D: Downstream> Stream<'_, D> {
                     self.respond(host, &mut up, &mut progress, head);
                 }
                 Event::Complete => {
-                    let started = self.info.timing.first_upstream_tx.unwrap_or(sent);
-                    cluster.context().stats.upstream_rq_time().record(millis(self.since(started)));
+                    let origin = self.origin(Some(host), None);
+                    self.charge_time(Origin { canary: self.canary || origin.canary, ..origin });
                     self.info.timing.last_downstream_tx = Some(self.manager.worker.timers().recent_instant());
                     if !progress.request_sent {
                         up.count_reset(cluster, FailureKind::LocalReset);
@@ -282,14 +283,14 @@ impl<D: Downstream> Stream<'_, D> {
                 }
                 Event::Downstream(interrupt) => {
                     give_up(cluster, up);
-                    return self.broken(cluster, Broken::Gone(interrupt)).await;
+                    return self.broken(cluster, host, Broken::Gone(interrupt)).await;
                 }
                 Event::Expired(which) => {
                     give_up(cluster, up);
                     if which.is_of_upstream() {
                         host.shard(self.manager.worker.index()).rq_timeout.inc();
                     }
-                    return self.broken(cluster, Broken::Expired(which)).await;
+                    return self.broken(cluster, host, Broken::Expired(which)).await;
                 }
             }
         }

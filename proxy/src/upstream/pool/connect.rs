@@ -20,6 +20,11 @@ pub(super) async fn connect(pool: Rc<Pool>, permit: Permit) {
         PoolProtocol::Http2 => ConnectionKind::Http2,
         PoolProtocol::Tcp => ConnectionKind::Tcp,
     };
+    match (kind, &pool.context.http2_stats) {
+        (ConnectionKind::Http1, _) => pool.context.http1_stats.take(),
+        (ConnectionKind::Http2, Some(stats)) => stats.take(),
+        (ConnectionKind::Http2, None) | (ConnectionKind::Tcp, _) => {}
+    }
     let guard = ConnectionGuard::new(&pool.context, &pool.host, kind, permit);
     match within_timeout(&pool.context, open(&pool)).await {
         Ok(opened) => {
