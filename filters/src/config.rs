@@ -42,6 +42,14 @@ pub struct Entry {
     pub reason: &'static str,
 }
 
+impl Entry {
+    /// A row about a whole type (an extension) that is refused.
+    #[must_use]
+    pub const fn refused(message: &'static str, reason: &'static str) -> Self {
+        Self { message, field: "", verdict: Verdict::Refuse, reason }
+    }
+}
+
 /// Declares ledger rows of one message as statics plus a list of them all:
 /// `ledger! { pub mod unsupported for "pkg.Message" { field => Refuse, "what it would do"; } }`.
 #[macro_export]

@@ -7,6 +7,7 @@ pub mod any;
 pub mod bootstrap;
 pub mod cluster;
 pub mod config_source;
+mod duration;
 pub mod endpoint;
 pub mod filter_chain;
 pub mod hcm;

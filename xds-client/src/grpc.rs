@@ -169,7 +169,7 @@ pub(crate) fn envoy_headers(headers: &mut HeaderMap, local_ip: Option<IpAddr>) {
 }
 
 /// An error with its causes; hyper hides the interesting part in them.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -65,6 +65,7 @@ pub use client::{Client, Consumer, Pause, Subscription};
 pub use connect::{
     Address, Call, Connecting, Connection, Io, Network, PlainNetwork, Target, TargetError, connect_address,
 };
+pub use grpc::chain;
 pub use hub::{Environment, FileDecoder, Hub, SubscribeError};
 pub use mux::{Message, Mode, Mux, MuxConfig, Request, TypeStatus};
 pub use observer::{Accepted, SourceObserver, SubscriptionObserver, Unobserved, version_hash};

@@ -357,11 +357,7 @@ pub(crate) fn decode<T: Message + Name + Default>(at: At<'_>, any: &google::Any)
 
 /// A duration that is not negative.
 pub(crate) fn duration(at: At<'_>, proto: Option<google::Duration>) -> Result<Option<Duration>, ConfigError> {
-    let Some(google::Duration { seconds, nanos }) = proto else { return Ok(None) };
-    match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Some(Duration::new(seconds, nanos))),
-        _ => Err(at.error("Invalid duration: Expected positive duration")),
-    }
+    proto.map(|proto| super::duration::duration(&at, &proto)).transpose()
 }
 
 /// A duration above zero.

@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as proto;
 use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use envoy_types::pb::google::protobuf::Any;
-use filters::config::{At, ConfigError, Entry, Verdict};
+use filters::config::{At, ConfigError, Entry};
 use filters::ledger;
 use prost::Message;
 
@@ -90,20 +90,22 @@ pub static LEDGER: &[&[&Entry]] = &[unsupported::ALL, network::unsupported::ALL]
 
 /// Transport sockets Envoy has and Legate has not, refused by name.
 pub static UNSUPPORTED_TRANSPORTS: &[Entry] = &[
-    transport("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", "connections would not be encrypted"),
-    transport("envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport", "HTTP/3 is not proxied"),
-    transport("envoy.extensions.transport_sockets.starttls.v3.StartTlsConfig", "connections would not be encrypted"),
-    transport("envoy.extensions.transport_sockets.alts.v3.Alts", "connections would not be encrypted"),
-    transport("envoy.extensions.transport_sockets.tap.v3.Tap", "bytes would not be recorded"),
-    transport(
+    Entry::refused(
+        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "connections would not be encrypted",
+    ),
+    Entry::refused("envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport", "HTTP/3 is not proxied"),
+    Entry::refused(
+        "envoy.extensions.transport_sockets.starttls.v3.StartTlsConfig",
+        "connections would not be encrypted",
+    ),
+    Entry::refused("envoy.extensions.transport_sockets.alts.v3.Alts", "connections would not be encrypted"),
+    Entry::refused("envoy.extensions.transport_sockets.tap.v3.Tap", "bytes would not be recorded"),
+    Entry::refused(
         "envoy.extensions.transport_sockets.tcp_stats.v3.Config",
         "the kernel's statistics of connections would be missing",
     ),
 ];
-
-const fn transport(message: &'static str, reason: &'static str) -> Entry {
-    Entry { message, field: "", verdict: Verdict::Refuse, reason }
-}
 
 /// Parses the chains of the listener at `address` into the index that chooses among them.
 pub(crate) fn parse_all(
@@ -177,7 +179,7 @@ fn filter_chain(at: &At<'_>, chain: proto::FilterChain, identity: u64) -> Result
         transport: transport_socket_of(&at.field("transport_socket"), transport_socket)?,
         network: network::parse(&at.field("filters"), filters)?,
         transport_socket_connect_timeout: match transport_socket_connect_timeout {
-            Some(value) => Some(super::listener::duration(&timeout, &value)?).filter(|d| !d.is_zero()),
+            Some(value) => Some(super::duration::duration(&timeout, &value)?).filter(|d| !d.is_zero()),
             None => None,
         },
         metadata: metadata.map(metadata::parse).unwrap_or_default(),

@@ -286,11 +286,8 @@ impl Keepalive {
 
 /// A duration of at least a millisecond.
 fn milliseconds(at: At<'_>, name: &str, proto: Option<google::Duration>) -> Result<Option<Duration>, ConfigError> {
-    let Some(google::Duration { seconds, nanos }) = proto else { return Ok(None) };
-    let duration = match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Duration::new(seconds, nanos),
-        _ => return Err(at.field(name).error("Invalid duration: Expected positive duration")),
-    };
+    let Some(proto) = proto else { return Ok(None) };
+    let duration = super::duration::duration(&at.field(name), &proto)?;
     if duration < Duration::from_millis(1) {
         return Err(at.field(name).error("value must be greater than or equal to 1ms"));
     }

@@ -17,7 +17,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::accesslog::v3::AccessLog;
 use envoy_types::pb::envoy::config::listener::v3 as proto;
-use envoy_types::pb::google::protobuf as wkt;
 use filters::config::{At, ConfigError};
 use filters::ledger;
 use prost::Message;
@@ -220,7 +219,8 @@ impl ListenerConfig {
             listener_filters: listener_filter::parse(&at.field("listener_filters"), listener_filters)?,
             listener_filters_timeout: match listener_filters_timeout {
                 None => Some(DEFAULT_LISTENER_FILTERS_TIMEOUT),
-                Some(value) => Some(duration(&at.field("listener_filters_timeout"), &value)?).filter(|d| !d.is_zero()),
+                Some(value) => Some(super::duration::duration(&at.field("listener_filters_timeout"), &value)?)
+                    .filter(|d| !d.is_zero()),
             },
             continue_on_listener_filters_timeout,
             chains,
@@ -271,15 +271,5 @@ impl DrainType {
             1 => Ok(Self::ModifyOnly),
             other => Err(at.error(format_args!("unknown drain type {other}"))),
         }
-    }
-}
-
-/// A protobuf duration that may not be negative.
-pub(crate) fn duration(at: &At<'_>, value: &wkt::Duration) -> Result<Duration, ConfigError> {
-    let seconds = u64::try_from(value.seconds);
-    let nanos = u32::try_from(value.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
-    match (seconds, nanos) {
-        (Ok(seconds), Some(nanos)) => Ok(Duration::new(seconds, nanos)),
-        _ => Err(at.error("Invalid duration: Expected positive duration")),
     }
 }

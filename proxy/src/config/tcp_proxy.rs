@@ -10,7 +10,7 @@ use envoy_types::pb::google::protobuf as wkt;
 use filters::config::{At, ConfigError};
 use filters::ledger;
 
-use super::listener::duration;
+use super::duration::duration;
 
 /// `idle_timeout` when unset.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);

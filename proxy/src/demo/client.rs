@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use xds_client::chain;
 
 use super::services::{SEEN_PATH, SERVED_BY};
 
@@ -146,16 +147,4 @@ async fn answer(response: http::Response<Incoming>) -> Result<Answer, String> {
         served_by: text(&parts.headers, SERVED_BY),
         seen_path: text(&parts.headers, SEEN_PATH),
     })
-}
-
-/// An error with its causes: the outermost one says little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

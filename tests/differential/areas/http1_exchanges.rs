@@ -5,7 +5,7 @@ mod endings;
 
 use std::time::Duration;
 
-use super::{clusters, plain, upstream};
+use super::{answered, clusters, plain, send, upstream};
 use crate::manifest::{Area, Case, Step, case, get, request, steps};
 use crate::support::upstream::Act;
 
@@ -42,10 +42,6 @@ pub fn area() -> Area {
     cases.extend(upgrades());
     cases.extend(replies());
     Area { name: "http1_exchanges", listeners, clusters, more: "", cases }
-}
-
-fn send(text: &str) -> Act {
-    Act::Send(text.as_bytes().to_vec())
 }
 
 fn pause(millis: u64) -> Step {
@@ -223,7 +219,6 @@ fn upgrades() -> Vec<Case> {
 
 /// Heads of responses.
 fn replies() -> Vec<Case> {
-    let answered = |name, row, reply: &str| get(name, row, "usual", "/", &[]).reply(reply.to_owned());
     vec![
         answered(
             "te_uppercase",

@@ -17,7 +17,9 @@ pub mod timeouts;
 pub mod upgrades;
 pub mod upstreams;
 
+use crate::manifest::{Case, Step, get, request, steps};
 use crate::support::bootstrap::{TO_UP, cluster, http_listener, http2};
+use crate::support::upstream::{Act, Script};
 
 /// A listener that sends everything to `up`, with more fields of the connection manager.
 fn plain(name: &'static str, manager: &str) -> (&'static str, String) {
@@ -47,4 +49,26 @@ fn clusters() -> Vec<String> {
 /// A cluster whose port is filled in later.
 fn upstream(name: &str, port: &str, more: &str) -> String {
     cluster(name, &[0], more).replace("port_value: 0", &format!("port_value: {port}"))
+}
+
+/// A GET by the listener `usual` to an upstream that answers with these bytes.
+fn answered(name: &'static str, row: &'static str, reply: &str) -> Case {
+    get(name, row, "usual", "/", &[]).reply(reply.to_owned())
+}
+
+/// The same, of an upstream that does this.
+fn acted(name: &'static str, row: &'static str, acts: Vec<Act>) -> Case {
+    get(name, row, "usual", "/", &[]).acts(acts)
+}
+
+/// Two GETs on one connection, with `between` after the first response.
+fn twice(name: &'static str, row: &'static str, between: Option<Step>, script: Script) -> Case {
+    let mut list = vec![Step::Send(request("GET", "/1", &[])), Step::Responses(1)];
+    list.extend(between);
+    list.extend([Step::Send(request("GET", "/2", &[])), Step::Responses(2)]);
+    steps(name, row, "usual", list).upstream(script)
+}
+
+fn send(text: &str) -> Act {
+    Act::Send(text.as_bytes().to_vec())
 }

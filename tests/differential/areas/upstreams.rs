@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{clusters, plain, upstream};
+use super::{acted, answered, clusters, plain, send, twice, upstream};
 use crate::manifest::{Area, Case, Step, case, get, request, steps};
 use crate::support::upstream::Act;
 
@@ -19,30 +19,14 @@ pub fn area() -> Area {
 }
 
 fn cases() -> Vec<Case> {
-    let answered = |name, row, reply: &str| get(name, row, "usual", "/", &[]).reply(reply.to_owned());
     let closed = |name, row, reply: &str| get(name, row, "usual", "/", &[]).reply_and_close(reply.to_owned());
-    let with = |name, row, acts| get(name, row, "usual", "/", &[]).acts(acts);
-    let send = |text: &str| Act::Send(text.as_bytes().to_vec());
-    let again = |name, row, script: Vec<Vec<Act>>| {
-        steps(
-            name,
-            row,
-            "usual",
-            vec![
-                Step::Send(request("GET", "/1", &[])),
-                Step::Responses(1),
-                Step::Send(request("GET", "/2", &[])),
-                Step::Responses(2),
-            ],
-        )
-        .upstream(script)
-    };
+    let again = |name, row, script| twice(name, row, None, script);
     let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     vec![
-        with("close_at_once", "2.10 upstream closed before headers", vec![Act::Close]).status(503),
-        with("close_after_request", "2.10 upstream closed before headers", vec![Act::Request, Act::Close]).status(503),
-        with("reset_after_request", "2.10 upstream RST before headers", vec![Act::Request, Act::Reset]).status(503),
-        with(
+        acted("close_at_once", "2.10 upstream closed before headers", vec![Act::Close]).status(503),
+        acted("close_after_request", "2.10 upstream closed before headers", vec![Act::Request, Act::Close]).status(503),
+        acted("reset_after_request", "2.10 upstream RST before headers", vec![Act::Request, Act::Reset]).status(503),
+        acted(
             "half_close_after_request",
             "2.10 upstream closed before headers",
             vec![Act::Request, Act::HalfClose, Act::Hold],
@@ -60,7 +44,7 @@ fn cases() -> Vec<Case> {
             "2.10 truncated body",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
         ),
-        with(
+        acted(
             "reset_in_body",
             "2.10 truncated body",
             vec![

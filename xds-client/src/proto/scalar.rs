@@ -150,7 +150,7 @@ pub(crate) fn snake_case(path: &str) -> String {
     output
 }
 
-/// A field mask's path from the protos' names to JSON's lowerCamelCase.
+/// A field's name, or a field mask's path, from the protos' spelling to JSON's lowerCamelCase.
 pub(crate) fn camel_case(path: &str) -> String {
     let mut output = String::with_capacity(path.len());
     let mut upper = false;

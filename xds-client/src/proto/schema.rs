@@ -15,6 +15,7 @@ use self::options::{DISALLOWED_ENUM, FieldOptions, MessageOptions, VALIDATE, fla
 use super::descriptors;
 use super::reader::{Malformed, Raw, Reader};
 use super::rules::Rules;
+use super::scalar::camel_case;
 
 /// A message type.
 #[derive(Debug)]
@@ -205,7 +206,7 @@ impl FieldSchema {
         };
         let packable = repeated && !matches!(kind, Kind::String | Kind::Bytes | Kind::Message);
         Ok(Self {
-            json_name: json_name.unwrap_or_else(|| lower_camel(&name)).into(),
+            json_name: json_name.unwrap_or_else(|| camel_case(&name)).into(),
             name: name.into(),
             number,
             kind,
@@ -296,19 +297,4 @@ pub(crate) fn each<'a>(
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The JSON name protobuf derives for a field.
-fn lower_camel(name: &str) -> String {
-    let mut output = String::with_capacity(name.len());
-    let mut upper = false;
-    for c in name.chars() {
-        if c == '_' {
-            upper = true;
-        } else {
-            output.push(if upper { c.to_ascii_uppercase() } else { c });
-            upper = false;
-        }
-    }
-    output
 }

@@ -7,6 +7,8 @@ use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::{BoolValue, Duration as DurationProto, UInt32Value};
 use filters::config::{At, ConfigError};
 
+use crate::config::duration::checked;
+
 pub(super) fn header_value(at: &At<'_>, name: &str, value: String) -> Result<Bytes, ConfigError> {
     if value.bytes().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
         return Err(at.field(name).error(r#"value does not match regex pattern "^[^\x00\n\r]*$""#));
@@ -30,13 +32,12 @@ pub(super) fn on(duration: Duration) -> Option<Duration> {
 
 /// A duration that may not be negative.
 pub(super) fn duration(at: &At<'_>, name: &str, value: Option<DurationProto>) -> Result<Option<Duration>, ConfigError> {
-    let Some(DurationProto { seconds, nanos }) = value else { return Ok(None) };
-    match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Some(Duration::new(seconds, nanos))),
-        _ => Err(at
-            .field(name)
-            .error(format_args!("Invalid duration: Expected positive duration: seconds: {seconds} nanos: {nanos}"))),
-    }
+    let Some(proto) = value else { return Ok(None) };
+    let DurationProto { seconds, nanos } = proto;
+    checked(&proto).map(Some).ok_or_else(|| {
+        at.field(name)
+            .error(format_args!("Invalid duration: Expected positive duration: seconds: {seconds} nanos: {nanos}"))
+    })
 }
 
 /// A wrapped number within a range, or its default.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as proto;
 use envoy_types::pb::envoy::extensions::filters::listener as extensions;
-use filters::config::{At, ConfigError, Entry, Verdict};
+use filters::config::{At, ConfigError, Entry};
 use filters::ledger;
 
 use crate::config::filter_chain::{type_name, unpack, untyped};
@@ -119,18 +119,20 @@ ledger! {
 
 /// Listener filters Envoy has and Legate has not, refused by name.
 pub static UNSUPPORTED_FILTERS: &[Entry] = &[
-    refused("envoy.extensions.filters.listener.original_src.v3.OriginalSrc", "upstream would see another source"),
-    refused("envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit", "connections would not be limited"),
-    refused("envoy.extensions.filters.listener.set_filter_state.v3.Config", "filter state would be missing"),
-    refused(
+    Entry::refused(
+        "envoy.extensions.filters.listener.original_src.v3.OriginalSrc",
+        "upstream would see another source",
+    ),
+    Entry::refused(
+        "envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit",
+        "connections would not be limited",
+    ),
+    Entry::refused("envoy.extensions.filters.listener.set_filter_state.v3.Config", "filter state would be missing"),
+    Entry::refused(
         "envoy.extensions.filters.listener.dynamic_modules.v3.DynamicModuleListenerFilter",
         "modules are not loaded",
     ),
 ];
-
-const fn refused(message: &'static str, reason: &'static str) -> Entry {
-    Entry { message, field: "", verdict: Verdict::Refuse, reason }
-}
 
 /// Parses `listener_filters`.
 pub(crate) fn parse(at: &At<'_>, list: Vec<proto::ListenerFilter>) -> Result<Vec<ListenerFilterConfig>, ConfigError> {

@@ -10,14 +10,15 @@ use envoy_types::pb::google::protobuf::{Duration as DurationProto, Struct, Value
 use filters::config::{At, ConfigError};
 use serde_json::{Map, Number, Value};
 
+use crate::config::duration::checked;
+
 /// The duration in field `name`; negative ones are refused.
 pub(super) fn duration(value: Option<DurationProto>, at: At<'_>, name: &str) -> Result<Option<Duration>, ConfigError> {
-    let Some(DurationProto { seconds, nanos }) = value else { return Ok(None) };
-    match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 && seconds <= 315_576_000_000 => {
-            Ok(Some(Duration::new(seconds, nanos)))
-        }
-        _ => Err(at.field(name).error("Invalid duration: Expected positive duration")),
+    let Some(proto) = value else { return Ok(None) };
+    let most = |duration: &Duration| duration.as_secs() <= 315_576_000_000;
+    match checked(&proto).filter(most) {
+        Some(duration) => Ok(Some(duration)),
+        None => Err(at.field(name).error("Invalid duration: Expected positive duration")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! How exchanges begin.
 
-use super::{OK, pause, send};
+use super::super::send;
+use super::{OK, pause};
 use crate::manifest::{Case, Step, case, request, steps};
 use crate::support::upstream::Act;
 

@@ -2,46 +2,32 @@
 
 use std::time::Duration;
 
-use super::{OK, pause, send};
-use crate::manifest::{Case, Step, get, request, steps};
+use super::super::{acted, send, twice};
+use super::{OK, pause};
+use crate::manifest::{Case, get};
 use crate::support::upstream::Act;
 
 /// How responses end.
 pub(super) fn endings() -> Vec<Case> {
-    let with = |name, row, acts| get(name, row, "usual", "/", &[]).acts(acts);
     let later = || Act::Pause(Duration::from_millis(30));
-    let again = |name, row, script: Vec<Vec<Act>>| {
-        steps(
-            name,
-            row,
-            "usual",
-            vec![
-                Step::Send(request("GET", "/1", &[])),
-                Step::Responses(1),
-                pause(60),
-                Step::Send(request("GET", "/2", &[])),
-                Step::Responses(2),
-            ],
-        )
-        .upstream(script)
-    };
+    let again = |name, row, script| twice(name, row, Some(pause(60)), script);
     vec![
-        with(
+        acted(
             "reset_until_close",
             "2.10 truncated body",
             vec![Act::Request, send("HTTP/1.1 200 OK\r\n\r\nabc"), later(), Act::Reset],
         ),
-        with(
+        acted(
             "reset_in_head",
             "2.10 truncated body",
             vec![Act::Request, send("HTTP/1.1 200 OK\r\nx-a"), later(), Act::Reset],
         ),
-        with(
+        acted(
             "close_after_head",
             "2.10 truncated body",
             vec![Act::Request, send("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n"), later(), Act::Close],
         ),
-        with(
+        acted(
             "close_in_trailers",
             "2.10 truncated body",
             vec![
@@ -50,7 +36,7 @@ pub(super) fn endings() -> Vec<Case> {
                 Act::Close,
             ],
         ),
-        with(
+        acted(
             "bad_chunk_of_response",
             "2.10 protocol error",
             vec![
