@@ -42,6 +42,31 @@ pub const KNOWN: &[Known] = &[
         reason: "a response status that is not three digits from 100",
     },
     Known {
+        cases: &["h2_upstreams/status_000"],
+        aspects: &[Aspect::Client, Aspect::Upstream, Aspect::Log, Aspect::Stats],
+        reason: "a response status that is not three digits from 100",
+    },
+    Known {
+        cases: &["h2_upstreams/data_after_end", "h2_upstreams/head_after_end", "h2_upstreams/trailers_after_end"],
+        aspects: &[Aspect::Upstream, Aspect::Stats],
+        reason: "an upstream's frames on a stream that is over",
+    },
+    Known {
+        cases: &["h2_upstreams/informational_with_body"],
+        aspects: &[Aspect::Upstream, Aspect::Stats],
+        reason: "DATA after an informational head",
+    },
+    Known {
+        cases: &["h2_upstreams/stream_window_ignored"],
+        aspects: &[Aspect::Client, Aspect::Upstream, Aspect::Log, Aspect::Stats],
+        reason: "an upstream that sends more than a stream's window at once",
+    },
+    Known {
+        cases: &["h2_upstreams/reply_while_blocked"],
+        aspects: &[Aspect::Upstream, Aspect::Stats],
+        reason: "a complete reply while the request's body waits for its window",
+    },
+    Known {
         cases: &["upstreams/switching_unasked"],
         aspects: &[Aspect::Client, Aspect::Log, Aspect::Stats],
         reason: "a 101 response nobody asked for",

@@ -7,7 +7,7 @@
 //!
 //! Envoy comes from `.ci/install-peers`, or from the variable `ENVOY`. `LEGATE_UNDER_TEST=envoy` puts Envoy on both
 //! sides, which must show no difference: that checks the harness. `CASES=text` runs only the cases whose names contain it; `ASPECTS=client,upstream,log,stats` compares
-//! only some of what was seen; `SHOW=1` prints what Envoy did.
+//! only some of what was seen; `SHOW=1` prints what Envoy did; `ATTEMPTS=1` believes the first difference, for a quick look.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on says so and ends")]
 #![allow(unreachable_pub, reason = "what the two test binaries share is public in neither")]
@@ -44,7 +44,7 @@ macro_rules! areas {
 }
 
 areas! {
-    matchers, http1_requests, http1_exchanges, manager, addresses, headers, routing, timeouts, replies, formats, upgrades, upstreams, http2, clusters, listeners, tcp,
+    matchers, http1_requests, http1_exchanges, manager, addresses, headers, routing, timeouts, replies, formats, upgrades, upstreams, http2, h2_upstreams, clusters, listeners, tcp,
 }
 
 #[test]

@@ -47,8 +47,8 @@ pub enum Action {
     Bytes(Vec<Step>, Vec<&'static str>),
     /// Requests by HTTP/2, one after the other on one connection.
     H2(Vec<H2Request>),
-    /// Frames, after the preface; then read until a stream or the connection ends.
-    Frames(Vec<u8>),
+    /// Frames by hand: like bytes, but what comes back is read as frames.
+    Frames(Vec<Step>),
 }
 
 /// A step of a client that sends bytes.
@@ -60,6 +60,10 @@ pub enum Step {
     Responses(usize),
     /// Read until these bytes came.
     Until(&'static str),
+    /// Read until so many streams (in all) have ended, or the connection has been told to.
+    Streams(usize),
+    /// Go on with another connection.
+    Reconnect,
     /// Read until the connection ends.
     End,
     /// Send no more.
@@ -91,9 +95,15 @@ pub fn h2(name: &'static str, row: &'static str, listener: &'static str, request
     Case { client: Action::H2(requests), ..steps(name, row, listener, Vec::new()) }
 }
 
-/// A case of hand-made frames.
+/// A case of hand-made frames, sent at once after the preface; then something has to end.
 pub fn frames(name: &'static str, row: &'static str, listener: &'static str, frames: &[Vec<u8>]) -> Case {
-    Case { client: Action::Frames(frames.concat()), ..steps(name, row, listener, Vec::new()) }
+    let bytes = [crate::support::frames::preface(), frames.concat()].concat();
+    talk(name, row, listener, vec![Step::Send(bytes), Step::Streams(1)])
+}
+
+/// A case of hand-made frames, step by step. The preface is the case's own.
+pub fn talk(name: &'static str, row: &'static str, listener: &'static str, list: Vec<Step>) -> Case {
+    Case { client: Action::Frames(list), ..steps(name, row, listener, Vec::new()) }
 }
 
 /// The bytes of a request without a body.

@@ -141,6 +141,10 @@ impl Side {
         for (name, upstream) in [("up", &self.up), ("up2", &self.up2)] {
             for (index, bytes) in upstream.received().iter().enumerate() {
                 text.push_str(&format!("-- {name} connection {index}\n"));
+                if frames::is_client(bytes) {
+                    text.push_str(&format!("{}\n", frames::summary(bytes)));
+                    continue;
+                }
                 for request in message::requests(bytes) {
                     text.push_str(&request.canonical());
                     text.push('\n');
@@ -190,24 +194,22 @@ impl Side {
 fn act(action: &Action, address: std::net::SocketAddr, settle: Duration) -> (String, Vec<u16>) {
     match action {
         Action::Bytes(steps, methods) => {
+            let mut earlier = Vec::new();
             let mut client = Client::connect(address).methods(methods);
             for step in steps {
-                take(&mut client, step);
+                if matches!(step, Step::Reconnect) {
+                    let next = Client::connect(address).methods(methods);
+                    earlier.push(messages(&mut std::mem::replace(&mut client, next), Duration::ZERO));
+                } else {
+                    take(&mut client, step);
+                }
             }
             if client.end == End::Reset && matches!(steps.last(), Some(Step::Reset)) {
                 return ("<reset by the client>".to_owned(), Vec::new());
             }
-            // A connection that is said to close is waited for; whether by FIN or by reset depends on who was first.
-            let last = client.responses().into_iter().next_back().filter(|message| message.complete);
-            let closing = last.is_some_and(|message| message.header("connection") == Some("close"));
-            client.read_until(if closing { Duration::from_secs(2) } else { settle }, |_| false);
-            if closing && client.end == End::Reset {
-                client.end = End::Closed;
-            }
-            let messages = client.responses();
-            let statuses = messages.iter().map(message::Message::status).collect();
-            let text: Vec<String> = messages.iter().map(message::Message::canonical).collect();
-            (format!("{}\n<{:?}>", text.join("\n--\n"), client.end), statuses)
+            earlier.push(messages(&mut client, settle));
+            let (texts, statuses): (Vec<String>, Vec<Vec<u16>>) = earlier.into_iter().unzip();
+            (texts.join("\n== another connection\n"), statuses.concat())
         }
         Action::H2(requests) => {
             let (replies, closed) = h2_client::converse(address, requests);
@@ -215,22 +217,40 @@ fn act(action: &Action, address: std::net::SocketAddr, settle: Duration) -> (Str
             let end = if closed { End::Closed } else { End::Open };
             (format!("{}\n<{end:?}>", text.join("\n--\n")), replies.iter().map(|reply| reply.status).collect())
         }
-        Action::Frames(bytes) => {
+        Action::Frames(steps) => {
+            let mut text = String::new();
             let mut client = Client::connect(address);
-            client.send(&frames::preface());
-            client.send(bytes);
-            // Something ends: a stream, or the connection.
-            client.read_until(Duration::from_secs(3), |client| {
-                frames::received(&client.received).iter().any(|frame| match frame.kind {
-                    frames::RST_STREAM | frames::GOAWAY => true,
-                    frames::DATA | frames::HEADERS => frame.flags & frames::END_STREAM != 0,
-                    _ => false,
-                })
-            });
+            for step in steps {
+                if matches!(step, Step::Reconnect) {
+                    let ended = std::mem::replace(&mut client, Client::connect(address));
+                    text = format!(
+                        "{text}{}\n<{:?}>\n== another connection\n",
+                        frames::summary(&ended.received),
+                        ended.end
+                    );
+                } else {
+                    take(&mut client, step);
+                }
+            }
             client.read_until(settle, |_| false);
-            (format!("{}\n<{:?}>", frames::summary(&client), client.end), Vec::new())
+            (format!("{text}{}\n<{:?}>", frames::summary(&client.received), client.end), Vec::new())
         }
     }
+}
+
+/// The messages on a connection, how it ended, and the final statuses.
+fn messages(client: &mut Client, settle: Duration) -> (String, Vec<u16>) {
+    // A connection that is said to close is waited for; whether by FIN or by reset depends on who was first.
+    let last = client.responses().into_iter().next_back().filter(|message| message.complete);
+    let closing = last.is_some_and(|message| message.header("connection") == Some("close"));
+    client.read_until(if closing { Duration::from_secs(2) } else { settle }, |_| false);
+    if closing && client.end == End::Reset {
+        client.end = End::Closed;
+    }
+    let messages = client.responses();
+    let statuses = messages.iter().map(message::Message::status).collect();
+    let text: Vec<String> = messages.iter().map(message::Message::canonical).collect();
+    (format!("{}\n<{:?}>", text.join("\n--\n"), client.end), statuses)
 }
 
 fn take(client: &mut Client, step: &Step) {
@@ -247,6 +267,17 @@ fn take(client: &mut Client, step: &Step) {
         Step::Until(text) => {
             client.read_until(PATIENCE, |client| message::find(&client.received, text.as_bytes()).is_some());
         }
+        Step::Streams(count) => drop(client.read_until(Duration::from_secs(3), |client| {
+            let frames = frames::received(&client.received);
+            let ends = |frame: &&frames::Frame| match frame.kind {
+                frames::RST_STREAM => true,
+                frames::DATA | frames::HEADERS => frame.flags & frames::END_STREAM != 0,
+                _ => false,
+            };
+            frames.iter().any(|frame| frame.kind == frames::GOAWAY) || frames.iter().filter(ends).count() >= *count
+        })),
+        // Whoever holds the connections sees to it.
+        Step::Reconnect => {}
         Step::End => drop(client.read_until(Duration::from_secs(4), |_| false)),
         Step::HalfClose => client.half_close(),
         Step::Reset => client.reset(),

@@ -72,7 +72,7 @@ fn failing_the_health_check_drains_connections() {
     client.read_until(Duration::from_secs(5), |client| {
         frames::received(&client.received).iter().any(|frame| frame.kind == frames::GOAWAY)
     });
-    assert!(frames::summary(&client).contains("GOAWAY"), "{}", frames::summary(&client));
+    assert!(frames::summary(&client.received).contains("GOAWAY"), "{}", frames::summary(&client.received));
     assert_eq!(
         get(proxy.listener("in"), "/").and_then(|reply| reply.header("connection").map(str::to_owned)),
         Some("close".to_owned())

@@ -1,10 +1,32 @@
 //! HTTP/2 frames by hand: for what no well-behaved library would send, and for seeing exactly what came back.
 
-use super::client::Client;
+/// What a client begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The client's preface and an empty SETTINGS frame.
 pub fn preface() -> Vec<u8> {
-    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat()
+    [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[])].concat()
+}
+
+/// A SETTINGS frame of these parameters.
+pub fn settings(parameters: &[(u16, u32)]) -> Vec<u8> {
+    let payload = parameters.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat());
+    frame(SETTINGS, 0, 0, &payload.collect::<Vec<u8>>())
+}
+
+/// A WINDOW_UPDATE of a stream, or of the connection (0).
+pub fn window(stream: u32, more: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &more.to_be_bytes())
+}
+
+/// A RST_STREAM with an error code.
+pub fn reset(stream: u32, code: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &code.to_be_bytes())
+}
+
+/// A GOAWAY with the last stream that will be served and an error code.
+pub fn goaway(last: u32, code: u32) -> Vec<u8> {
+    frame(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
 }
 
 /// Frame types.
@@ -17,6 +39,8 @@ pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 /// SETTINGS.
 pub const SETTINGS: u8 = 4;
+/// PUSH_PROMISE.
+pub const PUSH_PROMISE: u8 = 5;
 /// PING.
 pub const PING: u8 = 6;
 /// GOAWAY.
@@ -28,6 +52,8 @@ pub const CONTINUATION: u8 = 9;
 
 /// The flag END_STREAM (and ACK of SETTINGS and PING).
 pub const END_STREAM: u8 = 1;
+/// The flag PADDED.
+pub const PADDED: u8 = 8;
 /// The flag END_HEADERS.
 pub const END_HEADERS: u8 = 4;
 
@@ -90,8 +116,27 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
+/// Whether bytes are those of an HTTP/2 client.
+pub fn is_client(bytes: &[u8]) -> bool {
+    bytes.starts_with(PREFACE)
+}
+
+/// Where the first frame of a type ends, counted from the start of the bytes.
+pub fn end_of(bytes: &[u8], kind: u8) -> Option<usize> {
+    let frames = bytes.strip_prefix(PREFACE).unwrap_or(bytes);
+    let mut end = bytes.len() - frames.len();
+    for frame in received(frames) {
+        end += 9 + frame.payload.len();
+        if frame.kind == kind {
+            return Some(end);
+        }
+    }
+    None
+}
+
 /// The frames received so far.
-pub fn received(mut bytes: &[u8]) -> Vec<Frame> {
+pub fn received(bytes: &[u8]) -> Vec<Frame> {
+    let mut bytes = bytes.strip_prefix(PREFACE).unwrap_or(bytes);
     let mut frames = Vec::new();
     while let Some((head, rest)) = bytes.split_at_checked(9) {
         let [a, b, c, kind, flags, stream @ ..] = head else { break };
@@ -106,16 +151,16 @@ pub fn received(mut bytes: &[u8]) -> Vec<Frame> {
 
 /// Frames as lines to compare: without SETTINGS, PING, window updates and the contents of header blocks, whose coding is
 /// the sender's business.
-pub fn summary(client: &Client) -> String {
+pub fn summary(bytes: &[u8]) -> String {
     let mut lines = Vec::new();
-    for frame in joined(received(&client.received)) {
+    for frame in joined(received(bytes)) {
         let word = |at: usize| {
             let bytes = frame.payload.get(at..at + 4).unwrap_or_default();
             bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte))
         };
         let ended = if frame.flags & END_STREAM == 0 { "" } else { " END_STREAM" };
         lines.push(match frame.kind {
-            DATA => format!("DATA {}{ended} {}", frame.stream, super::message::latin1(&frame.payload)),
+            DATA => format!("DATA {}{ended} {}", frame.stream, data(&frame)),
             HEADERS => format!("HEADERS {}{ended}", frame.stream),
             RST_STREAM => format!("RST_STREAM {} {}", frame.stream, error(word(0))),
             GOAWAY => format!("GOAWAY last={} {}", word(0), error(word(4))),
@@ -123,6 +168,16 @@ pub fn summary(client: &Client) -> String {
         });
     }
     lines.join("\n")
+}
+
+/// What a DATA frame carries, without its padding.
+fn data(frame: &Frame) -> String {
+    let (from, padding) = match (frame.flags & PADDED, frame.payload.first()) {
+        (PADDED, Some(length)) => (1, usize::from(*length)),
+        _ => (0, 0),
+    };
+    let bytes = frame.payload.get(from..frame.payload.len().saturating_sub(padding)).unwrap_or_default();
+    if bytes.len() > 200 { format!("<{} bytes>", bytes.len()) } else { super::message::latin1(bytes) }
 }
 
 /// Frames with the data of each stream in one: where it is cut does not matter.

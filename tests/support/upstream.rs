@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::message;
+use super::{frames, message};
 
 /// One thing to do on a connection.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub enum Act {
     Head,
     /// Read until these bytes have come.
     Until(&'static [u8]),
+    /// Read HTTP/2 frames, and the preface before them, up to one of this type.
+    Frame(u8),
     /// Send bytes.
     Send(Vec<u8>),
     /// Send the request that was read last, as it came, as the body of a 200.
@@ -238,6 +240,7 @@ impl Reader<'_> {
             }),
             Act::Head => self.read(|buffer| message::find(buffer, b"\r\n\r\n").map(|end| end + 4)),
             Act::Until(needle) => self.read(|buffer| message::find(buffer, needle).map(|at| at + needle.len())),
+            Act::Frame(kind) => self.read(|buffer| frames::end_of(buffer, kind)),
             Act::Send(bytes) => self.stream.write_all(&bytes).is_ok(),
             Act::Echo => {
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", self.last.len());

@@ -65,10 +65,10 @@ impl Command {
             },
             Self::GrpcStatus(form) => match grpc_status(context) {
                 Some(status) => {
-                    match (*form, GRPC_NAMES.get(status as usize)) {
+                    match (*form, usize::try_from(status).ok().and_then(|status| GRPC_NAMES.get(status))) {
                         (GrpcForm::Camel, Some((camel, _))) => out.extend_from_slice(camel.as_bytes()),
                         (GrpcForm::Snake, Some((_, snake))) => out.extend_from_slice(snake.as_bytes()),
-                        _ => return number(out, status.into()),
+                        _ => out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes()),
                     }
                     true
                 }
@@ -174,7 +174,10 @@ impl Fact {
                 milliseconds(out, Some(end.saturating_duration_since(info.start)))
             }
             Self::FilterChainName => nonempty(out, Some(&info.connection.filter_chain_name)),
-            Self::GrpcStatusNumber => grpc_status(context).is_some_and(|status| number(out, status.into())),
+            Self::GrpcStatusNumber => grpc_status(context).is_some_and(|status| {
+                out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+                true
+            }),
             Self::LocalReplyBody => text_of(out, Some(context.local_reply_body)),
             Self::Protocol => text_of(out, info.protocol.map(|version| version.as_str().as_bytes())),
             Self::RequestDuration => milliseconds(out, since_start(info.timing.last_downstream_rx)),

@@ -192,7 +192,7 @@ impl Exchange {
             FailureKind::ConnectionTermination | FailureKind::ConnectFailure | FailureKind::ConnectTimeout => {
                 stats.upstream_rq_pending_failure_eject().inc();
             }
-            FailureKind::RemoteRefused | FailureKind::Overflow => {}
+            FailureKind::RemoteRefused | FailureKind::RemoteConnectError | FailureKind::Overflow => {}
         }
     }
 
@@ -201,11 +201,8 @@ impl Exchange {
         match self {
             Self::Http1(lease) if request_complete => lease.release(),
             Self::Http1(_) | Self::Tcp(_) => {}
-            Self::Http2(mut exchange, _) => {
-                if !request_complete {
-                    exchange.reset();
-                }
-            }
+            // A stream that is not over resets itself.
+            Self::Http2(..) => {}
         }
     }
 }

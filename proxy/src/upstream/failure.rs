@@ -30,6 +30,8 @@ pub enum FailureKind {
     RemoteReset,
     /// The upstream refused the stream before working on it (REFUSED_STREAM, or GOAWAY below its id).
     RemoteRefused,
+    /// The upstream reset the stream with CONNECT_ERROR.
+    RemoteConnectError,
     /// We reset the stream.
     LocalReset,
     /// What the upstream sent is not HTTP, or not the HTTP it may send now.
@@ -86,6 +88,7 @@ impl FailureKind {
             Self::ConnectionTermination => "connection termination",
             Self::RemoteReset => "remote reset",
             Self::RemoteRefused => "remote refused stream reset",
+            Self::RemoteConnectError => "remote error with CONNECT request",
             Self::LocalReset => "local reset",
             Self::ProtocolError => "protocol error",
         }
@@ -98,7 +101,7 @@ impl FailureKind {
             Self::ConnectFailure | Self::ConnectTimeout => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
             Self::Overflow => ResponseFlags::UPSTREAM_OVERFLOW,
             Self::ConnectionTermination => ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
-            Self::RemoteReset | Self::RemoteRefused => ResponseFlags::UPSTREAM_REMOTE_RESET,
+            Self::RemoteReset | Self::RemoteRefused | Self::RemoteConnectError => ResponseFlags::UPSTREAM_REMOTE_RESET,
             Self::LocalReset => ResponseFlags::LOCAL_RESET,
             Self::ProtocolError => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
         }

@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod clusters;
 pub mod formats;
+pub mod h2_upstreams;
 pub mod headers;
 pub mod http1_exchanges;
 pub mod http1_requests;

@@ -107,12 +107,17 @@ pub(super) fn response_size(head: &ResponseHead) -> usize {
     head.headers.byte_size() + ":status200".len()
 }
 
-/// The gRPC status of a gRPC request: from the trailers, the response head, or what the HTTP status means.
-pub(super) fn grpc_status(context: &FormatContext<'_>) -> Option<u32> {
+/// The gRPC status of a gRPC request: from the trailers, the response head, or what the HTTP status means; -1 if what is
+/// said there is none.
+pub(super) fn grpc_status(context: &FormatContext<'_>) -> Option<i64> {
     if !context.request.is_some_and(RequestHead::is_grpc) {
         return None;
     }
-    let of = |headers: &Headers| std::str::from_utf8(headers.value(&Known::GrpcStatus)?).ok()?.parse().ok();
+    let of = |headers: &Headers| {
+        let value = headers.value(&Known::GrpcStatus)?;
+        let status = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u32>().ok());
+        Some(status.map_or(-1, i64::from))
+    };
     context.trailers.and_then(of).or_else(|| context.response.and_then(|head| of(&head.headers))).or_else(|| {
         Some(match context.info.response_code {
             0 => return None,

@@ -80,6 +80,13 @@ impl<D: Downstream> Stream<'_, D> {
         if touched || event.is_ready() {
             self.deadlines.touch(timers);
         }
+        // What moved may have begun a deadline that passes before those known when this turn began.
+        if touched
+            && event.is_pending()
+            && let Poll::Ready(which) = self.poll_deadlines(Some(up), cx)
+        {
+            return Poll::Ready(Event::Expired(which));
+        }
         event
     }
 

@@ -123,10 +123,11 @@ impl Comparison {
 }
 
 /// The stream's gRPC status: from the trailers, else the response head, else what the HTTP status means.
+/// What is no status is none that can be listed.
 fn grpc_status(context: &FormatContext<'_>) -> u32 {
     let of = |headers: &Headers| {
         let value = headers.value(&Known::GrpcStatus)?;
-        std::str::from_utf8(value).ok()?.parse::<u32>().ok()
+        Some(std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX))
     };
     let GrpcStatus(from_http) = status_from_http(context.info.response_code);
     context.trailers.and_then(of).or_else(|| context.response.and_then(|head| of(&head.headers))).unwrap_or(from_http)

@@ -42,7 +42,7 @@ impl Multiplexed {
         }
         let mut client = self.client.borrow_mut();
         let noop = Waker::noop();
-        if matches!(client.poll_ready(&mut Context::from_waker(noop)), Poll::Ready(Err(_))) {
+        if client.is_going_away() || matches!(client.poll_ready(&mut Context::from_waker(noop)), Poll::Ready(Err(_))) {
             // Closed, or the peer said GOAWAY: streams in flight finish.
             self.retired.set(true);
             return false;
@@ -151,13 +151,15 @@ async fn drive(pool: Weak<Pool>, connection: Weak<Multiplexed>, driver: Driver) 
     let stats = &pool.context.stats;
     match &end {
         End::Idle => stats.upstream_cx_idle_timeout().inc(),
-        End::Fault(fault) if fault.protocol_error => stats.upstream_cx_protocol_error().inc(),
+        End::Fault(_) | End::Codec(true) => stats.upstream_cx_protocol_error().inc(),
         // Envoy closes in the middle of reading, and takes that for an error of its own.
-        End::GoneAway | End::Codec(true) => stats.upstream_cx_protocol_error().inc(),
-        End::Codec(false) | End::Fault(_) | End::Silent => {}
+        End::GoneAway if watch.ended_while_reading() => stats.upstream_cx_protocol_error().inc(),
+        End::GoneAway | End::Codec(false) | End::Silent => {}
     }
-    let busy = connection.active.get() > 0 && !matches!(end, End::GoneAway);
-    connection.guard.ended(watch.saw_end(), connection.requests.get(), busy);
+    // By an error of the protocol the requests end first, then the connection.
+    let busy = connection.active.get() > 0 && !matches!(end, End::GoneAway | End::Fault(_) | End::Codec(true));
+    let by_peer = watch.saw_end() && !matches!(end, End::GoneAway);
+    connection.guard.ended(by_peer, connection.requests.get(), busy);
     {
         let mut state = pool.state.borrow_mut();
         state.multiplexed.retain(|c| !Rc::ptr_eq(c, &connection));
@@ -211,16 +213,19 @@ impl Drive {
     }
 
     fn poll(&mut self, connection: &Weak<Multiplexed>, cx: &mut Context<'_>) -> Poll<End> {
+        if self.going_away && connection.upgrade().is_none_or(|shared| shared.active.get() == 0) {
+            return Poll::Ready(End::GoneAway);
+        }
         let driven = self.driver.poll(cx);
         count(&self.context, &self.watch);
-        if let Some(fault) = self.watch.fault() {
-            return Poll::Ready(End::Fault(fault));
-        }
         if !self.going_away && self.watch.saw_goaway() {
             self.going_away = true;
             self.context.stats.upstream_cx_close_notify().inc();
         }
-        if self.going_away && !self.watch.saw_end() && matches!(driven, Poll::Ready(Ok(()))) {
+        if let Some(fault) = self.watch.fault() {
+            return Poll::Ready(End::Fault(fault));
+        }
+        if driven.is_ready() && self.going_away && self.watch.open_streams() == 0 {
             return Poll::Ready(End::GoneAway);
         }
         if let Poll::Ready(ended) = driven {

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use filters::http::{Frame, Headers, RequestHead, ResponseHead};
+use filters::http::{Frame, Headers, Method, RequestHead, ResponseHead};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 
@@ -20,7 +20,8 @@ pub struct ClientConnection {
     send: SendRequest<Bytes>,
     watch: Watch,
     authority: AuthorityMemory,
-    max_headers: u32,
+    /// Bytes of body a stream may keep waiting for its window.
+    send_buffer: u64,
 }
 
 /// What drives an upstream connection.
@@ -61,7 +62,7 @@ impl ClientConnection {
             .initial_connection_window_size(protocol.initial_connection_window_size)
             .initial_max_send_streams(protocol.max_concurrent_streams as usize)
             .max_concurrent_streams(protocol.max_concurrent_streams)
-            .max_header_list_size(options.max_headers_bytes)
+            .max_header_list_size(options.codec_headers_limit())
             .max_send_buffer_size(options.send_buffer)
             .header_table_size(protocol.hpack_table_size)
             .max_local_error_reset_streams(None)
@@ -72,7 +73,7 @@ impl ClientConnection {
         let (send, connection) = builder.handshake(watch.clone()).await?;
         let driver = Driver { connection, watch: watch.clone() };
         Ok((
-            Self { send, authority: AuthorityMemory::default(), watch, max_headers: options.max_headers_count },
+            Self { send, authority: AuthorityMemory::default(), watch, send_buffer: options.send_buffer as u64 },
             driver,
         ))
     }
@@ -83,6 +84,12 @@ impl ClientConnection {
     /// When the connection is closed or going away.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         self.send.poll_ready(cx)
+    }
+
+    /// Whether the peer said that it will take no new streams.
+    #[must_use]
+    pub fn is_going_away(&self) -> bool {
+        self.watch.saw_goaway()
     }
 
     /// Streams the peer allows at a time.
@@ -99,22 +106,37 @@ impl ClientConnection {
         let Some(request) = request_to_h2(head, &mut self.authority) else {
             return Err(UpstreamFailure::new(FailureKind::LocalReset));
         };
+        if self.is_going_away() {
+            return Err(UpstreamFailure::new(FailureKind::RemoteRefused));
+        }
         let (response, send) = self.send.send_request(request, end).map_err(|error| failure(&error, &self.watch))?;
+        let stream = u32::from(response.stream_id());
+        if head.method == Method::Head {
+            self.watch.expect_no_body(stream);
+        }
         Ok(ClientExchange {
+            stream,
             watch: self.watch.clone(),
             response: Response::Head(response),
-            send: if end { None } else { Some(send) },
-            max_headers: self.max_headers,
+            send,
+            handed: 0,
+            buffer: self.send_buffer,
+            sent: end,
         })
     }
 }
 
 /// One upstream HTTP/2 stream.
 pub struct ClientExchange {
+    stream: u32,
     response: Response,
-    send: Option<SendStream<Bytes>>,
+    send: SendStream<Bytes>,
+    /// Bytes of body handed over, and how many of them may wait.
+    handed: u64,
+    buffer: u64,
+    /// The request has been handed over whole.
+    sent: bool,
     watch: Watch,
-    max_headers: u32,
 }
 
 enum Response {
@@ -131,7 +153,7 @@ impl ClientExchange {
         match future.poll_informational(cx) {
             Poll::Ready(Some(Ok(response))) => {
                 let (parts, ()) = response.into_parts();
-                return Poll::Ready(self.limited(&parts.headers).map(|()| response_from_h2(&parts)));
+                return Poll::Ready(self.believed(false).map(|()| response_from_h2(&parts)));
             }
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(&error, &self.watch))),
             Poll::Ready(None) | Poll::Pending => {}
@@ -141,19 +163,20 @@ impl ClientExchange {
             Poll::Ready(Err(error)) => Poll::Ready(Err(failure(&error, &self.watch))),
             Poll::Ready(Ok(response)) => {
                 let (parts, body) = response.into_parts();
-                let head = self.limited(&parts.headers).map(|()| response_from_h2(&parts));
+                let head = self.believed(false).map(|()| response_from_h2(&parts));
                 self.response = if body.is_end_stream() { Response::Complete } else { Response::Data(body) };
                 Poll::Ready(head)
             }
         }
     }
 
-    /// Whether there are no more headers than allowed.
-    fn limited(&self, headers: &http::HeaderMap) -> Result<(), UpstreamFailure> {
-        if headers.len() > self.max_headers as usize {
-            return Err(UpstreamFailure::new(FailureKind::ProtocolError));
-        }
-        Ok(())
+    /// Whether what the codec says of the response is to be believed; the stream ends here otherwise.
+    fn believed(&mut self, after_head: bool) -> Result<(), UpstreamFailure> {
+        let Some(refusal) = self.watch.spoiled(self.stream, after_head) else { return Ok(()) };
+        self.send.send_reset(refusal.reason);
+        // A limit passed looks to Envoy like a reset of the peer's.
+        let kind = if refusal.protocol_error { FailureKind::ProtocolError } else { FailureKind::RemoteReset };
+        Err(UpstreamFailure::new(kind))
     }
 
     /// Whether the response is complete.
@@ -171,10 +194,12 @@ impl ClientExchange {
                 Response::Data(body) => match body.poll_data(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Some(Ok(data))) => {
+                        let is_end = body.is_end_stream();
                         let _ = body.flow_control().release_capacity(data.len());
-                        if body.is_end_stream() {
+                        if is_end {
                             self.response = Response::Complete;
                         }
+                        self.believed(true)?;
                         if data.is_empty() {
                             continue;
                         }
@@ -191,11 +216,10 @@ impl ClientExchange {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(trailers)) => {
                         self.response = Response::Complete;
+                        self.believed(true)?;
                         let Some(trailers) = trailers else { continue };
-                        return Poll::Ready(self.limited(&trailers).map(|()| {
-                            let trailers = headers_from_h2(&trailers, Underscores::Allow);
-                            Some(Frame::Trailers(Box::new(trailers)))
-                        }));
+                        let trailers = headers_from_h2(&trailers, Underscores::Allow);
+                        return Poll::Ready(Ok(Some(Frame::Trailers(Box::new(trailers)))));
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(failure(&error, &self.watch))),
                 },
@@ -203,15 +227,15 @@ impl ClientExchange {
         }
     }
 
-    /// Ready when the stream's window has room for request body.
+    /// Ready when there is room for request body: in the buffer, whatever the stream's window is. So a client that has said
+    /// all it had to say is done, and what follows is the upstream's time.
     pub fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamFailure>> {
-        let Some(stream) = &mut self.send else { return Poll::Ready(Ok(())) };
-        if stream.capacity() > 0 {
+        if self.sent || self.waiting() < self.buffer {
             return Poll::Ready(Ok(()));
         }
-        stream.reserve_capacity(1);
+        self.send.reserve_capacity(1);
         loop {
-            match stream.poll_capacity(cx) {
+            match self.send.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(0))) => {}
                 Poll::Ready(Some(Ok(_))) => return Poll::Ready(Ok(())),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure(&error, &self.watch))),
@@ -225,31 +249,39 @@ impl ClientExchange {
 
     /// Sends request body; with `end` nothing follows.
     pub fn send_data(&mut self, data: Bytes, end: bool) {
-        if let Some(stream) = &mut self.send {
-            let _ = stream.send_data(data, end);
+        if !self.sent {
+            self.handed += data.len() as u64;
+            let _ = self.send.send_data(data, end);
         }
-        if end {
-            self.send = None;
-        }
+        self.sent |= end;
+    }
+
+    /// Bytes of body that have been handed over and have not left.
+    fn waiting(&self) -> u64 {
+        if self.handed == 0 { 0 } else { self.handed.saturating_sub(self.watch.body_sent(self.stream)) }
     }
 
     /// Sends the trailers that end the request.
     pub fn send_trailers(&mut self, trailers: &Headers) {
-        if let Some(mut stream) = self.send.take() {
+        if !std::mem::replace(&mut self.sent, true) {
             match headers_to_h2(trailers) {
                 Some(map) => {
-                    let _ = stream.send_trailers(map);
+                    let _ = self.send.send_trailers(map);
                 }
-                None => stream.send_reset(Reason::INTERNAL_ERROR),
+                None => self.send.send_reset(Reason::INTERNAL_ERROR),
             }
         }
     }
+}
 
-    /// Gives the stream up. Dropping the exchange does the same when it is not complete.
-    pub fn reset(&mut self) {
-        if let Some(mut stream) = self.send.take() {
-            stream.send_reset(Reason::CANCEL);
+/// An exchange that is given up resets its stream, with the code Envoy has for that. So does one that is over but for a body
+/// the upstream gives no window for: nobody would bound what is kept for it.
+impl Drop for ClientExchange {
+    fn drop(&mut self) {
+        if !self.sent || !self.response_complete() || self.waiting() > 0 {
+            self.send.send_reset(Reason::INTERNAL_ERROR);
         }
+        self.watch.forget(self.stream);
     }
 }
 
@@ -258,6 +290,7 @@ fn failure(error: &h2::Error, watch: &Watch) -> UpstreamFailure {
         // Whatever ends a connection the peer broke the protocol on, that is why.
         _ if watch.fault().is_some() => FailureKind::ProtocolError,
         Some(Reason::REFUSED_STREAM) if error.is_reset() => FailureKind::RemoteRefused,
+        Some(Reason::CONNECT_ERROR) if error.is_reset() && error.is_remote() => FailureKind::RemoteConnectError,
         // Whoever said so: Envoy takes the code for its own verdict about the peer.
         Some(Reason::PROTOCOL_ERROR) if error.is_reset() => FailureKind::ProtocolError,
         // A reset on the codec's own account looks to Envoy like one of the peer's.

@@ -22,6 +22,7 @@ mod inbound;
 mod limits;
 mod message;
 mod outbound;
+mod response;
 mod streams;
 
 #[cfg(test)]
@@ -179,6 +180,7 @@ pub struct Inspector {
     pong: bool,
     shutdown_held: bool,
     goaway_came: bool,
+    responses: response::Responses,
     head_out: HeadReader,
     out_left: u32,
     /// The frame being written whose payload begins with a code that matters.
@@ -214,6 +216,7 @@ impl Inspector {
             pong: false,
             shutdown_held: false,
             goaway_came: false,
+            responses: response::Responses::default(),
             head_out: HeadReader::default(),
             out_left: 0,
             out_code: outbound::Code::None,

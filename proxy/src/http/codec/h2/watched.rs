@@ -137,6 +137,32 @@ impl Watch {
         self.0.inspector.borrow()
     }
 
+    /// A request for which no body comes back goes out on this stream.
+    pub(super) fn expect_no_body(&self, stream: u32) {
+        self.0.inspector.borrow_mut().expect_no_body(stream);
+    }
+
+    /// Why the response on a stream ends here; what came after its head counts once that has been taken.
+    pub(super) fn spoiled(&self, stream: u32, after_head: bool) -> Option<Refusal> {
+        self.inspector().spoiled(stream, after_head)
+    }
+
+    /// Whoever waited for this stream's response is gone.
+    pub(super) fn forget(&self, stream: u32) {
+        self.0.inspector.borrow_mut().forget(stream);
+    }
+
+    /// Bytes of body that left on a stream; all there were, once it is over.
+    pub(super) fn body_sent(&self, stream: u32) -> u64 {
+        self.inspector().body_sent(stream)
+    }
+
+    /// Whether the last stream of a connection that is going away ended by what the peer sent.
+    #[must_use]
+    pub fn ended_while_reading(&self) -> bool {
+        self.inspector().ended_while_reading()
+    }
+
     /// Says why the connection ends, if there is a way to say it.
     pub async fn say_goodbye(&self, fault: &Fault) {
         let Some((last, reason)) = fault.goaway else { return };
@@ -188,6 +214,10 @@ impl AsyncRead for Watch {
             return Poll::Ready(Ok(()));
         };
         let passes = inspector.received(new);
+        let more = inspector.take_forged();
+        if !more.is_empty() {
+            *forged = [&forged[..], &more].concat().into();
+        }
         buf.set_filled(before + passes);
         // Nothing read would mean the end of the stream.
         if passes == 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
@@ -196,7 +226,8 @@ impl AsyncRead for Watch {
 
 impl AsyncWrite for Watch {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut *self.0.io.borrow_mut()).poll_write(cx, buf))?;
+        let written = ready!(Pin::new(&mut *self.0.io.borrow_mut()).poll_write(cx, buf));
+        let written = written.inspect_err(|_| self.0.saw_end.set(true))?;
         self.0.inspector.borrow_mut().sent(buf.get(..written).unwrap_or_default());
         Poll::Ready(Ok(written))
     }
@@ -206,7 +237,8 @@ impl AsyncWrite for Watch {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut *self.0.io.borrow_mut()).poll_write_vectored(cx, bufs))?;
+        let written = ready!(Pin::new(&mut *self.0.io.borrow_mut()).poll_write_vectored(cx, bufs));
+        let written = written.inspect_err(|_| self.0.saw_end.set(true))?;
         let mut inspector = self.0.inspector.borrow_mut();
         let mut left = written;
         for buf in bufs {

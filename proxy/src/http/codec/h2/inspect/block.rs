@@ -133,7 +133,7 @@ impl Inspector {
                 wrong = Some(Wrong::Field);
                 return;
             }
-            if let Some((refusal, count)) = block.count(&field, role, options) {
+            if let Some((refusal, count)) = block.count(&field, options) {
                 block.refusal = Some(refusal);
                 count(counts);
             } else if field.name == Name::Underscore && options.underscores == Underscores::Drop {
@@ -143,8 +143,11 @@ impl Inspector {
         if read.is_err() {
             return Err(self.goaway(Reason::COMPRESSION_ERROR));
         }
-        if last && wrong.is_none() && block.refusal.is_none() && block.complete(role).is_err() {
-            wrong = Some(Wrong::Message);
+        if last && wrong.is_none() && block.refusal.is_none() {
+            let ends_early = block.end_stream && !self.may_end(&block);
+            if ends_early || block.complete(role).is_err() {
+                wrong = Some(Wrong::Message);
+            }
         }
         if let Some(wrong) = wrong {
             self.counts.rx_messaging_error += 1;
@@ -166,7 +169,20 @@ impl Inspector {
         Ok(())
     }
 
+    /// Whether a message may end with this block: its length is what it said.
+    fn may_end(&self, block: &Block) -> bool {
+        let of = |body| block.message.may_end_with(body) || self.is_bodiless(block.stream);
+        match block.kind {
+            Kind::Stale => true,
+            Kind::Head => of(0),
+            Kind::Trailers => of(self.streams.get(block.stream).map_or(0, |stream| stream.body)),
+        }
+    }
+
     fn end_block(&mut self, block: Block) {
+        if let Some(refusal) = block.refusal {
+            self.spoil(block.stream, block.kind == Kind::Head, refusal);
+        }
         let Some(stream) = self.streams.get_mut(block.stream) else { return };
         if block.kind == Kind::Head {
             stream.head_seen = self.role == Role::Server || block.message.response_complete() != Ok(false);
@@ -183,6 +199,7 @@ impl Inspector {
         }
         if block.end_stream {
             self.streams.ended(block.stream, By::Peer);
+            self.note_end();
         }
     }
 }
@@ -252,10 +269,7 @@ impl Block {
     }
 
     /// Counts a field against Envoy's limits of a head.
-    fn count(&mut self, field: &Field, role: Role, options: &super::Http2Options) -> Option<(Refusal, Count)> {
-        if role == Role::Client {
-            return None;
-        }
+    fn count(&mut self, field: &Field, options: &super::Http2Options) -> Option<(Refusal, Count)> {
         let refuse = |details| Refusal { reason: Reason::INTERNAL_ERROR, details, protocol_error: false };
         if field.name == Name::Underscore {
             match options.underscores {

@@ -49,6 +49,17 @@ impl Frame {
     }
 }
 
+/// A RST_STREAM frame.
+pub(super) fn reset(stream: u32, code: u32) -> [u8; HEAD + 4] {
+    let mut bytes = [0, 0, 4, RST_STREAM, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let (head, payload) = bytes.split_at_mut(HEAD);
+    if let Some(place) = head.get_mut(5..) {
+        place.copy_from_slice(&stream.to_be_bytes());
+    }
+    payload.copy_from_slice(&code.to_be_bytes());
+    bytes
+}
+
 /// Collects a frame's head from pieces of the byte stream.
 #[derive(Debug, Default)]
 pub(super) struct HeadReader {

@@ -6,7 +6,7 @@ use h2::Reason;
 use super::frame::{self, Frame, SHUTDOWN_ANSWER};
 use super::limits::Flood;
 use super::streams::By;
-use super::{Fault, Inspector, Role};
+use super::{Fault, Inspector, Refusal, Role};
 
 /// What a client says first (RFC 9113 section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -14,7 +14,7 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const MAX_CONTINUATIONS: u32 = 8;
 /// Entries of one SETTINGS frame.
 const MAX_SETTINGS: u32 = 32;
-const MAX_WINDOW: i64 = 0x7fff_ffff;
+pub(super) const MAX_WINDOW: i64 = 0x7fff_ffff;
 
 /// A verdict of the library Envoy uses, which Envoy makes an error of its codec.
 const CALLBACK_FAILED: &str = "codec_error:The_user_callback_function_failed";
@@ -49,6 +49,8 @@ impl Inspector {
         };
         // Where the frame being read begins; 0 when it began before these bytes.
         let mut begins = 0;
+        // The place of its flags, if it is among these bytes.
+        let mut flags = None;
         while at < bytes.len() {
             if self.left == 0 {
                 if !self.head_in.is_inside() {
@@ -59,9 +61,11 @@ impl Inspector {
                 let Some(frame) = self.head_in.read(&mut rest) else { break };
                 at += before - rest.len();
                 self.heard = true;
+                flags = at.checked_sub(frame::HEAD).map(|head| head + 4);
                 if let Err(fault) = self.begin(frame) {
                     return self.fail(fault, begins);
                 }
+                self.hide_end(&frame, flags, bytes);
                 let held = self.shutdown_held
                     && frame.kind == frame::PING
                     && at.checked_sub(frame::HEAD).and_then(|at| bytes.get(at..)?.first_chunk())
@@ -69,8 +73,9 @@ impl Inspector {
                 let unheeded = match frame.kind {
                     // Long without meaning; a codec may still object to what it says.
                     frame::PRIORITY => true,
-                    // A client that goes away closes when it has what it asked for; the codec would not wait.
-                    frame::GOAWAY => self.role == Role::Server,
+                    // A client that goes away closes when it has what it asked for; the codec would not wait. One that
+                    // serves no more is asked no more, and streams it will not serve are refused one by one.
+                    frame::GOAWAY => true,
                     _ => held,
                 };
                 if unheeded && let Some(kind) = at.checked_sub(frame::HEAD - 3).and_then(|at| bytes.get_mut(at)) {
@@ -91,10 +96,24 @@ impl Inspector {
                     bad.fill(b'x');
                 }
             }
+            if self.left == 0 {
+                let frame = self.frame;
+                self.hide_end(&frame, flags, bytes);
+            }
             at += taken;
         }
         self.fault = self.late_fault.take();
         bytes.len()
+    }
+
+    /// Takes a frame's END_STREAM away, as far as it has not passed.
+    fn hide_end(&self, frame: &Frame, flags: Option<usize>, bytes: &mut [u8]) {
+        if matches!(frame.kind, frame::DATA | frame::HEADERS)
+            && self.hides_end(frame)
+            && let Some(flags) = flags.and_then(|at| bytes.get_mut(at))
+        {
+            *flags &= !frame::END_STREAM;
+        }
     }
 
     fn fail(&mut self, fault: Fault, passes: usize) -> usize {
@@ -238,11 +257,23 @@ impl Inspector {
                 content -= padding;
             }
             self.tally(frame, content)?;
+            self.body(frame.stream, content);
         }
         if self.left == 0 && frame.has(frame::END_STREAM) {
             self.streams.ended(frame.stream, By::Peer);
+            self.note_end();
         }
         Ok(())
+    }
+
+    /// So many bytes of body come on a stream.
+    fn body(&mut self, number: u32, content: u32) {
+        let Some(stream) = self.streams.get_mut(number) else { return };
+        stream.body += u64::from(content);
+        if self.role == Role::Client && content > 0 && stream.message.has_no_body() {
+            let details = details::HTTP2_VIOLATION;
+            self.spoil(number, false, Refusal { reason: Reason::PROTOCOL_ERROR, details, protocol_error: true });
+        }
     }
 
     /// A frame that is not DATA is complete.
@@ -258,10 +289,7 @@ impl Inspector {
                 self.pong |= frame.has(frame::ACK);
                 Ok(())
             }
-            frame::GOAWAY => {
-                self.goaway_came = true;
-                Ok(())
-            }
+            frame::GOAWAY => self.goaway_received(payload),
             frame::PRIORITY if frame.stream == 0 => Err(Fault::silent()),
             _ => Ok(()),
         }
@@ -280,7 +308,7 @@ impl Inspector {
             let value = u32::from_be_bytes([*v0, *v1, *v2, *v3]);
             let fine = match u16::from_be_bytes([*i0, *i1]) {
                 2 => value == 0 || value == 1 && self.role == Role::Server,
-                4 => i64::from(value) <= MAX_WINDOW,
+                4 => self.streams.window_begins(value),
                 5 => (16_384..=0x00ff_ffff).contains(&value),
                 8 => value <= 1,
                 _ => true,
@@ -313,8 +341,11 @@ impl Inspector {
             self.tally.window += more;
             return if more == 0 || self.tally.window > MAX_WINDOW { Err(Fault::silent()) } else { Ok(()) };
         }
-        let wrong = self.is_idle(frame.stream) || more == 0 && self.streams.get(frame.stream).is_some();
-        if wrong { Err(Fault::silent()) } else { Ok(()) }
+        if self.is_idle(frame.stream) || !self.streams.widen(frame.stream, more) {
+            Err(Fault::silent())
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -105,6 +105,16 @@ impl Message {
         if self.seen & STATUS == 0 { Err(Violation) } else { Ok(self.status >= 200) }
     }
 
+    /// Whether this is the head of a response to which no body belongs.
+    pub(super) const fn has_no_body(&self) -> bool {
+        matches!(self.status, 204 | 304)
+    }
+
+    /// Whether the message may end with this much body: as much as it said, if it did.
+    pub(super) fn may_end_with(&self, body: u64) -> bool {
+        self.has_no_body() || self.seen & CONNECT != 0 || self.length.is_none_or(|length| length == body)
+    }
+
     /// Pseudo-header fields come first, and only in heads; no field may be bad in itself.
     fn place(&mut self, field: &Field, trailer: bool) -> Result<(), InvalidField> {
         if field.value == Value::Bad {

@@ -58,6 +58,7 @@ impl Inspector {
             frame::DATA => {
                 self.tally.data_sent += 1;
                 self.tally.window -= i64::from(frame.length);
+                self.streams.sent(frame.stream, frame.length);
                 if frame.has(frame::END_STREAM) {
                     self.streams.ended(frame.stream, By::Us);
                 }

@@ -2,9 +2,13 @@
 
 use std::collections::VecDeque;
 
+use super::inbound::MAX_WINDOW;
 use super::message::Message;
 use super::{Reason, Refusal, Remarks};
 use filters::flags::details;
+
+/// The window of a stream of which nothing is said (RFC 9113 section 6.5.2).
+const DEFAULT_WINDOW: i64 = 65_535;
 
 /// Streams by number. New ones have higher numbers, so they stand in order.
 #[derive(Default)]
@@ -14,6 +18,8 @@ pub(super) struct Streams {
     open: usize,
     /// How many this side reset before anybody took them, at most.
     refused: usize,
+    /// What the peer lets this side send on a new stream, beyond the 65,535 bytes of the protocol.
+    first_window: i64,
 }
 
 /// A stream.
@@ -25,6 +31,12 @@ pub(super) struct Stream {
     pub(super) head_seen: bool,
     /// The peer sends no more.
     pub(super) remote_done: bool,
+    /// Bytes of body that came.
+    pub(super) body: u64,
+    /// Bytes of body that left.
+    pub(super) body_sent: u64,
+    /// What the peer let this side send beyond a new stream's window, less what was sent.
+    window: i64,
     /// This side sends no more.
     local_done: bool,
     reset: Option<By>,
@@ -81,6 +93,34 @@ impl Streams {
     pub(super) fn open_own(&mut self, stream: u32) {
         self.list.push_back((stream, Stream { holder: Holder::Gone, ..Stream::default() }));
         self.open += 1;
+    }
+
+    /// The peer changes the window every stream begins with; false if one becomes too wide.
+    pub(super) fn window_begins(&mut self, size: u32) -> bool {
+        self.first_window = i64::from(size) - DEFAULT_WINDOW;
+        let widest = self.list.iter().map(|(_, stream)| stream.window).max().unwrap_or(0).max(0);
+        i64::from(size) + widest <= MAX_WINDOW
+    }
+
+    /// The peer widens a stream's window; false if by nothing, or by too much. A stream that is over has none.
+    pub(super) fn widen(&mut self, stream: u32, more: i64) -> bool {
+        let first = self.first_window;
+        let Some(stream) = self.get_mut(stream) else { return true };
+        stream.window += more;
+        more > 0 && stream.window + first + DEFAULT_WINDOW <= MAX_WINDOW
+    }
+
+    /// So many bytes of body were sent on a stream.
+    pub(super) fn sent(&mut self, stream: u32, length: u32) {
+        if let Some(stream) = self.get_mut(stream) {
+            stream.window -= i64::from(length);
+            stream.body_sent += u64::from(length);
+        }
+    }
+
+    /// The streams above one that are not over.
+    pub(super) fn above(&self, last: u32) -> impl Iterator<Item = u32> {
+        self.list.iter().filter(move |(number, stream)| *number > last && !stream.is_over()).map(|(number, _)| *number)
     }
 
     /// One side has ended the stream.

@@ -316,3 +316,91 @@ fn a_client_judges_responses() {
     assert_eq!(inspector.received(&mut unasked), 0);
     assert_eq!(inspector.fault().unwrap().goaway, SILENT);
 }
+
+/// A client that asked on the streams 1 and 3; `change` is for its options.
+fn asking(change: impl FnOnce(&mut crate::config::http2::Http2Options)) -> Inspector {
+    let mut protocol = crate::config::http2::Http2Options::default();
+    change(&mut protocol);
+    let options = Http2Options { protocol: Arc::new(protocol), ..Http2Options::default() };
+    let mut inspector = Inspector::new(Role::Client, &options);
+    inspector.sent(inbound::PREFACE);
+    let ask = |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, b"\x82");
+    inspector.sent(&[frame(SETTINGS, 0, 0, &[]), ask(1), ask(3)].concat());
+    inspector
+}
+
+#[test]
+fn a_client_that_is_told_goodbye_gives_up_what_will_not_be_served() {
+    let goaway = |last: u32| frame(GOAWAY, 0, 0, &[last.to_be_bytes(), [0; 4]].concat());
+    let mut inspector = asking(|_| {});
+    let mut bytes = [frame(SETTINGS, 0, 0, &[]), goaway(1)].concat();
+    assert_eq!(inspector.received(&mut bytes), bytes.len());
+    assert_eq!(inspector.take_forged(), frame(RST_STREAM, 0, 3, &7u32.to_be_bytes()));
+    assert!(inspector.saw_goaway() && !inspector.ended_while_reading());
+    assert_eq!(bytes[12], frame::IGNORED, "the codec does not see it");
+    let head = fields(&[(":status", "200")]);
+    inspector.received(&mut frame(HEADERS, END_HEADERS | END_STREAM, 1, &head));
+    assert!(inspector.ended_while_reading());
+    assert_eq!(inspector.received(&mut goaway(3)), 0, "it may not promise more than before");
+}
+
+#[test]
+fn a_client_does_not_believe_every_response() {
+    let begin = |status: &str, more: &[(&str, &str)]| fields(&[&[(":status", status)], more].concat());
+    let length = ("content-length", "9");
+    for (why, blocks, verdict) in [
+        ("no body where one was announced", vec![(HEADERS, begin("200", &[length]))], Some(true)),
+        ("none to HEAD", vec![(HEADERS, begin("200", &[length]))], None),
+        ("none with 304", vec![(HEADERS, begin("304", &[length]))], None),
+        (
+            "trailers before the body's end",
+            vec![(HEADERS, begin("200", &[length])), (DATA, b"ab".to_vec()), (HEADERS, fields(&[("x", "y")]))],
+            Some(true),
+        ),
+        ("a body of 204", vec![(HEADERS, begin("204", &[])), (DATA, b"ab".to_vec())], Some(false)),
+        ("an invalid name", vec![(HEADERS, begin("200", &[("X-A", "b")]))], Some(false)),
+    ] {
+        let mut inspector = asking(|protocol| protocol.stream_error_on_invalid_http_message = why.contains("name"));
+        if why.contains("HEAD") {
+            inspector.expect_no_body(1);
+        }
+        let mut bytes = frame(SETTINGS, 0, 0, &[]);
+        let last = blocks.len() - 1;
+        let mut ends = 0;
+        for (index, (kind, payload)) in blocks.iter().enumerate() {
+            let headers = if *kind == HEADERS { END_HEADERS } else { 0 };
+            ends = bytes.len() + 4;
+            bytes.extend(frame(*kind, headers | if index == last { END_STREAM } else { 0 }, 1, payload));
+        }
+        inspector.received(&mut bytes);
+        let closes = inspector.fault().is_some();
+        let spoiled = inspector.spoiled(1, true).is_some();
+        assert_eq!((closes || spoiled).then_some(closes), verdict, "{why}");
+        assert_eq!(spoiled, bytes[ends] & END_STREAM == 0 && !closes, "{why}: the codec must be able to reset it");
+        inspector.forget(1);
+        assert_eq!(inspector.spoiled(1, true), None);
+    }
+}
+
+#[test]
+fn windows_of_single_streams_have_an_end() {
+    let window = |stream, more: u32| frame(WINDOW_UPDATE, 0, stream, &more.to_be_bytes());
+    let begins = |size: u32| frame(SETTINGS, 0, 0, &[&[0, 4][..], &size.to_be_bytes()].concat());
+    let most = 0x7fff_ffff;
+    for (frames, closes) in [
+        (vec![window(1, most - 65_535)], false),
+        (vec![window(1, most - 65_534)], true),
+        (vec![begins(0), window(1, most)], false),
+        (vec![window(1, 1), begins(most)], true),
+        (vec![window(9, 1)], true),
+    ] {
+        let mut inspector = asking(|_| {});
+        inspector.received(&mut [frame(SETTINGS, 0, 0, &[]), frames.concat()].concat());
+        assert_eq!(inspector.fault().is_some(), closes, "{frames:?}");
+    }
+    let mut inspector = asking(|_| {});
+    inspector.sent(&frame(HEADERS, END_HEADERS, 5, b"\x83"));
+    assert_eq!((inspector.body_sent(5), inspector.body_sent(7)), (0, 0));
+    inspector.sent(&frame(DATA, 0, 5, b"abc"));
+    assert_eq!(inspector.body_sent(5), 3);
+}
