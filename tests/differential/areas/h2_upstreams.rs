@@ -468,10 +468,6 @@ fn going_away() -> Vec<Case> {
             vec![Act::Frame(HEADERS), send(&[goaway(1, 0), ok(1)]), Act::Close],
             vec![Act::Frame(HEADERS), send(&[ok(1)]), Act::Hold],
         ]),
-        one("goaway_first", &[]).upstream(vec![
-            vec![send(&[goaway(0, 0)]), Act::Hold],
-            vec![Act::Frame(HEADERS), send(&[ok(1)]), Act::Hold],
-        ]),
         h2("goaway_between", row, "raw", vec![H2Request::get("http://a.test/1"), H2Request::get("http://a.test/2")])
             .upstream(vec![
                 vec![
