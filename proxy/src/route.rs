@@ -5,7 +5,8 @@
 //! walking the list, and always agrees with the walk. The [`Route`] then says everything about the request's way: its
 //! [`RouteAction`], its header changes in the order they apply, its time limits and its filter settings.
 //!
-//! A stream keeps its table and a [`RouteId`]; nothing here is counted or locked per request.
+//! A stream keeps its table and a [`RouteId`]; nothing here is locked per request, and counted only where a table
+//! asks for statistics of its own ([`scope`]).
 
 pub mod action;
 pub mod headers;
@@ -15,10 +16,12 @@ pub mod matching;
 pub mod policy;
 pub mod redirect;
 pub mod rewrite;
+pub mod scope;
 pub mod table;
 
 pub use action::{ClusterChoice, ClusterName, ClusterSpecifier, DirectResponse, ForwardAction, RouteAction};
 pub use headers::{FilterOverride, MutationChain};
 pub use matching::{MatchInput, PathMatch, RouteMatch, TlsFacts};
 pub use redirect::RedirectAction;
+pub use scope::RouteScope;
 pub use table::{Route, RouteId, RouteTable, Selection, VirtualHost};

@@ -292,6 +292,9 @@ impl Worker {
             }
         }
         for (name, table) in routes {
+            if let Some(table) = &table {
+                table.show(self.store());
+            }
             if let Some(old) = self.route_slot(&name).set(table) {
                 mailbox.retire(old);
             }

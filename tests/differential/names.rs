@@ -286,7 +286,9 @@ dynamic_resources: {ads_config: {api_type: GRPC, transport_api_version: V3, grpc
     }
 }
 
-/// The copies of a cluster's response statistics.
+const VIRTUAL: &str = r#"{name: v, domains: ["*"], virtual_clusters: [{name: first, headers: [{name: ":path", string_match: {prefix: /a}}]}], routes: [{match: {prefix: /a}, route: {cluster: up}}, {match: {prefix: /}, stat_prefix: own, route: {cluster: up}}]}"#;
+
+/// The copies of a cluster's response statistics, virtual clusters, and routes with statistics of their own.
 fn variants(peers: &Peers) -> Scene {
     let port = peers.up.port();
     let zoned = format!(
@@ -300,6 +302,7 @@ fn variants(peers: &Peers) -> Scene {
         name: "variants",
         bootstrap: bootstrap(
             &[
+                http_listener("virtual", "", VIRTUAL, ""),
                 http_listener("silent", silent, &TO_UP.replace("cluster: up", "cluster: quiet"), ""),
                 http_listener("web", "", TO_UP, ""),
                 http_listener("inside", manager, TO_UP, ""),
@@ -308,6 +311,8 @@ fn variants(peers: &Peers) -> Scene {
             "node: {id: node, cluster: c, locality: {zone: here}}",
         ),
         steps: vec![
+            ("a request to a virtual cluster", |proxy| get("virtual", "/a")(proxy)),
+            ("a request to none", |proxy| get("virtual", "/b")(proxy)),
             ("a request that is not to be counted", |proxy| get("silent", "/")(proxy)),
             ("a request", |proxy| get("web", "/")(proxy)),
             ("a request from inside", |proxy| get("inside", "/")(proxy)),

@@ -298,7 +298,8 @@ fn counted(proxy: &Proxy) -> BTreeMap<String, i64> {
         ".version",
         "listener.admin.",
     ];
-    let mut stats = proxy.stats(r"^(http|http1|http2|listener|cluster|tcp|tls_inspector|http_inspector|proxy_proto)\.");
+    let mut stats =
+        proxy.stats(r"^(http|http1|http2|listener|cluster|tcp|tls_inspector|vhost|http_inspector|proxy_proto)\.");
     stats.retain(|name, _| !IGNORED.iter().any(|ignored| name.contains(ignored)) && !name.starts_with("http.admin."));
     stats
 }

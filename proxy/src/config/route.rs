@@ -31,6 +31,7 @@ use self::virtual_host::{HostLevel, buffer_limit};
 use crate::config::any;
 use crate::route::headers::{FilterConfigs, FilterLevel, FilterOverride, MutationChain};
 use crate::route::hosts::{HostIndex, Taken};
+use crate::route::scope::RouteScope;
 use crate::route::table::{BodyBufferLimit, Route, RouteTable};
 
 /// What parsing a table needs from outside of it.
@@ -82,6 +83,7 @@ impl RouteTable {
             max_body: max_direct_response_body_size_bytes.map_or(4096, |bytes| u64::from(bytes.value)),
             most_specific_wins: most_specific_header_mutations_wins,
             clusters: BTreeSet::new(),
+            scopes: Vec::new(),
         };
         parser.mirrors(&request_mirror_policies, at)?;
         at.unsupported(&ledger::table::request_mirror_policies, &request_mirror_policies)?;
@@ -140,6 +142,7 @@ impl RouteTable {
             internal_only_headers,
             clusters: parser.clusters.into_iter().collect(),
             metadata: metadata(table_metadata),
+            scopes: parser.scopes.into(),
         })
     }
 }
@@ -157,6 +160,8 @@ struct Parser<'a> {
     max_body: u64,
     most_specific_wins: bool,
     clusters: BTreeSet<Arc<str>>,
+    /// Statistics of virtual clusters and routes.
+    scopes: Vec<Arc<RouteScope>>,
 }
 
 impl Parser<'_> {
@@ -182,7 +187,6 @@ impl Parser<'_> {
         use ledger::route as row;
         at.unsupported(&row::decorator, &decorator)?;
         at.unsupported(&row::tracing, &tracing)?;
-        at.unsupported(&row::stat_prefix, &stat_prefix)?;
         at.unsupported(&row::route_specifiers, &route_specifiers)?;
         let level = Level {
             request: self.request(request_headers_to_add, request_headers_to_remove, at)?,
@@ -201,6 +205,8 @@ impl Parser<'_> {
             None => return Err(at.field("action").error("is required")),
             Some(action) => self.action(action, &inherited, at)?,
         };
+        let scope = (!stat_prefix.is_empty()).then(|| RouteScope::new(&vhost.name, "route", &stat_prefix));
+        self.scopes.extend(scope.clone());
         let own_limit = buffer_limit(per_request_buffer_limit_bytes, request_body_buffer_limit);
         Ok(Route {
             name: name.into(),
@@ -214,6 +220,7 @@ impl Parser<'_> {
             },
             include_request_attempt_count: vhost.include_request_attempt_count,
             include_attempt_count_in_response: vhost.include_attempt_count_in_response,
+            scope,
             request_headers: MutationChain::new(None, levels.map(|level| &level.request), self.most_specific_wins),
             response_headers: MutationChain::new(None, levels.map(|level| &level.response), self.most_specific_wins),
             filter_configs: FilterConfigs::new(levels.map(|level| &level.filters)),

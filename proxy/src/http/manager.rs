@@ -73,7 +73,10 @@ impl Manager {
             store.group_on_first_use("http2."),
         );
         let routes = match &chain.routes {
-            ChainRoutes::Inline(table) => RouteSource::Inline(Rc::new(Arc::clone(table))),
+            ChainRoutes::Inline(table) => {
+                table.show(store);
+                RouteSource::Inline(Rc::new(Arc::clone(table)))
+            }
             ChainRoutes::Discovered(name) => RouteSource::Discovered(worker.route_slot(name)),
         };
         let (http1, limits) = (&config.http1, &config.limits);

@@ -38,7 +38,7 @@ use super::path::PathVerdict;
 use super::reply::LocalReply;
 use super::upgrade;
 use crate::overload::Action;
-use crate::route::{ClusterChoice, Route, RouteAction, RouteId, RouteTable, VirtualHost};
+use crate::route::{ClusterChoice, Route, RouteAction, RouteId, RouteScope, RouteTable, VirtualHost};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::responses::ByOrigin;
 use crate::worker::timer::Alarm;
@@ -163,6 +163,8 @@ struct Stream<'a, D: Downstream> {
     cluster: Option<Rc<Cluster>>,
     /// `x-envoy-upstream-alt-stat-name`: where its response codes count too.
     alternative: Option<Rc<ByOrigin>>,
+    /// Statistics that the route and its virtual host ask for.
+    scopes: [Option<Arc<RouteScope>>; 2],
     /// A canary answered.
     canary: bool,
     /// Decides everything random about this stream, always the same way.
@@ -249,6 +251,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             routed: None,
             cluster: None,
             alternative: None,
+            scopes: [None, None],
             canary: false,
             random,
             tunnel: false,

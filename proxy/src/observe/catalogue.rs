@@ -121,6 +121,20 @@ stats::group! {
 }
 
 stats::group! {
+    /// `vhost.<name>.vcluster.<name>.` and `vhost.<name>.route.<stat_prefix>.`: requests that were sent upstream.
+    pub struct RouteStats {
+        counters {
+            upstream_rq_retry,
+            upstream_rq_retry_limit_exceeded,
+            upstream_rq_retry_overflow,
+            upstream_rq_retry_success,
+            upstream_rq_timeout,
+            upstream_rq_total,
+        }
+    }
+}
+
+stats::group! {
     /// `http.<stat_prefix>.`: connections and requests of an HTTP connection manager, and its router's decisions.
     pub struct HttpStats {
         counters {

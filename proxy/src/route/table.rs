@@ -6,12 +6,14 @@ use filters::http::{HeaderKey, HeaderName, Known, RequestHead};
 use filters::matcher::Runtime;
 use filters::stream_info::StreamInfo;
 use serde_json::{Map, Value};
+use stats::Store;
 
 use super::action::{ClusterChoice, RouteAction};
 use super::headers::{FilterConfigs, FilterOverride, MutationChain};
 use super::hosts::HostIndex;
 use super::index::RouteIndex;
 use super::matching::{MatchInput, RouteMatch, subject, without_parameters};
+use super::scope::{RouteScope, VirtualClusters};
 
 /// One `RouteConfiguration`, ready to route.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub struct RouteTable {
     pub(crate) internal_only_headers: Box<[HeaderName]>,
     pub(crate) clusters: Box<[Arc<str>]>,
     pub(crate) metadata: Option<Arc<Map<String, Value>>>,
+    pub(crate) scopes: Box<[Arc<RouteScope>]>,
 }
 
 /// What a table says about a request.
@@ -82,6 +85,11 @@ impl RouteTable {
     #[must_use]
     pub const fn metadata(&self) -> Option<&Arc<Map<String, Value>>> {
         self.metadata.as_ref()
+    }
+
+    /// Shows the statistics the table asks for. To be called by whoever takes it into use; more than once does no harm.
+    pub fn show(&self, store: &Arc<Store>) {
+        self.scopes.iter().for_each(|scope| scope.show(store));
     }
 
     /// What is to be done with a request.
@@ -149,6 +157,8 @@ pub struct VirtualHost {
     pub include_attempt_count_in_response: bool,
     /// `VirtualHost.metadata`, by filter name space.
     pub metadata: Option<Arc<Map<String, Value>>>,
+    /// `virtual_clusters`; `None` if there are none.
+    pub virtual_clusters: Option<VirtualClusters>,
     pub(crate) routes: Box<[Arc<Route>]>,
     pub(crate) index: RouteIndex,
 }
@@ -203,6 +213,8 @@ pub struct Route {
     pub include_request_attempt_count: bool,
     /// Whether `x-envoy-attempt-count` goes to the client (the virtual host's).
     pub include_attempt_count_in_response: bool,
+    /// Statistics of the route's own (`Route.stat_prefix`).
+    pub scope: Option<Arc<RouteScope>>,
     pub(crate) request_headers: MutationChain,
     pub(crate) response_headers: MutationChain,
     pub(crate) filter_configs: FilterConfigs,

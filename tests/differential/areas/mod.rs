@@ -13,6 +13,7 @@ pub mod manager;
 pub mod matchers;
 pub mod replies;
 pub mod routing;
+pub mod scopes;
 pub mod tcp;
 pub mod timeouts;
 pub mod upgrades;

@@ -14,7 +14,6 @@ filters::ledger! {
     /// Rows of a virtual host.
     pub mod virtual_host for "envoy.config.route.v3.VirtualHost" {
         matcher => Refuse, "the generic match tree decides where requests go";
-        virtual_clusters => Warn, "they only add statistics";
         rate_limits => Warn, "only the rate limit filter reads them, and it is refused by name where configured";
         cors => Warn, "only the CORS filter reads it";
         retry_policy => Warn, "parsed and checked, not executed yet: a failure reaches the client that a retry could have hidden";
@@ -31,7 +30,6 @@ filters::ledger! {
     pub mod route for "envoy.config.route.v3.Route" {
         decorator => Warn, "it names trace spans";
         tracing => Warn, "it samples and tags traces";
-        stat_prefix => Warn, "it only adds statistics";
         route_specifiers => Refuse, "specifiers change the route that was found";
         filter_action => Refuse, "another filter would have to act on it";
     }

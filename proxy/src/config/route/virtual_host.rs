@@ -6,11 +6,13 @@ use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use envoy_types::pb::envoy::config::route::v3::{VirtualCluster, VirtualHost as VirtualHostProto};
 use envoy_types::pb::google::protobuf::{UInt32Value, UInt64Value};
 use filters::config::{At, ConfigError};
+use filters::matcher::HeaderMatcher;
 
 use super::values::metadata;
 use super::{Level, Parser, filter_level};
 use crate::route::index::RouteIndex;
 use crate::route::policy::RetryPolicy;
+use crate::route::scope::VirtualClusters;
 use crate::route::table::{BodyBufferLimit, TlsRequirement, VirtualHost};
 
 impl Parser<'_> {
@@ -55,7 +57,6 @@ impl Parser<'_> {
         }
         use super::ledger::virtual_host as row;
         at.unsupported(&row::matcher, &matcher)?;
-        at.unsupported(&row::virtual_clusters, &virtual_clusters)?;
         at.unsupported(&row::rate_limits, &rate_limits)?;
         at.unsupported(&row::cors, &cors)?;
         at.unsupported(&row::retry_policy, &retry_policy)?;
@@ -65,11 +66,7 @@ impl Parser<'_> {
         self.mirrors(&request_mirror_policies, at)?;
         at.unsupported(&row::request_mirror_policies, &request_mirror_policies)?;
         at.unsupported(&row::route_specifiers, &route_specifiers)?;
-        for VirtualCluster { headers, name: _ } in &virtual_clusters {
-            if headers.is_empty() {
-                return Err(at.field("virtual_clusters").error("virtual clusters must define 'headers'"));
-            }
-        }
+        let virtual_clusters = self.virtual_clusters(&name, virtual_clusters, at.field("virtual_clusters"))?;
         let retry = retry_policy
             .map(|policy| RetryPolicy::parse(policy, at.field("retry_policy"), self.env.regex).map(Arc::new))
             .transpose()?;
@@ -79,6 +76,7 @@ impl Parser<'_> {
             filters: filter_level(typed_per_filter_config, at)?,
         };
         let vhost = HostLevel {
+            name: name.as_str().into(),
             level,
             retry,
             hedge_on_per_try_timeout: hedge_policy.is_some_and(|policy| policy.hedge_on_per_try_timeout),
@@ -104,14 +102,42 @@ impl Parser<'_> {
             include_request_attempt_count,
             include_attempt_count_in_response,
             metadata: metadata(vhost_metadata),
+            virtual_clusters,
             index: RouteIndex::new(&routes),
             routes,
         })
+    }
+
+    /// Conditions and statistics of virtual clusters; `None` for none.
+    fn virtual_clusters(
+        &mut self,
+        host: &str,
+        protos: Vec<VirtualCluster>,
+        at: At<'_>,
+    ) -> Result<Option<VirtualClusters>, ConfigError> {
+        let mut entries = Vec::with_capacity(protos.len());
+        for (n, VirtualCluster { headers, name }) in protos.into_iter().enumerate() {
+            if headers.is_empty() {
+                return Err(at.error("virtual clusters must define 'headers'"));
+            }
+            let at = at.index(n);
+            if name.is_empty() {
+                return Err(at.field("name").error("value length must be at least 1 characters"));
+            }
+            let all = at.field("headers");
+            let matchers = headers.into_iter().enumerate();
+            let matchers = matchers.map(|(n, matcher)| HeaderMatcher::parse(matcher, all.index(n), self.env.regex));
+            entries.push((name, matchers.collect::<Result<_, _>>()?));
+        }
+        let clusters = (!entries.is_empty()).then(|| VirtualClusters::new(host, entries));
+        self.scopes.extend(clusters.iter().flat_map(VirtualClusters::scopes).cloned());
+        Ok(clusters)
     }
 }
 
 /// What a virtual host hands down to its routes.
 pub(super) struct HostLevel {
+    pub(super) name: Box<str>,
     pub(super) level: Level,
     pub(super) retry: Option<Arc<RetryPolicy>>,
     pub(super) hedge_on_per_try_timeout: bool,

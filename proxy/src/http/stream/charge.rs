@@ -1,10 +1,13 @@
 //! Counting what became of a request for its cluster, and for the route and virtual cluster that ask for it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use filters::http::{Known, ResponseHead};
 
 use super::{Downstream, Stream};
+use crate::observe::catalogue::RouteStats;
+use crate::route::{Route, VirtualHost};
 use crate::upstream::host::Host;
 use crate::upstream::responses::{Origin, Responses};
 
@@ -21,9 +24,28 @@ impl<D: Downstream> Stream<'_, D> {
         }
     }
 
+    /// Takes the statistics that a route and its virtual host ask for, and the name of the virtual cluster.
+    pub(super) fn take_scopes(&mut self, host: &VirtualHost, route: &Route) {
+        if let (Some(clusters), Some(head)) = (&host.virtual_clusters, &self.request) {
+            let (name, scope) = clusters.find(head);
+            self.info.virtual_cluster = name.map(Arc::clone);
+            self.scopes[0] = Some(Arc::clone(scope));
+        }
+        self.scopes[1].clone_from(&route.scope);
+    }
+
+    /// Counts for the route and the virtual cluster.
+    pub(super) fn count_scopes(&self, count: impl Fn(&RouteStats)) {
+        self.scopes.iter().flatten().for_each(|scope| scope.count(self.manager.worker.index(), &count));
+    }
+
     /// Counts a response code, whether upstream sent it or it stands for a failure.
     pub(super) fn charge(&self, status: u16, origin: Origin<'_>) {
-        self.each_family(origin, |responses| responses.code(status));
+        if self.counts_responses() {
+            self.each_family(origin, |responses| responses.code(status));
+            let worker = self.manager.worker.index();
+            self.scopes.iter().flatten().for_each(|scope| scope.code(worker, status));
+        }
     }
 
     /// Counts how long the response took, now that it is complete. Only a request that was complete too has a time.
@@ -31,15 +53,21 @@ impl<D: Downstream> Stream<'_, D> {
         let timing = &self.info.timing;
         let Some(asked) = timing.last_downstream_rx else { return };
         let answered = timing.last_upstream_rx.unwrap_or_else(|| self.manager.worker.timers().recent_instant());
-        let millis = millis(asked, answered);
-        self.each_family(origin, |responses| responses.time(millis));
+        if self.counts_responses() {
+            let millis = millis(asked, answered);
+            self.each_family(origin, |responses| responses.time(millis));
+            let worker = self.manager.worker.index();
+            self.scopes.iter().flatten().for_each(|scope| scope.time(worker, millis));
+        }
+    }
+
+    /// The router's `dynamic_stats`.
+    fn counts_responses(&self) -> bool {
+        self.manager.config.router().dynamic_stats
     }
 
     fn each_family(&self, origin: Origin<'_>, count: impl Fn(&Responses)) {
         let Some(cluster) = &self.cluster else { return };
-        if !self.manager.config.router().dynamic_stats {
-            return;
-        }
         let worker = &self.manager.worker;
         cluster.context().responses.own().each(worker, origin, &count);
         if let Some(alternative) = &self.alternative {

@@ -65,6 +65,7 @@ impl<D: Downstream> Stream<'_, D> {
             }
             _ => {
                 stats.upstream_rq_timeout().inc();
+                self.count_scopes(|stats| stats.upstream_rq_timeout().inc());
                 details::RESPONSE_TIMEOUT
             }
         };

@@ -41,9 +41,10 @@ impl<D: Downstream> Stream<'_, D> {
 
     async fn try_forward(&mut self) -> Step<()> {
         let Some(routed) = self.routed.clone() else { return Err(End::Done) };
-        let Some((_, route)) = routed.resolve() else { return Err(End::Done) };
+        let Some((host, route)) = routed.resolve() else { return Err(End::Done) };
         let RouteAction::Forward(forward) = &route.action else { return Err(End::Done) };
         let cluster = self.chosen_cluster(forward).await?;
+        self.take_scopes(host, route);
         if let Some(name) = self.request.as_ref().and_then(|head| head.headers.value(&Known::XEnvoyUpstreamAltStatName))
         {
             self.alternative = cluster.context().responses.alternative(&String::from_utf8_lossy(name));
@@ -171,6 +172,7 @@ impl<D: Downstream> Stream<'_, D> {
             let keep_original = !self.manager.config.router().suppress_envoy_headers;
             forward.rewrite_host_to(head, Bytes::copy_from_slice(host.hostname().as_bytes()), keep_original);
         }
+        self.count_scopes(|stats| stats.upstream_rq_total().inc());
         self.deadlines.begin_try(self.manager.worker.timers());
         let exchange = match self.start(lease, terminated) {
             Ok(exchange) => exchange,
