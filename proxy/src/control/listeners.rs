@@ -138,7 +138,7 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
     /// Removes every dynamic listener not in `names`: state-of-the-world discovery. Says whether there was one.
     pub fn retain(&mut self, names: &BTreeSet<&str>, now: Now) -> bool {
         let gone: Vec<_> = self.listeners.keys().filter(|name| !names.contains(&***name)).cloned().collect();
-        gone.iter().fold(false, |removed, name| self.remove(name, now) || removed)
+        gone.iter().filter(|name| self.remove(name, now)).count() > 0
     }
 
     /// What the version with `ticket` waited for is there, or was given up on.
