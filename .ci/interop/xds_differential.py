@@ -50,7 +50,7 @@ class ControlPlane(grpc.GenericRpcHandler):
 
     def __init__(self):
         self.notes, self.streams, self.opened, self.heard = [], [], 0, time.monotonic()
-        self.port, self.server, self.nonces, self.errors = free_port(), None, 0, []
+        self.port, self.server, self.nonces, self.errors, self.nodes = free_port(), None, 0, [], set()
 
     async def start(self):
         self.server = grpc.aio.server()
@@ -103,6 +103,7 @@ class ControlPlane(grpc.GenericRpcHandler):
         words = [f"{type_}"]
         if message.HasField("node"):
             words.append("node")
+            self.nodes.add(json.dumps(summary_of(message.node), sort_keys=True))
         if delta:
             words.append(f"+{sorted(message.resource_names_subscribe)} -{sorted(message.resource_names_unsubscribe)}")
             if message.initial_resource_versions:
@@ -158,6 +159,15 @@ class ControlPlane(grpc.GenericRpcHandler):
 
 def name_of(resource):
     return getattr(resource, "cluster_name", "") or getattr(resource, "name", "")
+
+
+def summary_of(node):
+    """Who a proxy says it is. What is linked into it is its own affair."""
+    fields = json_format.MessageToDict(node)
+    fields.pop("extensions", None)
+    build = fields.get("userAgentBuildVersion", {})
+    build.pop("metadata", None)
+    return fields
 
 
 def any_of(resource):
@@ -268,6 +278,7 @@ class Subject:
         left = re.compile(self.options.get("left", "^$") + r"|update_time|update_duration|reload_time|control_plane\.(rate_limit|pending)|warming_state")
         _, stats = await self.proxy.admin("/stats")
         lines = [line for line in stats.splitlines() if kept.match(line) and not left.search(line)]
+        self.steps += ["# nodes", *(f"  {node}" for node in sorted(self.plane.nodes))]
         self.steps += ["# statistics", *(f"  {line}" for line in sorted(lines))]
         status, dump = await self.proxy.admin("/config_dump")
         if status != 200:
