@@ -167,6 +167,9 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
                 Err(reason) => errors.push(format!("{name}: {reason}")),
             }
         }
+        if changed {
+            self.outside.clusters_reloaded();
+        }
         let removed: Vec<Arc<str>> = match removed {
             Removed::Names(names) => names.into_iter().map(Arc::from).collect(),
             Removed::Others => self.clusters.keys().filter(|name| !seen.contains(*name)).cloned().collect(),
@@ -201,6 +204,11 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
     /// The assignment for a subscription was rejected, or its source gave up.
     pub fn on_assignment_failed(&mut self, now: Instant, watch: WatchId) {
         self.feed(now, |cluster| cluster.watch == Some(watch), watch_name(&self.watches, watch), Fed::Failed);
+    }
+
+    /// The server has the assignment of a subscription no more. Its hosts stay.
+    pub fn on_assignment_removed(&mut self, now: Instant, watch: WatchId) {
+        self.feed(now, |cluster| cluster.watch == Some(watch), watch_name(&self.watches, watch), Fed::Removed);
     }
 
     /// A lookup ended.

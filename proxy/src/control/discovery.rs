@@ -227,12 +227,18 @@ impl Control {
                 }
             }
         }
-        for name in removed {
+        drop(clusters);
+        self.on_endpoints_gone(client, removed);
+        if errors.is_empty() { Ok(()) } else { Err(Rejection { errors }) }
+    }
+
+    fn on_endpoints_gone(&self, client: &Client, names: &[String]) {
+        let mut clusters = self.clusters.borrow_mut();
+        for name in names {
             for watch in clusters.outside().watches_at(client, Some(name)) {
-                clusters.on_assignment_failed(now, watch);
+                clusters.on_assignment_removed(Instant::now(), watch);
             }
         }
-        if errors.is_empty() { Ok(()) } else { Err(Rejection { errors }) }
     }
 
     /// Clusters that ask there and still warm go on without endpoints.
@@ -322,7 +328,8 @@ impl Control {
                 }
             }
             xds_client::RUNTIME => self.change_runtime(self.rtds.on_expired(client, &names)),
-            // Endpoints and routes keep their last value, as when a server removes them.
+            xds_client::ENDPOINTS => self.on_endpoints_gone(client, &names),
+            // Routes keep their last value, as when a server removes them.
             _ => {}
         }
     }

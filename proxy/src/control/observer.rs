@@ -15,7 +15,6 @@ pub struct SubscriptionScope {
     version_text: TextReadout,
     store: Arc<Store>,
     prefix: Box<str>,
-    reloads: Option<Reloads>,
     _group: Arc<GroupHandle<SubscriptionStats>>,
 }
 
@@ -50,23 +49,12 @@ impl SubscriptionScope {
     /// The scope `prefix`, which ends in a dot.
     #[must_use]
     pub fn new(store: &Arc<Store>, prefix: &str) -> Rc<Self> {
-        Self::with(store, prefix, None)
-    }
-
-    /// The scope `prefix`, where every accepted update is a reload.
-    #[must_use]
-    pub fn reloading(store: &Arc<Store>, prefix: &str) -> Rc<Self> {
-        Self::with(store, prefix, Some(Reloads::new(store, prefix)))
-    }
-
-    fn with(store: &Arc<Store>, prefix: &str, reloads: Option<Reloads>) -> Rc<Self> {
         let group = store.group::<SubscriptionStats>(prefix);
         Rc::new(Self {
             stats: group.shard(store.control_shard()),
             version_text: store.text(&format!("{prefix}version_text")),
             store: Arc::clone(store),
             prefix: prefix.into(),
-            reloads,
             _group: group,
         })
     }
@@ -84,9 +72,6 @@ impl SubscriptionObserver for SubscriptionScope {
         self.version_text.set(accepted.version);
         stats.update_duration().record(u64::try_from(accepted.duration.as_millis()).unwrap_or(u64::MAX));
         stats.update_time().set(millis_now());
-        if let Some(reloads) = &self.reloads {
-            reloads.count();
-        }
     }
 
     fn failure(&self) {

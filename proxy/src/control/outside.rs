@@ -15,7 +15,7 @@ use super::dns::driver::HickoryResolver;
 use super::dns::{LookupId, Question, Resolver};
 use super::listeners::ListenerSink;
 use super::listeners::sockets::ListenSocket;
-use super::observer::SubscriptionScope;
+use super::observer::{Reloads, SubscriptionScope};
 use super::routes::Subscriber;
 use crate::config::cluster::{ClusterConfig, Discovery, EdsConfig};
 use crate::config::filter_chain::FilterChain;
@@ -64,6 +64,7 @@ pub struct ClusterWorld {
     /// By cluster: what keeps its statistics in the scrape, control's shard of them, and the hosts published last.
     clusters: HashMap<Arc<str>, (Arc<ClusterShared>, ClusterStats, Arc<HostSet>)>,
     inflated: ThreadClusters,
+    reloads: Option<Reloads>,
     watches: HashMap<WatchId, Watch>,
     /// The newest phase of start-up, for whoever waits for it.
     phase: Phase,
@@ -83,6 +84,7 @@ impl ClusterWorld {
             stats: group.shard(store.control_shard()),
             _group: group,
             inflated: ThreadClusters::new(&store, "main_thread", store.control_shard()),
+            reloads: None,
             publisher,
             store,
             sources,
@@ -91,6 +93,11 @@ impl ClusterWorld {
             watches: HashMap::new(),
             phase: Phase::Loading,
         }
+    }
+
+    /// Clusters are discovered, and counted below `prefix`: so are updates that were taken into use.
+    pub fn count_reloads(&mut self, prefix: &str) {
+        self.reloads = Some(Reloads::new(&self.store, prefix));
     }
 
     /// The subscriptions to assignments of this name (to all of them, if there is none) at a source. The newest is first,
@@ -193,6 +200,12 @@ impl ClusterObserver for ClusterWorld {
     fn cluster_removed(&mut self, name: &Arc<str>) {
         tracing::debug!(target: "upstream", "removing cluster {name}");
         self.stats.cluster_removed().inc();
+    }
+
+    fn clusters_reloaded(&mut self) {
+        if let Some(reloads) = &self.reloads {
+            reloads.count();
+        }
     }
 
     fn cluster_counts(&mut self, active: usize, warming: usize) {

@@ -145,10 +145,10 @@ impl Control {
     }
 
     fn subscribe(&self, type_url: &str, scope: &str, source: &SourceConfig, timeout: Option<std::time::Duration>) {
-        let scope = match type_url {
-            xds_client::CLUSTER => SubscriptionScope::reloading(&self.store, scope),
-            _ => SubscriptionScope::new(&self.store, scope),
-        };
+        if type_url == xds_client::CLUSTER {
+            self.clusters.borrow_mut().outside().count_reloads(scope);
+        }
+        let scope = SubscriptionScope::new(&self.store, scope);
         let interest = Interest::wildcard(type_url).initial_fetch_timeout(timeout).observed_by(scope);
         match routes::Subscriber::subscribe(&*self.sources, source, interest) {
             Ok(subscription) => self.subscriptions.borrow_mut().push(subscription),

@@ -382,6 +382,11 @@ fn unwanted_resources_are_left_out() {
         ! update routes v=3: r
         accept
         > routes [r] v=3 n=c
+        # of several of one name the first counts
+        < routes v=4 n=d: r r
+        ! update routes v=4: r
+        accept
+        > routes [r] v=4 n=d
     ",
     );
     delta(

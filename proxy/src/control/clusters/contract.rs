@@ -51,6 +51,8 @@ pub trait ClusterObserver {
     fn cluster_modified(&mut self, name: &Arc<str>) {}
     /// `cluster_manager.cluster_removed`.
     fn cluster_removed(&mut self, name: &Arc<str>) {}
+    /// `cluster_manager.cds.config_reload`: a response changed or added clusters.
+    fn clusters_reloaded(&mut self) {}
     /// `cluster_manager.{active,warming}_clusters`.
     fn cluster_counts(&mut self, active: usize, warming: usize) {}
     /// Hosts of a cluster after an update: the `membership_*` gauges, `max_host_weight`; `changed` when hosts came or

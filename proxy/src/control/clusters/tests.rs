@@ -200,6 +200,38 @@ fn without_clusters_and_cds_start_up_is_over_at_once() {
 }
 
 #[test]
+fn the_version_is_that_of_the_last_response_of_which_anything_was_applied() {
+    let (mut manager, now) = started();
+    let mut respond = |version: &str, clusters: &[Proto]| {
+        let resources = clusters.iter().map(resource).collect();
+        let update = CdsUpdate { resources, removed: Removed::Others, version: version.into() };
+        let accepted = manager.apply(now, UNIX_EPOCH, update).is_ok();
+        (accepted, manager.cds_version().to_string())
+    };
+    let good = with_hosts(cluster("good", DiscoveryType::Static), &["10.0.0.1"]);
+    let bad = with_hosts(cluster("bad", DiscoveryType::Static), &["not-an-address"]);
+    assert_eq!(respond("1", &[good.clone()]), (true, "1".to_owned()));
+    assert_eq!(respond("2", &[good.clone()]), (true, "1".to_owned()), "nothing changed");
+    assert_eq!(respond("3", &[good.clone(), bad.clone()]), (false, "1".to_owned()));
+    let other = with_hosts(cluster("other", DiscoveryType::Static), &["10.0.0.1"]);
+    assert_eq!(respond("4", &[good.clone(), bad, other]), (false, "4".to_owned()), "in part");
+    assert_eq!(respond("5", &[good]), (true, "5".to_owned()), "a removal");
+}
+
+#[test]
+fn endpoints_that_are_gone_leave_the_hosts_and_end_the_wait() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[eds("e")]).unwrap();
+    manager.on_assignment(now, WatchId(1), assignment("e", &[("10.0.0.1", 1, OK)]));
+    said(&mut manager);
+    manager.on_assignment_removed(now, WatchId(1));
+    assert_eq!(said(&mut manager), ["update e Empty"]);
+    cds(&mut manager, now, &[eds("e"), eds("f")]).unwrap();
+    manager.on_assignment_removed(now, WatchId(2));
+    assert_eq!(said(&mut manager), ["subscribe 2 f", "update f Empty", "publish f []"]);
+}
+
+#[test]
 fn good_resources_go_live_and_bad_ones_are_named() {
     let (mut manager, now) = started();
     let bad = with_hosts(cluster("bad", DiscoveryType::Static), &["not-an-address"]);

@@ -58,6 +58,8 @@ struct Target {
 pub(super) enum Fed {
     Assigned(Arc<LoadAssignment>),
     Failed,
+    /// The assignment is gone.
+    Removed,
     Looked(LookupId, Outcome),
     Created(Arc<Host>),
     HealthChanged,
@@ -137,8 +139,9 @@ impl Version {
     ) -> Vec<EndpointUpdate> {
         match event {
             Fed::Assigned(assignment) => vec![self.assigned(now, assignment.clone())],
-            Fed::Failed => {
-                let mut updates = vec![EndpointUpdate::Failure];
+            Fed::Failed | Fed::Removed => {
+                let failed = matches!(event, Fed::Failed);
+                let mut updates = vec![if failed { EndpointUpdate::Failure } else { EndpointUpdate::Empty }];
                 updates.extend(self.without_assignment(now, cached));
                 updates
             }

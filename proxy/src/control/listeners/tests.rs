@@ -132,9 +132,12 @@ fn changed_chains_take_over_in_place_and_unchanged_ones_are_the_same() {
     assert!(chains(&before)[1].drain.plan().is_some() && chains(&after)[1].drain.plan().is_none());
     assert!(after.drain.plan().is_none(), "the listener does not drain");
     assert_eq!(talk.manager.gauges().filter_chains_draining, 1);
+    let released = |talk: &mut Talk| talk.manager.dependencies_mut().released.clone();
     assert_eq!(talk.manager.tick(talk.after(9).instant), Some(talk.after(10).instant));
+    assert_eq!(released(&mut talk), [], "what chain b needs is kept up to date while it drains");
     assert_eq!(talk.manager.tick(talk.after(10).instant), None);
     assert_eq!(talk.told(), ["close l#1 b"]);
+    assert_eq!(released(&mut talk), [Ticket(1)]);
     assert_eq!(talk.manager.counters().in_place_updated, 1);
 }
 
@@ -149,7 +152,9 @@ fn any_other_change_drains_the_old_version_and_keeps_the_socket() {
     assert_eq!(talk.told(), ["activate l#1 on 1", "activate l#2 on 1", "stop l#1"]);
     assert_eq!(talk.manager.gauges().draining, 1);
     talk.manager.stopped(ListenerId(1));
+    assert_eq!(talk.manager.dependencies_mut().released, [], "its routes are kept up to date while it drains");
     talk.manager.tick(talk.after(10).instant);
+    assert_eq!(talk.manager.dependencies_mut().released, [Ticket(1)]);
     assert_eq!(talk.told(), ["close l#1 "]);
     assert_eq!(talk.manager.gauges().draining, 0);
 }
