@@ -167,7 +167,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
                 Err(reason) => errors.push(format!("{name}: {reason}")),
             }
         }
-        if changed {
+        if changed && errors.is_empty() {
             self.outside.clusters_reloaded();
         }
         let removed: Vec<Arc<str>> = match removed {

@@ -51,7 +51,7 @@ pub trait ClusterObserver {
     fn cluster_modified(&mut self, name: &Arc<str>) {}
     /// `cluster_manager.cluster_removed`.
     fn cluster_removed(&mut self, name: &Arc<str>) {}
-    /// `cluster_manager.cds.config_reload`: a response changed or added clusters.
+    /// `cluster_manager.cds.config_reload`: a response changed or added clusters, all of them good.
     fn clusters_reloaded(&mut self) {}
     /// `cluster_manager.{active,warming}_clusters`.
     fn cluster_counts(&mut self, active: usize, warming: usize) {}
