@@ -166,6 +166,8 @@ pub mod details {
     pub const HTTP2_HEADER_LIST_TOO_LARGE: &str = "http2.header_list_size_too_large";
     pub const HTTP2_INVALID_HEADER_FIELD: &str = "http2.invalid.header.field";
     pub const HTTP2_UNEXPECTED_UNDERSCORE: &str = "http2.unexpected_underscore";
+    /// What the library of Envoy calls by no name of its own.
+    pub const HTTP2_UNKNOWN_ERROR: &str = "http2.unknown.nghttp2.error";
     pub const HTTP2_VIOLATION: &str = "http2.violation.of.messaging.rule";
 }
 

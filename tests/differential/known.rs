@@ -49,7 +49,42 @@ pub const KNOWN: &[Known] = &[
     Known {
         cases: &["h2_upstreams/data_after_end", "h2_upstreams/head_after_end", "h2_upstreams/trailers_after_end"],
         aspects: &[Aspect::Upstream, Aspect::Stats],
-        reason: "an upstream's frames on a stream that is over",
+        reason: "frames on a stream that is over",
+    },
+    Known {
+        cases: &["h2_clients/reset_then_data", "h2_clients/data_after_reply"],
+        aspects: &[Aspect::Client, Aspect::Stats],
+        reason: "frames on a stream that is over",
+    },
+    Known {
+        cases: &["h2_clients/priority_on_zero"],
+        aspects: &[Aspect::Client, Aspect::Upstream, Aspect::Log, Aspect::Stats],
+        reason: "PRIORITY on stream 0",
+    },
+    Known {
+        cases: &["h2_clients/overflow_by_settings"],
+        aspects: &[Aspect::Client, Aspect::Log, Aspect::Stats],
+        reason: "SETTINGS that make a stream's window too wide",
+    },
+    Known {
+        cases: &["h2_clients/no_window_at_first", "h2_clients/window_by_settings", "h2_clients/connection_window"],
+        aspects: &[Aspect::Stats],
+        reason: "a response for which the client gives no window",
+    },
+    Known {
+        cases: &["h2_clients/blocked_for_ever", "h2_clients/blocked_big"],
+        aspects: &[Aspect::Log, Aspect::Stats],
+        reason: "a response for which the client gives no window",
+    },
+    Known {
+        cases: &["h2_clients/blocked_by_route"],
+        aspects: &[Aspect::Client, Aspect::Log, Aspect::Stats],
+        reason: "a response for which the client gives no window",
+    },
+    Known {
+        cases: &["h2_clients/reset_while_blocked"],
+        aspects: &[Aspect::Upstream, Aspect::Log, Aspect::Stats],
+        reason: "a response for which the client gives no window",
     },
     Known {
         cases: &["h2_upstreams/informational_with_body"],
@@ -91,7 +126,7 @@ pub const KNOWN: &[Known] = &[
         reason: "a ninth CONTINUATION frame of one header block",
     },
     Known {
-        cases: &["http2/stale_headers"],
+        cases: &["http2/stale_headers", "h2_clients/reset_then_trailers", "h2_clients/head_after_reply"],
         aspects: &[Aspect::Client, Aspect::Upstream, Aspect::Log, Aspect::Stats],
         reason: "HEADERS on a stream below the highest the client has opened",
     },

@@ -36,8 +36,8 @@ pub struct LogContext<'a> {
 ledger! {
     /// Filters of access logs that are not here.
     pub mod unsupported_filters for "envoy.config.accesslog.v3.AccessLogFilter" {
-        traceable_filter => Warn, "logs traced requests only; tracing is not here yet, so every request is logged";
-        metadata_filter => Warn, "logs by dynamic metadata; no filter sets any yet, so every request is logged";
+        traceable_filter => Warn, "logs traced requests only; tracing is not here yet, so none is logged";
+        metadata_filter => Warn, "logs by dynamic metadata; no filter sets any yet, so it is never found";
         extension_filter => Warn, "CEL and rate-limiting filters are not here yet; every request is logged";
     }
 }
@@ -237,7 +237,7 @@ pub fn data_source(at: &At<'_>, proto: DataSource) -> Result<Bytes, ConfigError>
 /// When it is not valid.
 pub fn filter(at: &At<'_>, proto: proto::AccessLogFilter, context: &LogContext<'_>) -> Result<LogFilter, ConfigError> {
     let proto::AccessLogFilter { filter_specifier } = proto;
-    let skipped = |entry: &_| at.refuse_or_warn(entry).map(|()| LogFilter::Always);
+    let skipped = |entry: &_, logs| at.refuse_or_warn(entry).map(|()| LogFilter::Constant(logs));
     Ok(match filter_specifier {
         None => return Err(at.error("filter_specifier: is required")),
         Some(FilterSpecifier::StatusCodeFilter(proto::StatusCodeFilter { comparison: limit })) => {
@@ -248,7 +248,7 @@ pub fn filter(at: &At<'_>, proto: proto::AccessLogFilter, context: &LogContext<'
         }
         Some(FilterSpecifier::NotHealthCheckFilter(proto::NotHealthCheckFilter {})) => LogFilter::NotHealthCheck,
         Some(FilterSpecifier::TraceableFilter(proto::TraceableFilter {})) => {
-            skipped(&unsupported_filters::traceable_filter)?
+            skipped(&unsupported_filters::traceable_filter, false)?
         }
         Some(FilterSpecifier::RuntimeFilter(filter)) => {
             let proto::RuntimeFilter { runtime_key, percent_sampled, use_independent_randomness } = filter;
@@ -299,8 +299,10 @@ pub fn filter(at: &At<'_>, proto: proto::AccessLogFilter, context: &LogContext<'
             }
             LogFilter::LogType { types: parsed, exclude }
         }
-        Some(FilterSpecifier::MetadataFilter(_)) => skipped(&unsupported_filters::metadata_filter)?,
-        Some(FilterSpecifier::ExtensionFilter(_)) => skipped(&unsupported_filters::extension_filter)?,
+        Some(FilterSpecifier::MetadataFilter(proto::MetadataFilter { matcher: _, match_if_key_not_found })) => {
+            skipped(&unsupported_filters::metadata_filter, match_if_key_not_found.is_none_or(|logs| logs.value))?
+        }
+        Some(FilterSpecifier::ExtensionFilter(_)) => skipped(&unsupported_filters::extension_filter, true)?,
     })
 }
 

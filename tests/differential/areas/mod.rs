@@ -3,12 +3,14 @@
 pub mod addresses;
 pub mod clusters;
 pub mod formats;
+pub mod h2_clients;
 pub mod h2_upstreams;
 pub mod headers;
 pub mod http1_exchanges;
 pub mod http1_requests;
 pub mod http2;
 pub mod listeners;
+pub mod log_filters;
 pub mod manager;
 pub mod matchers;
 pub mod replies;

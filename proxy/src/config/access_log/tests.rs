@@ -104,6 +104,6 @@ fn what_is_not_here_is_warned_about_and_left_out() {
     assert_eq!(warnings, 1);
     let (parsed, warnings) =
         run(log(file("/dev/null", "x"), Some(FilterSpecifier::TraceableFilter(proto::TraceableFilter {}))));
-    assert!(matches!(parsed, Ok(Some(AccessLog { filter: Some(LogFilter::Always), .. }))), "{parsed:?}");
+    assert!(matches!(parsed, Ok(Some(AccessLog { filter: Some(LogFilter::Constant(false)), .. }))), "{parsed:?}");
     assert_eq!(warnings, 1);
 }

@@ -47,8 +47,8 @@ pub enum LogFilter {
         /// All but these.
         exclude: bool,
     },
-    /// A filter that is not implemented and was let through: logs everything.
-    Always,
+    /// A filter that is not implemented and was let through: logs everything, or nothing.
+    Constant(bool),
 }
 
 /// A number against a limit that the runtime may change.
@@ -104,7 +104,7 @@ impl LogFilter {
             Self::ResponseFlag(flags) => flags.iter().any(|flag| context.info.flags.contains(*flag)),
             Self::GrpcStatus { statuses, exclude } => statuses.contains(&grpc_status(context)) != *exclude,
             Self::LogType { types, exclude } => types.contains(&context.log_type) != *exclude,
-            Self::Always => true,
+            Self::Constant(logs) => *logs,
         }
     }
 }

@@ -235,7 +235,7 @@ fn filters_by_table() {
         (share(100, true), true),
         (LogFilter::And(vec![LogFilter::NotHealthCheck, LogFilter::StatusCode(comparison(Op::Equal, 1))]), false),
         (LogFilter::Or(vec![LogFilter::NotHealthCheck, LogFilter::StatusCode(comparison(Op::Equal, 1))]), true),
-        (LogFilter::Always, true),
+        (LogFilter::Constant(true), true),
     ];
     for (filter, expected) in rows {
         assert_eq!(filter.matches(&with(Some(&trailers)), &NoRuntime), expected, "{filter:?}");

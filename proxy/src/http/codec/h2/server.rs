@@ -362,7 +362,13 @@ impl Downstream for ServerExchange {
                 Poll::Ready(Some(Ok(0))) => {}
                 Poll::Ready(Some(Ok(_))) => return Poll::Ready(Ok(())),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.interrupt(&error))),
-                Poll::Ready(None) => return Poll::Ready(Err(Interrupt::Disconnect)),
+                // The stream is over: by a reset, or with its connection.
+                Poll::Ready(None) => {
+                    let Poll::Ready(reset) = stream.poll_reset(cx) else {
+                        return Poll::Ready(Err(Interrupt::Disconnect));
+                    };
+                    return Poll::Ready(Err(self.gone(reset)));
+                }
                 Poll::Pending => return stream.poll_reset(cx).map(|reset| Err(self.gone(reset))),
             }
         }

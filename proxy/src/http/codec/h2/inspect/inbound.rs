@@ -342,7 +342,7 @@ impl Inspector {
             return if more == 0 || self.tally.window > MAX_WINDOW { Err(Fault::silent()) } else { Ok(()) };
         }
         if self.is_idle(frame.stream) || !self.streams.widen(frame.stream, more) {
-            Err(Fault::silent())
+            Err(Fault::silent().of(frame.stream, details::HTTP2_UNKNOWN_ERROR))
         } else {
             Ok(())
         }
