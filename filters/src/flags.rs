@@ -133,6 +133,7 @@ pub mod details {
     pub const REQUEST_HEADER_TIMEOUT: &str = "request_header_timeout";
     pub const REQUEST_HEADERS_FAILED_STRICT_CHECK: &str = "request_headers_failed_strict_check";
     pub const REQUEST_OVERALL_TIMEOUT: &str = "request_overall_timeout";
+    pub const REQUEST_PAYLOAD_EXCEEDED_RETRY_BUFFER_LIMIT: &str = "request_payload_exceeded_retry_buffer_limit";
     pub const REQUEST_PAYLOAD_TOO_LARGE: &str = "request_payload_too_large";
     pub const RESPONSE_TIMEOUT: &str = "response_timeout";
     pub const ROUTE_CONFIGURATION_NOT_FOUND: &str = "route_configuration_not_found";

@@ -15,6 +15,7 @@ pub(crate) mod index;
 pub mod matching;
 pub mod policy;
 pub mod redirect;
+pub mod retry;
 pub mod rewrite;
 pub mod scope;
 pub mod table;

@@ -9,3 +9,4 @@ pub mod host;
 pub mod lb;
 pub mod pool;
 pub mod responses;
+pub mod retry;

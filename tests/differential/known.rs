@@ -146,6 +146,11 @@ pub const KNOWN: &[Known] = &[
         reason: "a body that ends with its connection, which is reset",
     },
     Known {
+        cases: &["retries/h2 503", "retries/from h2"],
+        aspects: &[Aspect::Stats],
+        reason: "a stream whose response was not wanted, but has come whole",
+    },
+    Known {
         cases: &["listeners/small_buffer"],
         aspects: &[Aspect::Stats],
         reason: "a response that comes faster than the connection's buffer limit allows",

@@ -318,7 +318,7 @@ fn normalise(text: &str) -> String {
             rule(r#"("t [^"]+":)\d+"#, "${1}n"),
             rule(r"(PROXY TCP4 \S+ \S+) \d+ \d+", "${1} <port> <port>"),
             rule(r"(?s)(QUIT\n.{4}\x7f..\x01\x7f..\x01).{4}", "${1}<ports>"),
-            rule(r"(?i)(x-envoy-expected-rq-timeout-ms: )1499\d", "${1}15000"),
+            rule(r"(?i)(x-envoy-expected-rq-timeout-ms: )14[5-9]\d\d", "${1}15000"),
         ]
     });
     let mut text = text.to_owned();

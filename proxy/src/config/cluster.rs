@@ -79,7 +79,7 @@ pub static LEDGER: &[&[&Entry]] = &[
 ];
 
 /// One version of a cluster.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ClusterConfig {
     /// Its name.
     pub name: Arc<str>,

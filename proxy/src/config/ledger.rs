@@ -39,7 +39,6 @@ fn declared() -> impl Iterator<Item = &'static Entry> {
         routes::proxy_protocol::ALL,
         routes::weighted_cluster::ALL,
         routes::cluster_weight::ALL,
-        routes::retry_policy::ALL,
         routes::direct_response::ALL,
         tcp_proxy::unsupported::ALL,
         tcp_proxy::cluster_weight::ALL,

@@ -221,6 +221,7 @@ impl Parser<'_> {
             include_request_attempt_count: vhost.include_request_attempt_count,
             include_attempt_count_in_response: vhost.include_attempt_count_in_response,
             scope,
+            include_is_timeout_retry: vhost.include_is_timeout_retry,
             request_headers: MutationChain::new(None, levels.map(|level| &level.request), self.most_specific_wins),
             response_headers: MutationChain::new(None, levels.map(|level| &level.response), self.most_specific_wins),
             filter_configs: FilterConfigs::new(levels.map(|level| &level.filters)),

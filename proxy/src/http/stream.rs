@@ -11,9 +11,11 @@ mod early;
 mod exchange;
 mod expiry;
 mod finish;
+mod hedge;
 mod limits;
 mod refused;
 mod respond;
+mod retry;
 mod routing;
 mod upstream;
 
@@ -41,6 +43,7 @@ use crate::overload::Action;
 use crate::route::{ClusterChoice, Route, RouteAction, RouteId, RouteScope, RouteTable, VirtualHost};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::responses::ByOrigin;
+use crate::upstream::retry::RetryState;
 use crate::worker::timer::Alarm;
 
 /// A request as its codec understood it.
@@ -119,7 +122,7 @@ pub async fn give_up<D: Downstream>(
     match why {
         Unread::Gone => stream.interrupted(Interrupt::Disconnect),
         Unread::Expired(which) => {
-            let _ = stream.expired(which).await;
+            let _: Step<()> = stream.expired(which).await;
         }
     }
     stream.finish();
@@ -193,6 +196,8 @@ struct Stream<'a, D: Downstream> {
     upstream_started: bool,
     /// It was counted, logged and taken back.
     over: bool,
+    /// What decides about further tries, while there may be any.
+    retry: Option<Box<RetryState>>,
 }
 
 /// The route of a stream, found again in the table it keeps.
@@ -266,6 +271,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             grpc_pending: false,
             upstream_started: false,
             over: false,
+            retry: None,
         }
     }
 

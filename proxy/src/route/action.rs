@@ -7,9 +7,11 @@ use filters::http::{HeaderKey, Method, RequestHead};
 use filters::matcher::Runtime;
 
 use super::headers::{FilterConfigs, MutationChain};
-use super::policy::{ConnectConfig, Priority, RetryPolicy, Timeouts, UpgradeConfig};
+use super::policy::{ConnectConfig, Priority, Timeouts, UpgradeConfig};
 use super::redirect::RedirectAction;
+use super::retry::RetryPolicy;
 use super::rewrite::{HostRewrite, PathRewrite};
+use crate::config::cluster::ClusterConfig;
 
 /// What a route does.
 #[derive(Debug)]
@@ -157,6 +159,12 @@ impl ForwardAction {
             }
             (ClusterSpecifier::Weighted(weighted), ordinal) => weighted.choice(ordinal, head),
         }
+    }
+
+    /// When and how a request to a cluster is sent again: by the cluster's word, else this one's.
+    #[must_use]
+    pub fn retry_on<'a>(&'a self, cluster: &'a ClusterConfig) -> Option<&'a Arc<RetryPolicy>> {
+        cluster.http.retry.as_ref().or(self.retry.as_ref())
     }
 
     /// How a request ends here, its body going upstream as plain TCP; `None` for those that are forwarded.

@@ -215,6 +215,8 @@ pub struct Route {
     pub include_attempt_count_in_response: bool,
     /// Statistics of the route's own (`Route.stat_prefix`).
     pub scope: Option<Arc<RouteScope>>,
+    /// Whether retries say by `x-envoy-is-timeout-retry` if a timeout caused them (the virtual host's).
+    pub include_is_timeout_retry: bool,
     pub(crate) request_headers: MutationChain,
     pub(crate) response_headers: MutationChain,
     pub(crate) filter_configs: FilterConfigs,

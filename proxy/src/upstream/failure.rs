@@ -70,10 +70,11 @@ impl UpstreamFailure {
         details
     }
 
-    /// The body of the local reply that stands for this failure.
+    /// The body of the local reply that stands for this failure, of the only try or of the last.
     #[must_use]
-    pub fn body(&self) -> String {
-        format!("upstream connect error or disconnect/reset before headers. reset reason: {}", self.kind.reason())
+    pub fn body(&self, retried: bool) -> String {
+        let which = if retried { "retried and the latest reset reason" } else { "reset reason" };
+        format!("upstream connect error or disconnect/reset before headers. {which}: {}", self.kind.reason())
     }
 }
 
@@ -128,7 +129,10 @@ mod tests {
             refused.details(false),
             "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"
         );
-        assert!(refused.body().ends_with("reset reason: remote connection failure"));
+        assert!(refused.body(false).ends_with("headers. reset reason: remote connection failure"));
+        assert!(
+            refused.body(true).ends_with("headers. retried and the latest reset reason: remote connection failure")
+        );
         let cut = UpstreamFailure::new(FailureKind::ConnectionTermination);
         assert_eq!(cut.details(true), "upstream_reset_after_response_started{connection_termination}");
         assert_eq!(FailureKind::ProtocolError.status(), 502);

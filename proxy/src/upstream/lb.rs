@@ -20,11 +20,16 @@ use self::edf::Edf;
 use self::original_dst::OriginalDstHosts;
 use self::priority::{Availability, PriorityLoads};
 use super::host::{Health, Host, HostSet, PriorityHosts};
-use crate::config::cluster::{ClusterConfig, LbPolicy, LeastRequest};
+use crate::config::cluster::{ClusterConfig, LbConfig, LbPolicy, LeastRequest};
+
+/// Other loads of priorities than a cluster's usual ones; `None` leaves them.
+pub type OtherLoads<'a> = dyn Fn(&HostSet, &LbConfig) -> Option<PriorityLoads> + 'a;
 
 /// What a pick may depend on.
 #[derive(Default, Clone, Copy)]
 pub struct PickContext<'a> {
+    /// How load spreads over priorities for this pick, if otherwise than usual.
+    pub loads: Option<&'a OtherLoads<'a>>,
     /// Hosts to avoid while another can be had within [`Self::max_attempts`] picks (those tried before).
     pub avoid: Option<&'a dyn Fn(&Host) -> bool>,
     /// Picks made to avoid hosts (`host_selection_retry_max_attempts`); below 2 makes one.
@@ -114,14 +119,14 @@ impl Scheduler {
         if self.config.lb.policy == LbPolicy::ClusterProvided {
             return Some(self.original_dst.pick(context.destination?));
         }
-        let picked = self.pick_once()?;
+        let picked = self.pick_once(context)?;
         if self.is_current(&picked) {
             return Some(picked);
         }
         // Overtaken by a change of health: one division by health as of now is as good as any number.
         let hosts = Arc::new(self.hosts.rebuilt());
         self.refresh(hosts);
-        self.pick_once()
+        self.pick_once(context)
     }
 
     /// Whether the host still is what it was chosen as.
@@ -129,9 +134,10 @@ impl Scheduler {
         self.in_panic || host.health() != Health::Unhealthy
     }
 
-    fn pick_once(&mut self) -> Option<Arc<Host>> {
+    fn pick_once(&mut self, context: &PickContext<'_>) -> Option<Arc<Host>> {
         let Self { config, hosts, loads, levels, random, in_panic, .. } = self;
-        let (priority, availability) = loads.choose(random.u64(..));
+        let others = context.loads.and_then(|loads| loads(hosts, &config.lb));
+        let (priority, availability) = others.as_ref().unwrap_or(loads).choose(random.u64(..));
         let (level, hosts) = (levels.get_mut(priority)?, hosts.priorities.get(priority)?);
         *in_panic = availability == Availability::Panic;
         if *in_panic && config.lb.fail_traffic_on_panic {

@@ -125,6 +125,12 @@ impl Pool {
         &self.host
     }
 
+    /// What it speaks.
+    #[must_use]
+    pub const fn protocol(&self) -> PoolProtocol {
+        self.protocol
+    }
+
     /// A lease, at once if a connection is ready.
     ///
     /// # Errors

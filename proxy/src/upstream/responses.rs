@@ -114,6 +114,7 @@ impl ByOrigin {
 /// All that is counted of a cluster's responses on one worker.
 pub struct ClusterResponses {
     own: ByOrigin,
+    retried: OnceCell<Responses>,
     alternatives: RefCell<foldhash::HashMap<Box<str>, Rc<ByOrigin>>>,
 }
 
@@ -121,7 +122,7 @@ impl ClusterResponses {
     /// Nothing yet, below `prefix`, which ends with a dot.
     #[must_use]
     pub fn new(prefix: String) -> Self {
-        Self { own: ByOrigin::new(prefix), alternatives: RefCell::default() }
+        Self { own: ByOrigin::new(prefix), retried: OnceCell::new(), alternatives: RefCell::default() }
     }
 
     /// The prefix.
@@ -134,6 +135,11 @@ impl ClusterResponses {
     #[must_use]
     pub const fn own(&self) -> &ByOrigin {
         &self.own
+    }
+
+    /// Counts a response that nobody saw because another try followed.
+    pub fn retried(&self, worker: &Worker, status: u16) {
+        self.own.family(&self.retried, worker, "retry.").code(status);
     }
 
     /// Those of requests that brought this name along; `None` once there are too many names to keep.

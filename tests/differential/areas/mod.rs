@@ -14,6 +14,7 @@ pub mod log_filters;
 pub mod manager;
 pub mod matchers;
 pub mod replies;
+pub mod retries;
 pub mod routing;
 pub mod scopes;
 pub mod tcp;

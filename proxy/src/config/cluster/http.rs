@@ -1,15 +1,18 @@
 //! How a cluster speaks HTTP: `HttpProtocolOptions`, and the deprecated fields of `Cluster` that it replaced.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
 use filters::config::{At, ConfigError};
 use filters::ledger;
+use filters::matcher::RegexLimits;
 
 use super::{duration, percent};
 use crate::config::hcm::{HeaderCase, header_case};
 use crate::config::http2::Http2Options;
+use crate::route::retry::RetryPolicy;
 
 ledger! {
     /// What is not implemented.
@@ -19,7 +22,6 @@ ledger! {
     outlier_detection => Warn, "outlier detection is not implemented yet";
     request_mirror_policies => Refuse, "mirroring by cluster is not implemented";
     hash_policy => Refuse, "hash policies by cluster are not implemented";
-    retry_policy => Refuse, "retry policies by cluster are not implemented";
     auto_config => Refuse, "protocol negotiation needs TLS, which is not implemented yet";
     http3_protocol_options => Refuse, "HTTP/3 is not implemented";
 } }
@@ -57,7 +59,7 @@ pub enum UpstreamProtocol {
 }
 
 /// HTTP options of a cluster.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct HttpOptions {
     /// What is spoken.
     pub protocol: UpstreamProtocol,
@@ -67,6 +69,8 @@ pub struct HttpOptions {
     pub http1: UpstreamHttp1Options,
     /// When HTTP/2 is.
     pub http2: Http2Options,
+    /// When and how requests are sent again, whatever their routes say.
+    pub retry: Option<Arc<RetryPolicy>>,
 }
 
 /// Options of both protocols (`common_http_protocol_options`).
@@ -160,7 +164,10 @@ impl HttpOptions {
         at.unsupported(&unsupported::outlier_detection, &outlier_detection)?;
         at.unsupported(&unsupported::request_mirror_policies, &request_mirror_policies)?;
         at.unsupported(&unsupported::hash_policy, &hash_policy)?;
-        at.unsupported(&unsupported::retry_policy, &retry_policy)?;
+        // The limits on expressions that the runtime may set are for routes.
+        let retry = retry_policy
+            .map(|policy| RetryPolicy::parse(policy, at.field("retry_policy"), RegexLimits::default()).map(Arc::new))
+            .transpose()?;
         sni_options(at.field("upstream_http_protocol_options"), upstream_http_protocol_options)?;
         let common = common_http_protocol_options;
         let (protocol, http1, http2) = match at.required("upstream_protocol_options", upstream_protocol_options)? {
@@ -198,7 +205,7 @@ impl HttpOptions {
                 (UpstreamProtocol::Http1, http_protocol_options, http2_protocol_options)
             }
         };
-        Self::build(at, protocol, common, http1, http2)
+        Ok(Self { retry, ..Self::build(at, protocol, common, http1, http2)? })
     }
 
     /// Options by the deprecated fields.
@@ -228,6 +235,7 @@ impl HttpOptions {
             common: common.transpose()?.unwrap_or_default(),
             http1: http1.transpose()?.unwrap_or_default(),
             http2,
+            retry: None,
         })
     }
 }

@@ -24,10 +24,9 @@ use filters::mutation::Template;
 use super::values::{data, duration};
 use super::{Level, Parser, ledger};
 use crate::route::action::{DirectResponse, ForwardAction};
-use crate::route::policy::{
-    ConnectConfig, GrpcTimeout, GrpcTimeoutTarget, Priority, RetryPolicy, Timeouts, UpgradeConfig,
-};
+use crate::route::policy::{ConnectConfig, GrpcTimeout, GrpcTimeoutTarget, Priority, Timeouts, UpgradeConfig};
 use crate::route::redirect::{RedirectAction, RedirectPath};
+use crate::route::retry::RetryPolicy;
 use crate::route::rewrite::PathRewrite;
 use crate::transport::proxy_protocol::ProxyProtocolVersion;
 
@@ -87,7 +86,6 @@ impl Parser<'_> {
         at.unsupported(&row::metadata_match, &metadata_match)?;
         at.unsupported(&row::path_rewrite_policy, &path_rewrite_policy)?;
         at.unsupported(&row::early_data_policy, &early_data_policy)?;
-        at.unsupported(&row::retry_policy, &retry_policy)?;
         at.unsupported(&row::retry_policy_typed_config, &retry_policy_typed_config)?;
         self.mirrors(&request_mirror_policies, at)?;
         at.unsupported(&row::request_mirror_policies, &request_mirror_policies)?;
@@ -98,7 +96,6 @@ impl Parser<'_> {
         at.unsupported(&row::internal_redirect_policy, &internal_redirect_policy)?;
         at.unsupported(&row::internal_redirect_action, &internal_redirect_action)?;
         at.unsupported(&row::max_internal_redirects, &max_internal_redirects)?;
-        at.unsupported(&row::hedge_policy, &hedge_policy)?;
 
         let rewrites = [
             !prefix_rewrite.is_empty(),

@@ -16,10 +16,7 @@ filters::ledger! {
         matcher => Refuse, "the generic match tree decides where requests go";
         rate_limits => Warn, "only the rate limit filter reads them, and it is refused by name where configured";
         cors => Warn, "only the CORS filter reads it";
-        retry_policy => Warn, "parsed and checked, not executed yet: a failure reaches the client that a retry could have hidden";
         retry_policy_typed_config => Warn, "a failure reaches the client that a retry could have hidden";
-        hedge_policy => Warn, "no second try is sent while the first is waited for";
-        include_is_timeout_retry_header => Warn, "the header is for retries only";
         request_mirror_policies => Warn, "mirroring sends copies of requests; the requests themselves are not affected";
         route_specifiers => Refuse, "specifiers change the route that was found";
     }
@@ -52,7 +49,6 @@ filters::ledger! {
         metadata_match => Refuse, "it narrows which hosts get a request";
         path_rewrite_policy => Refuse, "path rewriters change what the upstream is asked and none is built in";
         early_data_policy => Warn, "there is no early data to be careful with";
-        retry_policy => Warn, "parsed and checked, not executed yet: a failure reaches the client that a retry could have hidden";
         retry_policy_typed_config => Warn, "a failure reaches the client that a retry could have hidden";
         request_mirror_policies => Warn, "mirroring sends copies of requests; the requests themselves are not affected";
         rate_limits => Warn, "only the rate limit filter reads them, and it is refused by name where configured";
@@ -62,7 +58,6 @@ filters::ledger! {
         internal_redirect_policy => Refuse, "the client would be shown redirects meant for the proxy";
         internal_redirect_action => Refuse, "the client would be shown redirects meant for the proxy";
         max_internal_redirects => Warn, "it bounds internal redirects, which are refused";
-        hedge_policy => Warn, "no second try is sent while the first is waited for";
     }
 }
 
@@ -85,15 +80,6 @@ filters::ledger! {
     /// Rows of one weighted cluster.
     pub mod cluster_weight for "envoy.config.route.v3.WeightedCluster.ClusterWeight" {
         metadata_match => Refuse, "it narrows which hosts get a request";
-    }
-}
-
-filters::ledger! {
-    /// Rows of retrying.
-    pub mod retry_policy for "envoy.config.route.v3.RetryPolicy" {
-        retry_priority => Warn, "retries go to the priority any request would";
-        retry_host_predicate => Warn, "a retry may meet a host it met before";
-        retry_options_predicates => Warn, "they only change how a retry is sent";
     }
 }
 

@@ -8,28 +8,54 @@ use envoy_types::pb::envoy::config::route::v3::retry_policy::{
     RateLimitedRetryBackOff, ResetHeader as ResetHeaderProto, ResetHeaderFormat, RetryBackOff, RetryHostPredicate,
     RetryPriority, retry_host_predicate, retry_priority,
 };
+use envoy_types::pb::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
+use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use envoy_types::pb::google::protobuf::Any;
 use filters::config::{At, ConfigError};
 use filters::http::HeaderName;
 use filters::matcher::{HeaderMatcher, RegexLimits};
 
-use super::ledger::retry_policy as row;
 use super::values::duration;
-use crate::config::any;
-use crate::route::policy::{ResetHeader, RetryOn, RetryPolicy};
+use crate::config::any::{self, Typed};
+use crate::config::endpoint::metadata_from;
+use crate::route::retry::{HostPredicate, ResetHeader, RetryOn, RetryPolicy};
 
-/// What Envoy 1.40 has registered; it knows extensions by the type of their configuration alone.
-const RETRY_PRIORITIES: &[&str] = &["envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"];
-const RETRY_HOST_PREDICATES: &[&str] = &[
-    "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate",
-    "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig",
-    "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
-];
+/// An extension's configuration. Envoy knows extensions by the type of it alone.
+fn typed(at: At<'_>, name: &str, config: Option<Any>) -> Result<Typed, ConfigError> {
+    any::unwrap(&at, config.ok_or_else(|| at.unknown_extension(name, ""))?, any::struct_to_bytes)
+}
 
-fn registered(at: At<'_>, name: &str, config: Option<&Any>, types: &[&str]) -> Result<(), ConfigError> {
-    let Some(config) = config else { return Err(at.unknown_extension(name, "")) };
-    let typed = any::unwrap(&at, config.clone(), any::struct_to_bytes)?;
-    if types.contains(&typed.type_name()) { Ok(()) } else { Err(at.unknown_extension(name, typed.type_name())) }
+fn host_predicate(proto: RetryHostPredicate, at: At<'_>) -> Result<HostPredicate, ConfigError> {
+    let RetryHostPredicate { name, config_type } = proto;
+    let config = config_type.map(|retry_host_predicate::ConfigType::TypedConfig(any)| any);
+    let config = typed(at, &name, config)?;
+    match config.type_name() {
+        "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate" => Ok(HostPredicate::Canary),
+        "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate" => Ok(HostPredicate::Previous),
+        "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig" => {
+            let OmitHostMetadataConfig { metadata_match } = config.decode(&at)?;
+            let wanted = metadata_match.map(metadata_from).and_then(|mut metadata| metadata.remove("envoy.lb"));
+            Ok(HostPredicate::Metadata(match wanted {
+                Some(serde_json::Value::Object(wanted)) => wanted,
+                _ => serde_json::Map::new(),
+            }))
+        }
+        other => Err(at.unknown_extension(&name, other)),
+    }
+}
+
+/// After how many tries the priorities tried are left out.
+fn previous_priorities(proto: RetryPriority, at: At<'_>) -> Result<u32, ConfigError> {
+    let RetryPriority { name, config_type } = proto;
+    let config = typed(at, &name, config_type.map(|retry_priority::ConfigType::TypedConfig(any)| any))?;
+    if config.type_name() != "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig" {
+        return Err(at.unknown_extension(&name, config.type_name()));
+    }
+    let PreviousPrioritiesConfig { update_frequency } = config.decode(&at)?;
+    match u32::try_from(update_frequency) {
+        Ok(1..) => Ok(update_frequency.unsigned_abs()),
+        _ => Err(at.field("update_frequency").error("value must be greater than 0")),
+    }
 }
 
 impl RetryPolicy {
@@ -52,22 +78,24 @@ impl RetryPolicy {
             rate_limited_retry_back_off,
             retriable_headers,
             retriable_request_headers,
-            refresh_cluster_on_retry,
+            // It asks plugins that choose clusters to choose again, and none is built in.
+            refresh_cluster_on_retry: _,
         } = proto;
-        if let Some(RetryPriority { name, config_type }) = &retry_priority {
-            let typed = config_type.as_ref().map(|retry_priority::ConfigType::TypedConfig(any)| any);
-            registered(at.field("retry_priority"), name, typed, RETRY_PRIORITIES)?;
+        let previous_priorities =
+            retry_priority.map(|priority| previous_priorities(priority, at.field("retry_priority"))).transpose()?;
+        let predicates = at.field("retry_host_predicate");
+        let host_predicates = retry_host_predicate
+            .into_iter()
+            .enumerate()
+            .map(|(n, predicate)| host_predicate(predicate, predicates.index(n)))
+            .collect::<Result<_, _>>()?;
+        // Envoy has no such extension built in, and rejects what it does not know.
+        let options = at.field("retry_options_predicates");
+        if let Some(TypedExtensionConfig { name, typed_config }) = retry_options_predicates.into_iter().next() {
+            let at = options.index(0);
+            let config = typed(at, &name, typed_config)?;
+            return Err(at.unknown_extension(&name, config.type_name()));
         }
-        for (n, RetryHostPredicate { name, config_type }) in retry_host_predicate.iter().enumerate() {
-            let typed = config_type.as_ref().map(|retry_host_predicate::ConfigType::TypedConfig(any)| any);
-            registered(at.field("retry_host_predicate").index(n), name, typed, RETRY_HOST_PREDICATES)?;
-        }
-        for (n, TypedExtensionConfig { name, typed_config }) in retry_options_predicates.iter().enumerate() {
-            registered(at.field("retry_options_predicates").index(n), name, typed_config.as_ref(), &[])?;
-        }
-        at.unsupported(&row::retry_priority, &retry_priority)?;
-        at.unsupported(&row::retry_host_predicate, &retry_host_predicate)?;
-        at.unsupported(&row::retry_options_predicates, &retry_options_predicates)?;
         let (on, unknown) = RetryOn::parse(&retry_on);
         if !unknown.is_empty() {
             at.field("retry_on").warn(
@@ -98,6 +126,8 @@ impl RetryPolicy {
             per_try_timeout: duration(per_try_timeout, at, "per_try_timeout")?.filter(|limit| !limit.is_zero()),
             per_try_idle_timeout: duration(per_try_idle_timeout, at, "per_try_idle_timeout")?
                 .filter(|limit| !limit.is_zero()),
+            host_predicates,
+            previous_priorities,
             host_selection_retry_max_attempts: match host_selection_retry_max_attempts {
                 0 => 1,
                 n => u32::try_from(n).unwrap_or(if n < 0 { 0 } else { u32::MAX }),
@@ -112,7 +142,6 @@ impl RetryPolicy {
             max_interval,
             reset_headers,
             reset_max_interval: reset_max_interval.unwrap_or(Duration::from_secs(300)),
-            refresh_cluster_on_retry,
         })
     }
 }

@@ -11,7 +11,7 @@ use filters::matcher::HeaderMatcher;
 use super::values::metadata;
 use super::{Level, Parser, filter_level};
 use crate::route::index::RouteIndex;
-use crate::route::policy::RetryPolicy;
+use crate::route::retry::RetryPolicy;
 use crate::route::scope::VirtualClusters;
 use crate::route::table::{BodyBufferLimit, TlsRequirement, VirtualHost};
 
@@ -59,10 +59,7 @@ impl Parser<'_> {
         at.unsupported(&row::matcher, &matcher)?;
         at.unsupported(&row::rate_limits, &rate_limits)?;
         at.unsupported(&row::cors, &cors)?;
-        at.unsupported(&row::retry_policy, &retry_policy)?;
         at.unsupported(&row::retry_policy_typed_config, &retry_policy_typed_config)?;
-        at.unsupported(&row::hedge_policy, &hedge_policy)?;
-        at.unsupported(&row::include_is_timeout_retry_header, &include_is_timeout_retry_header)?;
         self.mirrors(&request_mirror_policies, at)?;
         at.unsupported(&row::request_mirror_policies, &request_mirror_policies)?;
         at.unsupported(&row::route_specifiers, &route_specifiers)?;
@@ -83,6 +80,7 @@ impl Parser<'_> {
             body_buffer_limit: buffer_limit(per_request_buffer_limit_bytes, request_body_buffer_limit),
             include_request_attempt_count,
             include_attempt_count_in_response,
+            include_is_timeout_retry: include_is_timeout_retry_header,
         };
         let here = at.field("routes");
         let routes = routes
@@ -144,6 +142,7 @@ pub(super) struct HostLevel {
     pub(super) body_buffer_limit: BodyBufferLimit,
     pub(super) include_request_attempt_count: bool,
     pub(super) include_attempt_count_in_response: bool,
+    pub(super) include_is_timeout_retry: bool,
 }
 
 pub(super) fn buffer_limit(at_most: Option<UInt32Value>, exactly: Option<UInt64Value>) -> BodyBufferLimit {

@@ -8,6 +8,7 @@ use filters::flags::details;
 use filters::http::{Known, Method, RequestHead, ResponseHead, Version};
 
 use super::exchange::Progress;
+use super::retry::Again;
 use super::routing::upgrade_protocol;
 use super::upstream::millis;
 use super::{Downstream, Step, Stream};
@@ -30,7 +31,7 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     /// A handshake is heads alone: what upstream sends behind one that failed is nobody's.
-    pub(super) async fn failed_handshake(&mut self, head: ResponseHead) -> Step<()> {
+    pub(super) async fn failed_handshake<T>(&mut self, head: ResponseHead) -> Step<T> {
         self.tunnel = false;
         let mut reply = LocalReply::new(head.status, "");
         reply.headers = head.headers;
@@ -115,8 +116,17 @@ impl<D: Downstream> Stream<'_, D> {
         }
     }
 
-    /// The attempt came to nothing: a reply in its place, or, once a response has begun, an end.
-    pub(super) async fn upstream_failed(&mut self, host: &Arc<Host>, failure: UpstreamFailure) -> Step<()> {
+    /// The attempt came to nothing: another try, a reply in its place, or, once a response has begun, an end. `begun` says
+    /// whether any of the request had been sent.
+    pub(super) async fn upstream_failed(
+        &mut self,
+        host: &Arc<Host>,
+        failure: UpstreamFailure,
+        begun: bool,
+    ) -> Step<Option<Again>> {
+        if let Some(again) = self.retry_after_failure(host, failure.kind, begun, false) {
+            return Ok(Some(again));
+        }
         if failure.kind != FailureKind::Overflow && (!self.upstream_started || self.grpc_pending) {
             host.shard(self.manager.worker.index()).rq_error.inc();
         }
@@ -135,7 +145,8 @@ impl<D: Downstream> Stream<'_, D> {
             let host = (!failure.without_host).then_some(&**host);
             self.charge(failure.kind.status(), self.origin(host, None));
         }
-        let mut reply = LocalReply::new(failure.kind.status(), failure.body());
+        let retried = self.attempts() > 1;
+        let mut reply = LocalReply::new(failure.kind.status(), failure.body(retried));
         if failure.kind == FailureKind::Overflow {
             reply = self.overloaded(reply);
         }

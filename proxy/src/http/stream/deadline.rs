@@ -140,6 +140,15 @@ impl Deadlines {
         self.time_try(now);
     }
 
+    /// How long an upstream has from now on, as far as it is told, when the request is complete since `elapsed`. With
+    /// hedging a try's limit does not end it.
+    pub(super) fn expected(&self, elapsed: Duration, hedges: bool) -> Option<Duration> {
+        let expected = self.limits.response.filter(|_| !hedges).or(self.route_after)?;
+        let Some(whole) = self.route_after else { return Some(expected) };
+        // Zero would be for ever. Whoever is that late is about to learn of it.
+        Some(expected.min(whole.saturating_sub(elapsed)).max(Duration::from_millis(1)))
+    }
+
     /// A try has a connection: its deadlines begin.
     pub(super) fn begin_try(&mut self, timers: &Timers) {
         self.trying = true;
@@ -161,6 +170,36 @@ impl Deadlines {
             self.per_try = now.after_opt(self.limits.response);
             self.per_try_idle = now.after_opt(self.limits.idle);
         }
+    }
+
+    /// The try under way may take as long as it likes to answer.
+    pub(super) fn leave_try_alone(&mut self) {
+        self.per_try = Tick::NEVER;
+        self.per_try_idle = Tick::NEVER;
+    }
+
+    /// When the try under way is over, answered or not.
+    pub(super) const fn try_ends(&self) -> Tick {
+        self.upstream_duration
+    }
+
+    /// One of several tries goes on alone, with what is left of its limits.
+    pub(super) fn resume_try(&mut self, idle: Tick, duration: Tick) {
+        self.end_try();
+        self.trying = true;
+        self.per_try_idle = idle;
+        self.upstream_duration = duration;
+    }
+
+    /// Tries run side by side, each with limits of its own, the next of which passes then.
+    pub(super) fn side_by_side(&mut self, next: Tick) {
+        self.end_try();
+        self.per_try = next;
+    }
+
+    /// How long each try may take.
+    pub(super) const fn try_limits(&self) -> TryLimits {
+        self.limits
     }
 
     /// The try's response began: how long that took no longer matters.

@@ -2,21 +2,40 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use filters::flags::{ResponseFlags, details};
 use filters::format::AccessLogType;
 
 use super::deadline::Expired;
+use super::retry::Again;
 use super::{Downstream, End, Step, Stream};
 use crate::http::codec::Interrupt;
 use crate::http::reply::GrpcStatus;
 use crate::http::reply::LocalReply;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::exchange::Exchange;
+use crate::upstream::failure::FailureKind;
 use crate::upstream::host::Host;
+use crate::upstream::responses::Origin;
+
+impl Expired {
+    /// Counts a limit of one try; `None` if it is not one. Whether it counts as a timeout, as far as a retry is told.
+    fn count_of_try(self, cluster: &Cluster) -> Option<bool> {
+        let stats = &cluster.context().stats;
+        match self {
+            Self::PerTry => stats.upstream_rq_per_try_timeout().inc(),
+            Self::PerTryIdle => stats.upstream_rq_per_try_idle_timeout().inc(),
+            Self::UpstreamDuration => stats.upstream_rq_max_duration_reached().inc(),
+            _ => return None,
+        }
+        Some(self != Self::UpstreamDuration)
+    }
+}
 
 /// What a waiting step was ended by.
+#[derive(Clone, Copy)]
 pub(super) enum Broken {
     Gone(Interrupt),
     Expired(Expired),
@@ -24,8 +43,27 @@ pub(super) enum Broken {
 
 impl<D: Downstream> Stream<'_, D> {
     /// The client left or a deadline passed while upstream was at work.
-    pub(super) async fn broken(&mut self, cluster: &Rc<Cluster>, host: &Host, broken: Broken) -> Step<()> {
+    pub(super) async fn broken(
+        &mut self,
+        cluster: &Rc<Cluster>,
+        host: &Arc<Host>,
+        broken: Broken,
+    ) -> Step<Option<Again>> {
         self.deadlines.end_try();
+        let limit = match broken {
+            Broken::Expired(which) => which.count_of_try(cluster),
+            Broken::Gone(_) => None,
+        };
+        if let Some(is_timeout) = limit
+            && let Some(again) = self.retry_after_failure(host, FailureKind::LocalReset, true, is_timeout)
+        {
+            return Ok(Some(again));
+        }
+        self.cut_short(cluster, Some(host), broken).await
+    }
+
+    /// The client left or a deadline passed, and no other try follows.
+    pub(super) async fn cut_short<T>(&mut self, cluster: &Rc<Cluster>, host: Option<&Host>, broken: Broken) -> Step<T> {
         match broken {
             Broken::Gone(Interrupt::Malformed { status, details }) if self.response.is_none() => {
                 self.manager.stats.downstream_cx_protocol_error().inc();
@@ -42,7 +80,6 @@ impl<D: Downstream> Stream<'_, D> {
             }
             Broken::Expired(which) if which.is_of_upstream() => self.upstream_expired(cluster, host, which).await,
             Broken::Expired(Expired::UpstreamDuration) => {
-                cluster.context().stats.upstream_rq_max_duration_reached().inc();
                 self.info.flags.insert(ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED);
                 let reply = LocalReply::new(self.late_status(), "upstream max stream duration reached");
                 self.reply_end(reply, details::UPSTREAM_MAX_STREAM_DURATION_REACHED).await
@@ -52,34 +89,33 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     /// The upstream took longer than the route lets it.
-    async fn upstream_expired(&mut self, cluster: &Rc<Cluster>, host: &Host, which: Expired) -> Step<()> {
-        let stats = &cluster.context().stats;
+    async fn upstream_expired<T>(&mut self, cluster: &Rc<Cluster>, host: Option<&Host>, which: Expired) -> Step<T> {
         let why = match which {
-            Expired::PerTry => {
-                stats.upstream_rq_per_try_timeout().inc();
-                details::UPSTREAM_PER_TRY_TIMEOUT
-            }
-            Expired::PerTryIdle => {
-                stats.upstream_rq_per_try_idle_timeout().inc();
-                details::UPSTREAM_PER_TRY_IDLE_TIMEOUT
-            }
+            Expired::PerTry => details::UPSTREAM_PER_TRY_TIMEOUT,
+            Expired::PerTryIdle => details::UPSTREAM_PER_TRY_IDLE_TIMEOUT,
             _ => {
-                stats.upstream_rq_timeout().inc();
+                cluster.context().stats.upstream_rq_timeout().inc();
                 self.count_scopes(|stats| stats.upstream_rq_timeout().inc());
                 details::RESPONSE_TIMEOUT
             }
         };
+        let charged = (!self.upstream_started).then(|| self.origin(host, None));
+        self.too_late(why, charged).await
+    }
+
+    /// The upstream, or all of them together, took too long; whom that is a response code for, if for anyone.
+    pub(super) async fn too_late<T>(&mut self, why: &'static str, charged: Option<Origin<'_>>) -> Step<T> {
         self.info.flags.insert(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
         let status = self.timeout_status;
-        if !self.upstream_started {
-            self.charge(status, self.origin(Some(host), None));
+        if let Some(origin) = charged {
+            self.charge(status, origin);
         }
         let body = if status == 504 { "upstream request timeout" } else { "" };
         self.reply_end(LocalReply::new(status, body), why).await
     }
 
     /// A deadline of the stream itself passed.
-    pub(super) async fn expired(&mut self, which: Expired) -> Step<()> {
+    pub(super) async fn expired<T>(&mut self, which: Expired) -> Step<T> {
         let stats = &self.manager.stats;
         let status = self.late_status();
         let (reply, why) = match which {

@@ -12,7 +12,8 @@ use super::deadline::TryLimits;
 use super::{Downstream, Step, Stream};
 use crate::http::reply::LocalReply;
 use crate::route::ForwardAction;
-use crate::route::policy::{GrpcTimeoutTarget, RetryOn};
+use crate::route::policy::GrpcTimeoutTarget;
+use crate::route::retry::RetryOn;
 
 /// What a timeout header may ask for at most: `grpc-timeout` has eight digits.
 const MAX_GRPC_TIMEOUT: u64 = 99_999_999;
@@ -46,9 +47,9 @@ impl<D: Downstream> Stream<'_, D> {
             Some(rule) => rule.response(wanted),
             None => limits.response,
         };
-        let retry = forward.retry.as_ref();
-        let mut per_try = retry.and_then(|retry| retry.per_try_timeout);
         let cluster = self.cluster.as_ref();
+        let retry = cluster.and_then(|cluster| forward.retry_on(cluster.config()));
+        let mut per_try = retry.and_then(|retry| retry.per_try_timeout);
         let mut of_upstream = cluster.and_then(|cluster| cluster.config().http.common.max_stream_duration);
         self.hedges = forward.hedge_on_per_try_timeout;
         if asks(&head.headers) {
@@ -65,20 +66,12 @@ impl<D: Downstream> Stream<'_, D> {
 
         let expected = per_try.filter(|_| !self.hedges).or(response);
         if let Some(limit) = expected {
-            if !router.suppress_envoy_headers {
-                let mut text = itoa::Buffer::new();
-                let text = Bytes::copy_from_slice(text.format(limit.as_millis()).as_bytes());
-                head.headers.set(Known::XEnvoyExpectedRqTimeoutMs, text);
-            }
-            if grpc_response.is_some() {
-                head.headers.set(Known::GrpcTimeout, grpc_timeout_text(limit));
-            }
+            tell_time_limit(&mut head.headers, limit, router.suppress_envoy_headers, grpc_response.is_some());
         }
 
         self.deadlines.set_route(response);
         self.deadlines.set_try_limits(TryLimits {
-            // With hedging the first try goes on when another begins; a try's own limit then ends nothing.
-            response: per_try.filter(|_| !self.hedges),
+            response: per_try,
             idle: retry.and_then(|retry| retry.per_try_idle_timeout),
             duration: of_upstream,
         });
@@ -106,6 +99,18 @@ impl<D: Downstream> Stream<'_, D> {
         let why = format!("{}{{{name}}}", details::REQUEST_HEADERS_FAILED_STRICT_CHECK);
         self.info.flags.insert(ResponseFlags::INVALID_ENVOY_REQUEST_HEADERS);
         self.reply_end(LocalReply::new(400, body), why).await
+    }
+}
+
+/// Tells the upstream how long it has, unless that is not to be told; to gRPC in its own words too.
+pub(super) fn tell_time_limit(headers: &mut Headers, limit: Duration, suppress: bool, grpc: bool) {
+    if !suppress {
+        let mut text = itoa::Buffer::new();
+        let text = Bytes::copy_from_slice(text.format(limit.as_millis()).as_bytes());
+        headers.set(Known::XEnvoyExpectedRqTimeoutMs, text);
+    }
+    if grpc {
+        headers.set(Known::GrpcTimeout, grpc_timeout_text(limit));
     }
 }
 
@@ -140,7 +145,8 @@ impl Asked {
         };
         headers.retain(|header| match header.name.known() {
             Some(Known::XEnvoyUpstreamRqTimeoutMs) => expected,
-            Some(known) => !is_request_to_router(known),
+            // What asks for retries is looked at when the route has changed the headers.
+            Some(known) => super::retry::is_about_retries(known) || !is_request_to_router(known),
             None => true,
         });
         asked
@@ -294,8 +300,8 @@ mod tests {
             ..Asked::default()
         };
         assert_eq!(asked, expected);
-        assert_eq!(plain.iter().count(), 1, "{plain:?}");
-        assert!(!asks(&plain));
+        assert_eq!(plain.iter().count(), 2, "{plain:?}");
+        assert!(plain.contains(&Known::XEnvoyRetryOn), "the retries have not looked at it yet");
         let mut told = headers();
         told.append(Known::XEnvoyExpectedRqTimeoutMs, "30");
         assert_eq!(Asked::take(&mut told, true).response, Some(Duration::from_millis(30)));

@@ -72,7 +72,7 @@ impl<D: Downstream> Stream<'_, D> {
     /// `include_attempt_count_in_response`
     pub(super) fn tell_attempts(&self, route: &Route, headers: &mut Headers) {
         if route.include_attempt_count_in_response {
-            let attempts = self.info.upstream.as_ref().map_or(1, |upstream| upstream.attempts.max(1));
+            let attempts = self.attempts().max(1);
             let mut text = itoa::Buffer::new();
             headers.set(Known::XEnvoyAttemptCount, Bytes::copy_from_slice(text.format(attempts).as_bytes()));
         }

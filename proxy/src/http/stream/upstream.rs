@@ -10,8 +10,10 @@ use filters::flags::{ResponseFlags, details};
 use filters::http::{Known, Version};
 use filters::stream_info::ByteMeter;
 
+use super::deadline::Expired;
 use super::exchange::{Event, Progress};
 use super::expiry::Broken;
+use super::retry::Again;
 use super::routing::upgrade_protocol;
 use super::{Downstream, End, Step, Stream};
 use crate::config::cluster::UpstreamProtocol;
@@ -27,7 +29,7 @@ use crate::upstream::exchange::Exchange;
 use crate::upstream::failure::{FailureKind, UpstreamFailure};
 use crate::upstream::host::Host;
 use crate::upstream::lb::PickContext;
-use crate::upstream::pool::{Lease, PoolProtocol};
+use crate::upstream::pool::{Lease, Pool, PoolProtocol};
 use crate::upstream::responses::Origin;
 
 /// Informational heads passed on for one response; an upstream that sends more is broken or hostile.
@@ -55,7 +57,8 @@ impl<D: Downstream> Stream<'_, D> {
         self.set_time_limits(forward);
         self.prepare_request(route, forward);
         let host = self.choose_host(&cluster).await?;
-        self.attempt(&cluster, &host, forward).await
+        self.prepare_retries(&cluster, route, forward);
+        self.attempts_on(cluster, host, route, forward).await
     }
 
     /// The cluster the route chose.
@@ -126,45 +129,93 @@ impl<D: Downstream> Stream<'_, D> {
     async fn choose_host(&mut self, cluster: &Rc<Cluster>) -> Step<Arc<Host>> {
         let destination = cluster.destination(self.request.as_ref(), &self.connection.info);
         let context = PickContext { destination, ..PickContext::default() };
-        if let Some(host) = cluster.pick(&context) {
-            return Ok(host);
+        match cluster.pick(&context) {
+            Some(host) => Ok(host),
+            None => self.no_host(Some(cluster)).await,
         }
-        cluster.context().stats.upstream_cx_none_healthy().inc();
+    }
+
+    /// There is no host to send the request to, or no longer a cluster.
+    pub(super) async fn no_host<T>(&mut self, cluster: Option<&Rc<Cluster>>) -> Step<T> {
+        if let Some(cluster) = cluster {
+            cluster.context().stats.upstream_cx_none_healthy().inc();
+        }
         self.info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
         self.charge(503, self.origin(None, None));
         self.reply_end(LocalReply::new(503, "no healthy upstream"), details::NO_HEALTHY_UPSTREAM).await
     }
 
-    /// One try on one host.
-    async fn attempt(&mut self, cluster: &Rc<Cluster>, host: &Arc<Host>, forward: &ForwardAction) -> Step<()> {
-        let upstream = self.info.upstream_mut();
-        upstream.host = Some(Arc::clone(host.address()));
-        upstream.host_name = Some(Arc::clone(host.hostname()));
-        upstream.host_metadata.clone_from(&host.attributes().metadata);
-        upstream.connected = false;
-        let priority = match forward.priority {
-            crate::route::policy::Priority::Default => Priority::Default,
-            crate::route::policy::Priority::High => Priority::High,
-        };
-        let version = self.info.protocol.unwrap_or_default();
-        let terminated = self.request.as_ref().and_then(|head| forward.terminates(head));
-        let protocol = match (cluster.config().http.protocol, version) {
-            _ if terminated.is_some() => PoolProtocol::Tcp,
-            (UpstreamProtocol::Http2, _) | (UpstreamProtocol::UseDownstream, Version::Http2) => PoolProtocol::Http2,
-            _ => PoolProtocol::Http1,
-        };
+    /// One try on one host; `None` when its response was passed on.
+    pub(super) async fn attempt(
+        &mut self,
+        cluster: &Rc<Cluster>,
+        host: &Arc<Host>,
+        route: &Route,
+        forward: &ForwardAction,
+    ) -> Step<Option<Again>> {
+        self.enter(host);
         // Counted only for policies that read it.
         let _active = cluster.config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
-        let pool = cluster.pool(host, priority, protocol);
+        let pool = self.pool_for(cluster, host, forward);
         let asked = self.manager.worker.timers().recent_instant();
         let acquired = self.wait_for(pool.acquire()).await;
         let waited = self.since(asked);
         self.info.upstream_mut().pool_ready = Some(waited);
         let lease = match acquired {
             Ok(Ok(lease)) => lease,
-            Ok(Err(failure)) => return self.upstream_failed(host, failure).await,
+            Ok(Err(failure)) => {
+                if !failure.without_host {
+                    self.host_tried(host);
+                }
+                return self.upstream_failed(host, failure, false).await;
+            }
             Err(broken) => return self.broken(cluster, host, broken).await,
         };
+        self.deadlines.begin_try(self.manager.worker.timers());
+        let exchange = match self.open(host, lease, pool.protocol(), forward) {
+            Ok(exchange) => exchange,
+            Err(failure) => return self.upstream_failed(host, failure, true).await,
+        };
+        let progress = self.begun();
+        self.converse(
+            Talk { cluster: Rc::clone(cluster), host: Arc::clone(host), up: exchange, progress },
+            route,
+            forward,
+        )
+        .await
+    }
+
+    /// The try under way goes to this host.
+    pub(super) fn enter(&mut self, host: &Host) {
+        let upstream = self.info.upstream_mut();
+        upstream.host = Some(Arc::clone(host.address()));
+        upstream.host_name = Some(Arc::clone(host.hostname()));
+        upstream.host_metadata.clone_from(&host.attributes().metadata);
+        upstream.connected = false;
+    }
+
+    /// The pool that this request gets its connection from.
+    pub(super) fn pool_for(&self, cluster: &Cluster, host: &Arc<Host>, forward: &ForwardAction) -> Rc<Pool> {
+        let terminated = self.request.as_ref().is_some_and(|head| forward.terminates(head).is_some());
+        let protocol = match (cluster.config().http.protocol, self.info.protocol) {
+            _ if terminated => PoolProtocol::Tcp,
+            (UpstreamProtocol::Http2, _) | (UpstreamProtocol::UseDownstream, Some(Version::Http2)) => {
+                PoolProtocol::Http2
+            }
+            _ => PoolProtocol::Http1,
+        };
+        cluster.pool(host, breaker_priority(forward), protocol)
+    }
+
+    /// Sends the head on the connection that was waited for.
+    pub(super) fn open(
+        &mut self,
+        host: &Arc<Host>,
+        lease: Lease,
+        protocol: PoolProtocol,
+        forward: &ForwardAction,
+    ) -> Result<Exchange, UpstreamFailure> {
+        self.host_tried(host);
         if forward.auto_host_rewrite()
             && !host.hostname().is_empty()
             && let Some(head) = &mut self.request
@@ -173,11 +224,8 @@ impl<D: Downstream> Stream<'_, D> {
             forward.rewrite_host_to(head, Bytes::copy_from_slice(host.hostname().as_bytes()), keep_original);
         }
         self.count_scopes(|stats| stats.upstream_rq_total().inc());
-        self.deadlines.begin_try(self.manager.worker.timers());
-        let exchange = match self.start(lease, terminated) {
-            Ok(exchange) => exchange,
-            Err(failure) => return self.upstream_failed(host, failure).await,
-        };
+        let terminated = self.request.as_ref().and_then(|head| forward.terminates(head));
+        let exchange = self.start(lease, terminated)?;
         let upstream = self.info.upstream_mut();
         upstream.connected = true;
         upstream.hosts_attempted.push(Arc::clone(host.address()));
@@ -188,7 +236,23 @@ impl<D: Downstream> Stream<'_, D> {
             PoolProtocol::Http2 => Some(Version::Http2),
             PoolProtocol::Tcp => None,
         };
-        self.converse(cluster, host, exchange).await
+        Ok(exchange)
+    }
+
+    /// How far an exchange has come whose head was just sent.
+    pub(super) fn begun(&mut self) -> Progress {
+        let complete = !self.tunnel && self.head_only;
+        if complete {
+            self.info.timing.last_upstream_tx = Some(self.manager.worker.timers().recent_instant());
+        }
+        Progress {
+            request_sent: complete,
+            body_open: !self.tunnel,
+            head_seen: false,
+            response_sent: false,
+            informational: 0,
+            held_back: false,
+        }
     }
 
     /// From `then` to this turn.
@@ -220,20 +284,8 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     /// Moves request and response until both are done or one side gives up.
-    async fn converse(&mut self, cluster: &Rc<Cluster>, host: &Arc<Host>, mut up: Exchange) -> Step<()> {
-        let sent = self.manager.worker.timers().recent_instant();
-        let complete = !self.tunnel && self.head_only;
-        let mut progress = Progress {
-            request_sent: complete,
-            body_open: !self.tunnel,
-            head_seen: false,
-            response_sent: false,
-            informational: 0,
-            held_back: false,
-        };
-        if complete {
-            self.info.timing.last_upstream_tx = Some(sent);
-        }
+    async fn converse(&mut self, talk: Talk, route: &Route, forward: &ForwardAction) -> Step<Option<Again>> {
+        let Talk { mut cluster, mut host, mut up, mut progress } = talk;
         loop {
             let mut waited = false;
             let event = poll_fn(|cx| {
@@ -243,56 +295,74 @@ impl<D: Downstream> Stream<'_, D> {
                 waited = true;
                 self.poll_exchange(&mut up, &mut progress, cx)
             });
-            let event = event.await;
+            let mut event = event.await;
             self.note_upstream_bytes(&up);
+            if let Event::Expired(Expired::PerTry | Expired::PerTryIdle) = event
+                && self.hedges
+            {
+                let Some(wait) = self.hedge() else { continue };
+                (Talk { cluster, host, up, progress }, event) =
+                    self.race(Talk { cluster, host, up, progress }, wait, route, forward).await?;
+            }
             match event {
                 Event::Informational(head) => {
                     self.upstream_started = true;
+                    self.end_retries();
                     if progress.informational > MAX_INFORMATIONAL {
                         let failure = UpstreamFailure::new(FailureKind::ProtocolError);
-                        return self.upstream_failed(host, failure).await;
+                        return self.upstream_failed(&host, failure, true).await;
                     }
                     // The first one counts, and is the one that clients see.
                     if progress.informational == 1 {
-                        self.charge(head.status, self.origin(Some(host), Some(&head)));
+                        self.charge(head.status, self.origin(Some(&host), Some(&head)));
                         if self.manager.config.proxy_100_continue {
                             self.send_informational(&head);
                         }
                     }
                 }
-                Event::Head(head) if self.refuses_websocket(&head) => {
-                    drop(up);
-                    return self.failed_handshake(head).await;
-                }
                 Event::Head(head) => {
+                    if self.retry.is_some()
+                        && let Some(again) = self.retry_after_head(&cluster, &host, &head)
+                    {
+                        if progress.request_sent && up.response_complete() {
+                            up.finish(true);
+                        } else {
+                            give_up(&cluster, up);
+                        }
+                        return Ok(Some(again));
+                    }
+                    if self.refuses_websocket(&head) {
+                        drop(up);
+                        return self.failed_handshake(head).await;
+                    }
                     self.upstream_started = true;
-                    self.respond(host, &mut up, &mut progress, head);
+                    self.respond(&host, &mut up, &mut progress, head);
                 }
                 Event::Complete => {
-                    let origin = self.origin(Some(host), None);
+                    let origin = self.origin(Some(&host), None);
                     self.charge_time(Origin { canary: self.canary || origin.canary, ..origin });
                     self.info.timing.last_downstream_tx = Some(self.manager.worker.timers().recent_instant());
                     if !progress.request_sent {
-                        up.count_reset(cluster, FailureKind::LocalReset);
+                        up.count_reset(&cluster, FailureKind::LocalReset);
                     }
                     up.finish(progress.request_sent);
-                    return Ok(());
+                    return Ok(None);
                 }
                 Event::Upstream(failure) => {
-                    up.count_reset(cluster, failure.kind);
+                    up.count_reset(&cluster, failure.kind);
                     drop(up);
-                    return self.upstream_failed(host, failure).await;
+                    return self.upstream_failed(&host, failure, true).await;
                 }
                 Event::Downstream(interrupt) => {
-                    give_up(cluster, up);
-                    return self.broken(cluster, host, Broken::Gone(interrupt)).await;
+                    give_up(&cluster, up);
+                    return self.broken(&cluster, &host, Broken::Gone(interrupt)).await;
                 }
                 Event::Expired(which) => {
-                    give_up(cluster, up);
+                    give_up(&cluster, up);
                     if which.is_of_upstream() {
                         host.shard(self.manager.worker.index()).rq_timeout.inc();
                     }
-                    return self.broken(cluster, host, Broken::Expired(which)).await;
+                    return self.broken(&cluster, &host, Broken::Expired(which)).await;
                 }
             }
         }
@@ -304,8 +374,24 @@ impl<D: Downstream> Stream<'_, D> {
     }
 }
 
+/// A try that has its connection.
+pub(super) struct Talk {
+    pub(super) cluster: Rc<Cluster>,
+    pub(super) host: Arc<Host>,
+    pub(super) up: Exchange,
+    pub(super) progress: Progress,
+}
+
+/// Whose limits count for a route's requests.
+pub(super) const fn breaker_priority(forward: &ForwardAction) -> Priority {
+    match forward.priority {
+        crate::route::policy::Priority::Default => Priority::Default,
+        crate::route::policy::Priority::High => Priority::High,
+    }
+}
+
 /// Ends a try that is not over. Only HTTP/2 has a word for that: an HTTP/1 connection closes.
-fn give_up(cluster: &Cluster, up: Exchange) {
+pub(super) fn give_up(cluster: &Cluster, up: Exchange) {
     up.count_reset(cluster, FailureKind::LocalReset);
     drop(up);
 }

@@ -47,6 +47,23 @@ impl PriorityLoads {
         loads
     }
 
+    /// The loads when some priorities are left out (the flags are by priority); `None` when nobody is available in the
+    /// others.
+    #[must_use]
+    pub fn without(hosts: &HostSet, config: &LbConfig, excluded: &[bool]) -> Option<Self> {
+        let levels = &hosts.priorities;
+        let left = levels.iter().enumerate().map(|(priority, level)| {
+            if excluded.get(priority).copied().unwrap_or(false) { (0, 0) } else { availability(level, hosts) }
+        });
+        let (health, degraded): (Vec<u32>, Vec<u32>) = left.unzip();
+        let available = health.iter().chain(&degraded).sum::<u32>().min(100);
+        if available == 0 {
+            return None;
+        }
+        let panic = Self::new(hosts, config).panic;
+        Some(Self { panic, ..Self::distributed(&health, &degraded, available) })
+    }
+
     /// The priority for a random number, and which of its hosts.
     #[must_use]
     pub fn choose(&self, random: u64) -> (usize, Availability) {
