@@ -19,9 +19,7 @@ pub fn area() -> Area {
             r#"{{name: all, domains: ["*"], routes: [{{match: {{prefix: "/"}}, route: {{cluster: {cluster}{more}}}}}]}}"#
         )
     };
-    let connect = format!(
-        r#"{{name: all, domains: ["*"], routes: [{{match: {{connect_matcher: {{}}}}, route: {{cluster: raw}}}}, {{match: {{prefix: "/"}}, route: {{cluster: raw}}}}]}}"#
-    );
+    let connect = r#"{name: all, domains: ["*"], routes: [{match: {connect_matcher: {}}, route: {cluster: raw}}, {match: {prefix: "/"}, route: {cluster: raw}}]}"#;
     let listeners = vec![
         plain("down", ""),
         plain("trailers", "http_protocol_options: {enable_trailers: true}"),
@@ -36,7 +34,7 @@ pub fn area() -> Area {
         routed(
             "tunnel",
             "upgrade_configs: [{upgrade_type: websocket}, {upgrade_type: CONNECT}], http2_protocol_options: {allow_connect: true}",
-            &connect,
+            connect,
         ),
     ];
     let cases = [windows(), oddities(), messages(), tunnels()].concat();
