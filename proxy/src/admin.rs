@@ -16,6 +16,7 @@ mod listeners;
 mod log_levels;
 mod pages;
 mod query;
+mod request;
 mod server;
 mod server_info;
 mod telemetry;
@@ -31,6 +32,7 @@ pub use self::backend::AdminBackend;
 use crate::config::bootstrap::{AdminConfig, Flush};
 use crate::control::ServerState;
 use crate::logging::LogControl;
+use crate::observe::access_log::AccessLog;
 
 pub use self::server::{AdminServer, Listening, bind};
 pub use self::server_info::ServerInfo;
@@ -52,6 +54,8 @@ pub struct Admin {
     pub log: Option<LogControl>,
     /// The bootstrap's `admin`.
     pub config: AdminConfig,
+    /// Its access logs, opened.
+    pub logs: Vec<AccessLog>,
 }
 
 /// The server's state, written by control, read by `/ready` without asking it.

@@ -27,7 +27,7 @@ use crate::cli::{DrainStrategy as DrainFlag, Mode, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::bootstrap::load::{Loaded, load};
 use crate::config::bootstrap::runtime::LayerSource;
-use crate::config::config_source;
+use crate::config::{access_log, config_source};
 use crate::control::calls::Calls;
 use crate::control::clusters::ClusterResource;
 use crate::control::listeners::Options as ListenerOptions;
@@ -302,7 +302,7 @@ impl<'a> Server<'a> {
     fn start_admin(
         &self,
         listening: crate::admin::Listening,
-        config: crate::config::bootstrap::AdminConfig,
+        mut config: crate::config::bootstrap::AdminConfig,
         bootstrap: &Bootstrap,
         log: crate::logging::LogControl,
     ) -> Result<AdminServer, String> {
@@ -317,7 +317,15 @@ impl<'a> Server<'a> {
                 }
             }
         });
+        let session = self.control.env.session();
+        let root = session.root();
+        let at = root.field("admin");
+        let protos = std::mem::take(&mut config.access_log);
+        let logs = access_log::parse_all(&at.field("access_log"), protos, &self.control.env.log());
+        let logs = logs.map_err(|error| error.to_string())?;
+        self.control.env.say("bootstrap", &session);
         let admin = Admin {
+            logs,
             backend,
             store: Arc::clone(&self.store),
             flush: bootstrap.stats_flush,

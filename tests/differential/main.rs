@@ -22,6 +22,7 @@ mod known;
 mod manifest;
 mod names;
 mod observe;
+mod pages;
 mod report;
 mod run;
 mod validate;
@@ -45,6 +46,11 @@ macro_rules! areas {
 
 areas! {
     matchers, http1_requests, http1_exchanges, manager, addresses, headers, routing, timeouts, retries, replies, formats, upgrades, upstreams, http2, h2_upstreams, h2_clients, log_filters, clusters, listeners, tcp, scopes,
+}
+
+#[test]
+fn admin_pages() {
+    pages::run();
 }
 
 #[test]

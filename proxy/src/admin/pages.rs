@@ -29,14 +29,13 @@ pub(super) async fn answer(admin: &Admin, request: Request<'_>) -> Page {
 }
 
 async fn dispatch(admin: &Admin, request: &Request<'_>) -> Result<Page, Page> {
-    // Envoy takes repeated slashes for one.
-    let path = format!("/{}", request.path.trim_start_matches('/'));
+    let path = request.path;
     guard::cross_site(request.method, request.headers)?;
     let allowed = &admin.config.allow_paths;
     if !allowed.is_empty() && !allowed.iter().any(|matcher| matcher.matches(path.as_bytes())) {
         return Err(Page::error(StatusCode::FORBIDDEN, format!("request to path {} not allowed", path.escape_debug())));
     }
-    let Some(endpoint) = home::find(&path) else {
+    let Some(endpoint) = home::find(path) else {
         return Err(Page::error(StatusCode::NOT_FOUND, format!("invalid path. {}", home::help())));
     };
     if endpoint.changes {

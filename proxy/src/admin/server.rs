@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -12,10 +13,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use filters::stream_info::Address;
+use filters::stream_info::{Address, ConnectionInfo};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SERVER};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, SERVER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -26,7 +27,9 @@ use tokio::sync::{Semaphore, watch};
 use super::Admin;
 use super::http::Page;
 use super::pages;
-use super::telemetry::Telemetry;
+use super::request;
+use super::telemetry::{Exchange, Telemetry};
+use crate::config::address::{IpVersion, SocketState};
 use crate::config::bootstrap::AdminConfig;
 
 /// Connections served at a time; further ones wait in the kernel.
@@ -67,7 +70,7 @@ pub fn bind(config: &AdminConfig) -> Result<Listening, String> {
     let fail = |error: io::Error| format!("cannot bind '{}': {error}", config.address);
     let (socket, address) = match &config.address {
         Address::Ip(ip) => {
-            let listener = tcp(*ip, config.ipv4_compat).map_err(fail)?;
+            let listener = tcp(*ip, config).map_err(fail)?;
             let address = Address::Ip(listener.local_addr().map_err(fail)?);
             (Socket::Tcp(listener), address)
         }
@@ -77,16 +80,34 @@ pub fn bind(config: &AdminConfig) -> Result<Listening, String> {
     Ok(Listening { socket, address })
 }
 
-fn tcp(address: SocketAddr, ipv4_compat: bool) -> io::Result<std::net::TcpListener> {
+fn tcp(address: SocketAddr, config: &AdminConfig) -> io::Result<std::net::TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
     if address.is_ipv6() {
-        socket.set_only_v6(!ipv4_compat)?;
+        socket.set_only_v6(!config.ipv4_compat)?;
     }
     socket.set_reuse_address(true)?;
+    set_options(&socket, address, config, SocketState::Prebind)?;
     socket.bind(&address.into())?;
+    set_options(&socket, address, config, SocketState::Bound)?;
     socket.listen(1024)?;
+    set_options(&socket, address, config, SocketState::Listening)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// `socket_options` of that state and of the address's family.
+fn set_options(
+    socket: &socket2::Socket,
+    address: SocketAddr,
+    config: &AdminConfig,
+    state: SocketState,
+) -> io::Result<()> {
+    let version = if address.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
+    let mut options = config
+        .socket_options
+        .iter()
+        .filter(|option| option.state == state && option.ip_version.is_none_or(|wanted| wanted == version));
+    options.try_for_each(|option| option.set(socket.as_fd()))
 }
 
 /// A file left by a process that is gone is replaced; one that somebody listens on is not.
@@ -199,15 +220,24 @@ enum Listener {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
-        Ok(match self {
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, ConnectionInfo)> {
+        match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                let info = ConnectionInfo::between(Address::Ip(peer), Address::Ip(stream.local_addr()?));
+                Ok((Box::new(stream), info))
             }
-            Self::Unix(listener) => Box::new(listener.accept().await?.0),
-        })
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let path = |address: io::Result<tokio::net::unix::SocketAddr>| {
+                    let path = address.ok().and_then(|address| Some(address.as_pathname()?.display().to_string()));
+                    Address::Pipe(path.unwrap_or_default().into())
+                };
+                let info = ConnectionInfo::between(path(stream.peer_addr()), path(stream.local_addr()));
+                Ok((Box::new(stream), info))
+            }
+        }
     }
 }
 
@@ -216,21 +246,18 @@ trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 async fn connection(
-    stream: Box<dyn Stream>,
+    (stream, info): (Box<dyn Stream>, ConnectionInfo),
     admin: Rc<Admin>,
     telemetry: Rc<Telemetry>,
     mut stop: watch::Receiver<()>,
 ) {
+    let info = Rc::new(info);
     let counted = telemetry.connection();
     let stream = counted.metered(stream);
     let service = service_fn(move |request| {
         let admin = Rc::clone(&admin);
-        let mut exchange = telemetry.request();
-        async move {
-            let response = respond(&admin, request).await;
-            exchange.answered(response.status());
-            Ok::<_, Infallible>(response)
-        }
+        let mut exchange = telemetry.request(&admin, &info);
+        async move { Ok::<_, Infallible>(respond(&admin, request, &mut exchange).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -257,41 +284,80 @@ async fn connection(
     }
 }
 
-async fn respond(admin: &Admin, request: Request<Incoming>) -> Response<Chunked> {
+async fn respond(admin: &Admin, request: Request<Incoming>, exchange: &mut Exchange) -> Response<Chunked> {
     let (parts, body) = request.into_parts();
+    let (head, refused) = request::head(&parts);
+    let (path, query) = request::target(&head);
+    exchange.asked(head);
+    if let Some(refused) = refused {
+        exchange.answered(refused.status, refused.body.len(), refused.details);
+        let mut response = Response::new(Chunked::whole(refused.body));
+        *response.status_mut() = refused.status;
+        let headers = response.headers_mut();
+        if !refused.body.is_empty() {
+            headers.insert(CONTENT_LENGTH, refused.body.len().into());
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        headers.extend(exchange.date().map(|date| (DATE, date)));
+        headers.insert(SERVER, HeaderValue::from_static("envoy"));
+        if refused.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        return response;
+    }
     let body = tokio::time::timeout(READ_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
     let page = match body {
         Ok(Ok(body)) => {
+            let body = body.to_bytes();
+            exchange.received(body.len());
             let request = pages::Request {
                 method: &parts.method,
-                path: parts.uri.path(),
-                query: parts.uri.query().unwrap_or_default(),
+                path: &path,
+                query: &query,
                 headers: &parts.headers,
-                body: &body.to_bytes(),
+                body: &body,
             };
             pages::answer(admin, request).await
         }
         Ok(Err(_)) => Page::error(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is too large\n"),
         Err(_) => Page::error(StatusCode::REQUEST_TIMEOUT, "the request's body did not arrive\n"),
     };
-    let mut response = Response::new(Chunked(Some(page.body.into())));
+    exchange.answered(page.status, page.body.len(), "admin_filter_response");
+    let mut response = Response::new(Chunked { rest: Some(page.body.into()), tells_length: false });
     *response.status_mut() = page.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.extend(exchange.date().map(|date| (DATE, date)));
     headers.insert(SERVER, HeaderValue::from_static("envoy"));
     response
 }
 
-/// A body that does not tell its length, so that it is sent in chunks as Envoy's is.
-struct Chunked(Option<Bytes>);
+/// A body. A page does not tell its length, so that it is sent in chunks as Envoy's is; a refusal does.
+struct Chunked {
+    rest: Option<Bytes>,
+    tells_length: bool,
+}
+
+impl Chunked {
+    const fn whole(body: &'static str) -> Self {
+        Self { rest: Some(Bytes::from_static(body.as_bytes())), tells_length: true }
+    }
+}
 
 impl Body for Chunked {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
+        Poll::Ready(self.rest.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.rest {
+            Some(rest) if self.tells_length => SizeHint::with_exact(rest.len() as u64),
+            _ => SizeHint::default(),
+        }
     }
 }

@@ -4,17 +4,27 @@
 //! hyper, on the admin thread's shard.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use filters::flags::{ResponseFlags, details};
+use filters::format::{AccessLogType, FormatContext};
+use filters::http::{Method, RequestHead};
+use filters::matcher::NoRuntime;
+use filters::stream_info::{ConnectionInfo, StreamInfo};
 use hyper::StatusCode;
+use hyper::header::HeaderValue;
 use stats::{LazyShard, Store};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::Admin;
+use crate::http::hygiene::DateCache;
+use crate::observe::access_log::{AccessLog, WorkerLogs};
 use crate::observe::catalogue::{AdminHttpStats, Http1Stats, ListenerHttpStats, ListenerStats, ListenerWorkerStats};
 
 /// The admin thread's shards, and what keeps them in the scrape.
@@ -25,6 +35,8 @@ pub(super) struct Telemetry {
     thread: ListenerWorkerStats,
     /// The codec's, which it shares with all listeners.
     http1: LazyShard<Http1Stats>,
+    lines: WorkerLogs,
+    date: DateCache,
     _groups: [Arc<dyn Any>; 4],
 }
 
@@ -42,6 +54,8 @@ impl Telemetry {
             listener_http: listener_http.shard(shard),
             thread: thread.shard(shard),
             http1: store.group_on_first_use("http1.").lazy_shard(shard),
+            lines: WorkerLogs::new(),
+            date: DateCache::default(),
             _groups: [http, listener, listener_http, thread],
         }
     }
@@ -59,15 +73,29 @@ impl Telemetry {
         listener.connections_accepted_per_socket_event().record(1);
         thread.downstream_cx_total().inc();
         thread.downstream_cx_active().inc();
-        Connection { telemetry: Rc::clone(self), opened: Instant::now() }
+        Connection { telemetry: Rc::clone(self), opened: Instant::now(), by_peer: Rc::default() }
     }
 
-    /// Counts a request whose head has arrived until the result is dropped.
-    pub(super) fn request(self: &Rc<Self>) -> Exchange {
+    /// Counts a request whose head has arrived until the result is dropped, and logs it then.
+    pub(super) fn request(self: &Rc<Self>, admin: &Rc<Admin>, connection: &Rc<ConnectionInfo>) -> Exchange {
         self.http.downstream_rq_total().inc();
         self.http.downstream_rq_http1_total().inc();
         self.http.downstream_rq_active().inc();
-        Exchange { telemetry: Rc::clone(self), begun: Instant::now(), status: None }
+        let info = StreamInfo::new(Rc::clone(connection), Instant::now(), SystemTime::now(), fastrand::u64(..));
+        Exchange { telemetry: Rc::clone(self), admin: Rc::clone(admin), info, request: None }
+    }
+
+    /// Writes a line about a request to every log, at once: there are few.
+    fn log(&self, logs: &[AccessLog], exchange: &Exchange) {
+        let context = FormatContext {
+            request: exchange.request.as_ref(),
+            log_type: AccessLogType::DownstreamEnd,
+            ..FormatContext::new(&exchange.info)
+        };
+        for log in logs {
+            log.log(&context, &self.lines, &NoRuntime);
+        }
+        self.lines.flush();
     }
 }
 
@@ -75,6 +103,8 @@ impl Telemetry {
 pub(super) struct Connection {
     telemetry: Rc<Telemetry>,
     opened: Instant,
+    /// The client has closed it.
+    by_peer: Rc<Cell<bool>>,
 }
 
 impl Connection {
@@ -85,7 +115,7 @@ impl Connection {
 
     /// Counts the bytes that pass through a stream.
     pub(super) fn metered<S>(&self, stream: S) -> Metered<S> {
-        Metered { stream, telemetry: Rc::clone(&self.telemetry) }
+        Metered { stream, telemetry: Rc::clone(&self.telemetry), by_peer: Rc::clone(&self.by_peer) }
     }
 }
 
@@ -94,6 +124,11 @@ impl Drop for Connection {
         let Telemetry { http, listener, thread, .. } = &*self.telemetry;
         let lived = millis(self.opened);
         http.downstream_cx_destroy().inc();
+        if self.by_peer.get() {
+            http.downstream_cx_destroy_remote().inc();
+        } else {
+            http.downstream_cx_destroy_local().inc();
+        }
         http.downstream_cx_active().dec();
         http.downstream_cx_http1_active().dec();
         http.downstream_cx_length_ms().record(lived);
@@ -107,29 +142,59 @@ impl Drop for Connection {
 /// A request being answered. Without an answer it was given up by the client.
 pub(super) struct Exchange {
     telemetry: Rc<Telemetry>,
-    begun: Instant,
-    status: Option<StatusCode>,
+    admin: Rc<Admin>,
+    info: StreamInfo,
+    request: Option<RequestHead>,
 }
 
 impl Exchange {
-    /// The answer is ready to be sent; counts its class.
-    pub(super) fn answered(&mut self, status: StatusCode) {
-        self.status = Some(status);
+    /// The request, as far as it was understood.
+    pub(super) fn asked(&mut self, head: RequestHead) {
+        self.info.protocol = Some(head.version);
+        self.info.method = Some(head.method.clone());
+        self.request = Some(head);
+    }
+
+    /// The `date` of the answer; `None` never happens, as dates are text.
+    pub(super) fn date(&self) -> Option<HeaderValue> {
+        HeaderValue::from_maybe_shared(self.telemetry.date.value(SystemTime::now())).ok()
+    }
+
+    /// The request is complete, with so long a body.
+    pub(super) const fn received(&mut self, bytes: usize) {
+        self.info.bytes_received = bytes as u64;
+    }
+
+    /// The answer is ready to be sent, with so long a body.
+    pub(super) fn answered(&mut self, status: StatusCode, bytes: usize, details: &'static str) {
+        self.info.response_code = status.as_u16();
+        self.info.details = Some(details.into());
+        if self.request.as_ref().is_none_or(|head| head.method != Method::Head) {
+            self.info.bytes_sent = bytes as u64;
+        }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.info.end = Some(Instant::now());
+        if self.info.response_code == 0 {
+            self.info.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+            self.info.details = Some(details::DOWNSTREAM_REMOTE_DISCONNECT.into());
+        }
+        if !self.admin.logs.is_empty() {
+            self.telemetry.log(&self.admin.logs, self);
+        }
         let Telemetry { http, listener_http, .. } = &*self.telemetry;
         http.downstream_rq_active().dec();
-        http.downstream_rq_time().record(millis(self.begun));
-        let Some(status) = self.status else {
+        http.downstream_rq_time().record(millis(self.info.start));
+        if self.info.response_code == 0 {
             http.downstream_rq_rx_reset().inc();
             return;
-        };
+        }
         http.downstream_rq_completed().inc();
         listener_http.downstream_rq_completed().inc();
-        let (whole, at_listener) = match status.as_u16() / 100 {
+        let (whole, at_listener) = match self.info.response_code / 100 {
             1 => (http.downstream_rq_1xx(), listener_http.downstream_rq_1xx()),
             2 => (http.downstream_rq_2xx(), listener_http.downstream_rq_2xx()),
             3 => (http.downstream_rq_3xx(), listener_http.downstream_rq_3xx()),
@@ -149,14 +214,20 @@ fn millis(since: Instant) -> u64 {
 pub(super) struct Metered<S> {
     stream: S,
     telemetry: Rc<Telemetry>,
+    by_peer: Rc<Cell<bool>>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
+        let (before, room) = (buffer.filled().len(), buffer.remaining() > 0);
         let done = Pin::new(&mut self.stream).poll_read(cx, buffer);
         let read = buffer.filled().len() - before;
         self.telemetry.http.downstream_cx_rx_bytes_total().add(read as u64);
+        match &done {
+            Poll::Ready(Ok(())) if read > 0 || !room => {}
+            Poll::Ready(_) => self.by_peer.set(true),
+            Poll::Pending => {}
+        }
         done
     }
 }

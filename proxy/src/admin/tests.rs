@@ -137,6 +137,7 @@ fn serve(allow_paths: Vec<StringMatcher>, backend: AdminBackend) -> Server {
         state: state.clone(),
         info: ServerInfo::new(&options, &node),
         log: None,
+        logs: Vec::new(),
         config,
     };
     Server { _server: AdminServer::start(listening, admin, "").unwrap(), address, state, store }
@@ -152,9 +153,9 @@ impl Server {
     }
 
     fn send(&self, method: &str, path: &str) -> (u16, String) {
-        let reply = self.ask(&format!("{method} {path} HTTP/1.0\r\nhost: x\r\n\r\n"));
+        let reply = self.ask(&format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"));
         let (head, body) = reply.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), body.to_owned())
+        (head[9..12].parse().unwrap(), joined(body))
     }
 
     fn get(&self, path: &str) -> String {
@@ -162,6 +163,17 @@ impl Server {
         assert_eq!(status, 200, "{path}: {body}");
         body
     }
+}
+
+/// The chunks of a body, joined.
+fn joined(mut chunks: &str) -> String {
+    let mut body = String::new();
+    while let Some((length, rest)) = chunks.split_once("\r\n") {
+        let (chunk, rest) = rest.split_at(usize::from_str_radix(length, 16).unwrap());
+        body.push_str(chunk);
+        chunks = rest.strip_prefix("\r\n").unwrap_or_default();
+    }
+    body
 }
 
 #[test]
@@ -195,6 +207,17 @@ fn replies_have_envoys_headers() {
 }
 
 #[test]
+fn old_clients_and_those_without_host() {
+    let server = server(Vec::new());
+    let reply = server.ask("GET /ready HTTP/1.0\r\n\r\n").to_ascii_lowercase();
+    assert!(reply.contains(" 426 ") && reply.contains("content-length: 16\r\n"), "{reply}");
+    assert!(reply.ends_with("\r\n\r\nupgrade required"), "{reply}");
+    let reply = server.ask("GET /ready HTTP/1.1\r\n\r\n").to_ascii_lowercase();
+    assert!(reply.starts_with("http/1.1 400") && reply.contains("connection: close\r\n"), "{reply}");
+    assert!(reply.contains("content-length: 0\r\n") && reply.ends_with("\r\n\r\n"), "{reply}");
+}
+
+#[test]
 fn wrong_paths_and_methods() {
     let server =
         server(vec![StringMatcher::prefix("/ready"), StringMatcher::prefix("/quit"), StringMatcher::prefix("/x")]);
@@ -203,8 +226,9 @@ fn wrong_paths_and_methods() {
     assert_eq!(server.send("GET", "/quitquitquit"), (405, "Method GET not allowed, POST required.".into()));
     assert_eq!(server.send("POST", "/quitquitquit"), (503, "the server is shutting down\n".into()), "nobody answered");
     assert_eq!(server.send("GET", "/stats"), (403, "request to path /stats not allowed".into()));
-    let reply = server.ask("POST /quitquitquit HTTP/1.0\r\nhost: x\r\norigin: http://evil\r\n\r\n");
-    assert!(reply.starts_with("HTTP/1.0 403"), "{reply}");
+    let reply =
+        server.ask("POST /quitquitquit HTTP/1.1\r\nhost: x\r\nconnection: close\r\norigin: http://evil\r\n\r\n");
+    assert!(reply.starts_with("HTTP/1.1 403"), "{reply}");
 }
 
 #[test]
@@ -304,8 +328,9 @@ fn runtime_stats_and_the_rest() {
     assert_eq!(server.send("POST", "/runtime_modify?a=1"), (200, "OK\n".into()));
     assert_eq!(server.send("POST", "/runtime_modify?refused=1"), (503, "No admin layer specified".into()));
     assert_eq!(server.send("POST", "/runtime_modify").0, 400);
-    let form = server.ask("POST /runtime_modify HTTP/1.0\r\nhost: x\r\ncontent-length: 9\r\n\r\nrefused=1");
-    assert!(form.starts_with("HTTP/1.0 503"), "{form}");
+    let form = server
+        .ask("POST /runtime_modify HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 9\r\n\r\nrefused=1");
+    assert!(form.starts_with("HTTP/1.1 503"), "{form}");
     server.store.counter("server.test").add(3);
     let counter = server.store.counter("server.kept");
     counter.add(2);

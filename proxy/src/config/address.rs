@@ -1,6 +1,8 @@
 //! `envoy.config.core.v3.Address`, socket options and TCP keepalive.
 
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -201,6 +203,24 @@ pub struct SocketOption {
     pub state: SocketState,
     /// Only on sockets of this family; `None` on all.
     pub ip_version: Option<IpVersion>,
+}
+
+impl SocketOption {
+    /// Sets it on a socket.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn set(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let int;
+        let value = match &self.value {
+            SocketOptionValue::Int(value) => {
+                int = value.to_ne_bytes();
+                &int[..]
+            }
+            SocketOptionValue::Bytes(bytes) => bytes,
+        };
+        crate::sys::set_socket_option(socket, self.level, self.name, value)
+    }
 }
 
 /// The value of a socket option.

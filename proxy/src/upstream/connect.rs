@@ -14,7 +14,7 @@ use super::cluster::ClusterContext;
 use super::failure::{FailureKind, UpstreamFailure};
 use super::host::Host;
 use super::pool::ConnectionGuard;
-use crate::config::address::{SocketOption, SocketOptionValue, SocketState, TcpKeepalive};
+use crate::config::address::{SocketState, TcpKeepalive};
 use crate::transport::Io;
 
 /// Runs a connect within the cluster's `connect_timeout`.
@@ -76,13 +76,13 @@ async fn tcp_socket(context: &ClusterContext, address: SocketAddr) -> io::Result
             socket_ref.set_freebind_v4(true)?;
         }
         for option in socket_options.iter().filter(|option| option.state == SocketState::Prebind) {
-            set_option(&socket_ref, option)?;
+            option.set(socket_ref.as_fd())?;
         }
         if let Some(source) = source {
             socket.bind(source)?;
         }
         for option in socket_options.iter().filter(|option| option.state == SocketState::Bound) {
-            set_option(&socket_ref, option)?;
+            option.set(socket_ref.as_fd())?;
         }
         Ok(())
     };
@@ -102,18 +102,6 @@ fn set_keepalive(socket: &SockRef<'_>, keepalive: &TcpKeepalive) -> io::Result<(
         set = set.with_retries(probes);
     }
     socket.set_tcp_keepalive(&set)
-}
-
-fn set_option(socket: &SockRef<'_>, option: &SocketOption) -> io::Result<()> {
-    let int;
-    let value = match &option.value {
-        SocketOptionValue::Int(value) => {
-            int = value.to_ne_bytes();
-            &int[..]
-        }
-        SocketOptionValue::Bytes(bytes) => bytes,
-    };
-    crate::sys::set_socket_option(socket.as_fd(), option.level, option.name, value)
 }
 
 async fn unix_socket(path: &str) -> io::Result<UnixStream> {
