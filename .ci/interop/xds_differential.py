@@ -9,9 +9,10 @@ import argparse
 import asyncio
 import difflib
 import json
-import os
+import pathlib
 import re
-import sys
+import shutil
+import tempfile
 import time
 
 import grpc
@@ -223,11 +224,11 @@ class Subject:
         hosts = [{"lb_endpoints": [{"endpoint": {"address": address(port)}} for port in ports]}]
         return message(endpoint_pb2.ClusterLoadAssignment, cluster_name=name, endpoints=hosts)
 
-    def listener(self, name, routes="routes", **more):
+    def listener(self, name, routes="routes", rds=None, **more):
         extensions = "type.googleapis.com/envoy.extensions.filters"
         manager = {
             "@type": f"{extensions}.network.http_connection_manager.v3.HttpConnectionManager", "stat_prefix": name,
-            "rds": {"route_config_name": routes, "config_source": source(self, "RDS")},
+            "rds": rds or {"route_config_name": routes, "config_source": source(self, "RDS")},
             "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{extensions}.http.router.v3.Router"}}],
         }
         filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
@@ -499,6 +500,79 @@ SCENARIOS = {
 VARIANTS = {"ads": ("GRPC", False), "delta-ads": ("DELTA_GRPC", False), "streams": ("GRPC", True), "delta-streams": ("DELTA_GRPC", True)}
 
 
+class Files(Subject):
+    """Resources from files, moved into place."""
+
+    def __init__(self, options, patience):
+        super().__init__("GRPC", False, options, patience)
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="legate-files-"))
+
+    def source(self, short):
+        return {"path_config_source": {"path": str(self.directory / f"{short}.json")}, "resource_api_version": "V3",
+                **self.patience}
+
+    def write(self, short, *resources, version="1", text=None):
+        """Puts a file in the place of the one before in one move."""
+        response = discovery_pb2.DiscoveryResponse(version_info=version, resources=[any_of(r) for r in resources])
+        new = self.directory / "new"
+        new.write_text(json_format.MessageToJson(response) if text is None else text)
+        new.rename(self.directory / f"{short}.json")
+
+    def bootstrap(self):
+        sources = {"lds_config": self.source("LDS"), "cds_config": self.source("CDS")}
+        return json.dumps({"node": {"id": "node", "cluster": "cluster"}, "admin": {"address": address(0)},
+                           "dynamic_resources": sources})
+
+    async def step(self, title):
+        """Ends a step: what the proxy shows after it."""
+        await asyncio.sleep(max(0.5, self.quiet))
+        self.steps.append(f"# {title}")
+        await self.state()
+
+
+async def files(s):
+    """Good, unreadable, refused, and good files in turn."""
+    routes = {"rds": {"route_config_name": "routes", "config_source": s.source("RDS")}}
+    def cluster(name, **more):
+        eds = {"eds_cluster_config": {"eds_config": s.source("EDS"), "service_name": name}}
+        return s.cluster(name, **{**eds, **more})
+    s.write("EDS", s.endpoints("a", 1), version="e1")
+    s.write("RDS", s.routes("routes"), version="r1")
+    s.write("CDS", cluster("a"), version="c1")
+    s.write("LDS", s.listener("in", **routes), version="l1")
+    yield "good files"
+    s.write("CDS", text="{ not json")
+    s.write("EDS", text="")
+    s.write("RDS", text="resources: 7")
+    yield "unreadable files"
+    s.write("CDS", cluster("a"), cluster("b", connect_timeout="-1s"), version="c2")
+    s.write("EDS", s.endpoints("other", 1), version="e2")
+    s.write("RDS", s.routes("routes", "nowhere"), version="r2")
+    s.write("LDS", s.listener("in", filter_chains=[]), version="l2")
+    yield "files that are refused, or of others"
+    s.write("EDS", s.endpoints("a", 1, 2), version="e3")
+    s.write("CDS", cluster("a", connect_timeout="3s"), version="c3")
+    s.write("RDS", s.routes("routes"), version="r3")
+    yield "good files again"
+    s.write("CDS", version="c4")
+    s.write("LDS", version="l4")
+    yield "nothing in them any more"
+
+
+async def run_files(binary, options, patience):
+    """What a proxy shows of its files, step by step."""
+    subject = Files(options, patience)
+    script = files(subject)
+    title = await anext(script)
+    with Proxy(binary, subject.bootstrap()) as proxy:
+        subject.proxy = proxy
+        while title is not None:
+            await subject.step(title)
+            title = await anext(script, None)
+    shutil.rmtree(subject.directory)
+    return [line.replace(str(port), "<port>") for line in subject.steps for port in [subject.port("in")]]
+
+
 async def run(binary, variant, scenario, options, patience):
     """What a proxy does in a scenario, step by step."""
     subject = Subject(*VARIANTS[variant], options, patience)
@@ -543,6 +617,13 @@ async def main():
         for variant in variants:
             checks.check(False, f"{name}/{variant}")
             print("\n".join(difflib.unified_diff(*pairs[variant], "envoy", "legate", lineterm="", n=1)), flush=True)
+    if args.only in "files":
+        for patience in QUIET:
+            envoy, ours = await asyncio.gather(*(run_files(binary, {}, patience) for binary in (args.envoy, args.proxy)))
+            if envoy == ours:
+                break
+        checks.check(envoy == ours, "files")
+        print("\n".join(difflib.unified_diff(envoy, ours, "envoy", "legate", lineterm="", n=1)), flush=True)
     checks.finish()
 
 

@@ -130,6 +130,15 @@ impl Client {
         self.deliver();
     }
 
+    pub(crate) fn on_missing(&self, type_url: &str, detail: String) {
+        self.change(|mux| mux.on_missing(type_url, detail));
+        self.deliver();
+    }
+
+    pub(crate) fn fetching(&self, type_url: &str) {
+        self.change(|mux| mux.fetching(type_url));
+    }
+
     pub(crate) fn refresh(&self, type_url: &str) {
         self.change(|mux| mux.refresh(type_url));
     }

@@ -117,6 +117,7 @@ impl Watcher {
 
     fn read(&self, reads: &mut u64) {
         *reads += 1;
+        self.client.fetching(&self.type_url);
         let path = &self.source.path;
         let content = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()));
         match content.and_then(|content| (self.decoder)(path, &content)) {
@@ -131,7 +132,7 @@ impl Watcher {
             }
             Err(detail) => {
                 tracing::warn!(path = %path.display(), detail, "a configuration file was refused");
-                self.client.on_unreadable(&self.type_url, detail);
+                self.client.on_missing(&self.type_url, detail);
             }
         }
     }

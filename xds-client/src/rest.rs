@@ -65,6 +65,7 @@ impl Poller {
                 connected = true;
             }
             polls += 1;
+            self.client.fetching(&self.type_url);
             let timeout = self.source.request_timeout;
             let outcome = match tokio::time::timeout(timeout, self.poll(&mut kept)).await {
                 Ok(outcome) => outcome,

@@ -89,6 +89,8 @@ pub(crate) struct Watches {
     /// Each name wanted, and by whom.
     names: BTreeMap<String, Vec<SubscriptionId>>,
     wildcards: BTreeSet<SubscriptionId>,
+    /// The source is asked anew for each answer, so attempts are counted when it is; else one follows each outcome.
+    asked_anew: bool,
 }
 
 struct Watch {
@@ -106,6 +108,22 @@ pub(crate) struct Released {
 }
 
 impl Watches {
+    /// No subscription yet, at a source that is asked anew for each answer or not.
+    pub(crate) fn new(asked_anew: bool) -> Self {
+        Self { asked_anew, ..Self::default() }
+    }
+
+    /// The source is asked.
+    pub(crate) fn asking(&self) {
+        self.watches.values().for_each(|watch| watch.observer.attempt());
+    }
+
+    fn begin_anew(&self, observer: &dyn SubscriptionObserver) {
+        if !self.asked_anew {
+            observer.attempt();
+        }
+    }
+
     pub(crate) fn add(&mut self, id: SubscriptionId, interest: Interest) {
         let names = match interest.selection {
             Selection::Wildcard => {
@@ -121,7 +139,7 @@ impl Watches {
         for name in &names {
             self.names.entry(name.clone()).or_default().push(id);
         }
-        interest.observer.attempt();
+        self.begin_anew(&*interest.observer);
         self.watches.insert(id, Watch { names, observer: interest.observer, waiting: true });
     }
 
@@ -180,8 +198,9 @@ impl Watches {
         let watch = self.watches.get_mut(&id).filter(|watch| watch.waiting)?;
         watch.waiting = false;
         watch.observer.init_fetch_timeout();
-        watch.observer.attempt();
-        Some(watch.names.clone())
+        let (names, observer) = (watch.names.clone(), Rc::clone(&watch.observer));
+        self.begin_anew(&*observer);
+        Some(names)
     }
 
     pub(crate) fn accepted(&mut self, concerned: &[SubscriptionId], accepted: &Accepted<'_>) {
@@ -189,25 +208,26 @@ impl Watches {
             if let Some(watch) = self.watches.get_mut(id) {
                 watch.waiting = false;
                 watch.observer.success(accepted);
-                watch.observer.attempt();
+                let observer = Rc::clone(&watch.observer);
+                self.begin_anew(&*observer);
             }
         }
     }
 
     /// A response of the type was refused. As in Envoy that is an outcome for every subscription of the type.
     pub(crate) fn rejected(&mut self) {
-        for watch in self.watches.values_mut() {
-            watch.waiting = false;
+        self.watches.values_mut().for_each(|watch| watch.waiting = false);
+        for watch in self.watches.values() {
             watch.observer.rejected();
-            watch.observer.attempt();
+            self.begin_anew(&*watch.observer);
         }
     }
 
-    /// The stream failed: an outcome, but not one that ends the wait for a first update.
+    /// There was no response: an outcome, but not one that ends the wait for a first update.
     pub(crate) fn failed(&self) {
         for watch in self.watches.values() {
             watch.observer.failure();
-            watch.observer.attempt();
+            self.begin_anew(&*watch.observer);
         }
     }
 }

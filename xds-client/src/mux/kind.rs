@@ -34,10 +34,10 @@ pub(super) enum Variant {
 }
 
 impl Kind {
-    pub(super) fn new(type_url: Arc<str>, mode: Mode) -> Self {
+    pub(super) fn new(type_url: Arc<str>, mode: Mode, whole_documents: bool) -> Self {
         Self {
             type_url,
-            watches: Watches::default(),
+            watches: Watches::new(whole_documents),
             variant: match mode {
                 Mode::StateOfTheWorld => Variant::Sotw(Sotw::default()),
                 Mode::Delta => Variant::Delta(Delta::default()),

@@ -212,6 +212,12 @@ impl Mux {
         self.enqueue(at);
     }
 
+    /// A document of the type is about to be fetched: an attempt.
+    pub fn fetching(&mut self, type_url: &str) {
+        let at = self.type_index(type_url);
+        self.types[at].watches.asking();
+    }
+
     /// Asks for a type again although nothing changed (a REST poll). Delta has no such request.
     pub fn refresh(&mut self, type_url: &str) {
         let at = self.type_index(type_url);
@@ -364,7 +370,7 @@ impl Mux {
             return *at;
         }
         let type_url: Arc<str> = type_url.into();
-        self.types.push(Kind::new(Arc::clone(&type_url), self.config.mode));
+        self.types.push(Kind::new(Arc::clone(&type_url), self.config.mode, self.config.whole_documents));
         let at = self.types.len() - 1;
         self.index.insert(type_url, at);
         at

@@ -89,10 +89,18 @@ impl Mux {
         self.enqueue(at);
     }
 
-    /// A response could not even be read (an undecodable file or REST body): nothing to answer, but an outcome.
+    /// A response could not even be read (a REST body): nothing to answer, but an outcome.
     pub fn on_unreadable(&mut self, type_url: &str, detail: String) {
         let at = self.type_index(type_url);
         self.types[at].refused(detail, &mut self.events);
+    }
+
+    /// There is no document (a file that is absent, or none): as in Envoy a failure to count, and an end of the wait.
+    pub fn on_missing(&mut self, type_url: &str, detail: String) {
+        let at = self.type_index(type_url);
+        let kind = &mut self.types[at];
+        kind.watches.failed();
+        self.events.push_back(Event::Rejected { type_url: Arc::clone(&kind.type_url), detail });
     }
 
     fn deliver(&mut self, at: usize, nonce: String, incoming: Incoming, now: Instant) {
