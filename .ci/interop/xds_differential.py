@@ -547,13 +547,15 @@ async def files(s):
     yield "unreadable files"
     s.write("CDS", cluster("a"), cluster("b", connect_timeout="-1s"), version="c2")
     s.write("EDS", s.endpoints("other", 1), version="e2")
-    s.write("RDS", s.routes("routes", "nowhere"), version="r2")
+    s.write("RDS", s.routes("others"), version="r2")
     s.write("LDS", s.listener("in", filter_chains=[]), version="l2")
     yield "files that are refused, or of others"
     s.write("EDS", s.endpoints("a", 1, 2), version="e3")
+    yield "good endpoints again"
     s.write("CDS", cluster("a", connect_timeout="3s"), version="c3")
+    yield "good clusters again"
     s.write("RDS", s.routes("routes"), version="r3")
-    yield "good files again"
+    yield "good routes again"
     s.write("CDS", version="c4")
     s.write("LDS", version="l4")
     yield "nothing in them any more"

@@ -214,7 +214,7 @@ impl World {
         self.faulty.hang_up();
         self.faulty.script(faults[turn % faults.len()].clone());
         self.faulty2.behave(behaviours[turn % behaviours.len()].clone());
-        if turn % 3 == 0 {
+        if turn.is_multiple_of(3) {
             self.faulty2.hang_up();
         }
         match turn % 6 {

@@ -93,6 +93,11 @@ impl Client {
         self.shared.mux.borrow().status(type_url)
     }
 
+    /// Whether its responses are documents written for one subscription, all of which is the consumer's to judge.
+    pub fn reads_documents(&self) -> bool {
+        self.shared.mux.borrow().reads_documents()
+    }
+
     /// Whether both are handles of the same source.
     pub fn same_source(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.shared, &other.shared)

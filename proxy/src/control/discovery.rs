@@ -213,6 +213,11 @@ impl Control {
         let now = Instant::now();
         for (name, assignment) in assignments {
             let watches = clusters.outside().watches_at(client, Some(&name));
+            if watches.is_empty() && client.reads_documents() {
+                let message = "Unexpected EDS cluster: this is not what the source was asked for".to_owned();
+                errors.push(ResourceError { name, message });
+                continue;
+            }
             match assignment {
                 Ok(assignment) => {
                     for watch in watches {

@@ -197,6 +197,10 @@ impl ClusterObserver for ClusterWorld {
         self.stats.cluster_modified().inc();
     }
 
+    fn cluster_updated(&mut self) {
+        self.stats.cluster_updated().inc();
+    }
+
     fn cluster_removed(&mut self, name: &Arc<str>) {
         tracing::debug!(target: "upstream", "removing cluster {name}");
         self.stats.cluster_removed().inc();

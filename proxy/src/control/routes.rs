@@ -185,6 +185,12 @@ impl Routes {
     pub fn apply(&self, source: &Client, version: &str, resources: Vec<(Resource, Route)>) -> Result<(), Rejection> {
         let mut errors = Vec::new();
         for (resource, route) in resources {
+            let wanted = |entry: &Entry| *entry.name == *resource.name && entry.is_from(source);
+            if source.reads_documents() && !self.entries.borrow().values().any(wanted) {
+                let message = "Unexpected RDS configuration: this is not what the source was asked for".to_owned();
+                errors.push(ResourceError { name: resource.name, message });
+                continue;
+            }
             let Some(body) = resource.body else { continue };
             let built = match route {
                 Route::Built(built) => built,
@@ -214,14 +220,10 @@ impl Routes {
                 Ok(table) => {
                     let live =
                         Live { table: Arc::clone(table), raw: raw.clone(), version: version.to_owned(), updated: now };
-                    let unchanged = entry.live.as_ref().is_some_and(|live| live.raw == raw);
                     entry.failed = None;
                     entry.ready = true;
-                    if unchanged {
-                        if let Some(live) = &mut entry.live {
-                            live.version = version.to_owned();
-                        }
-                    } else {
+                    // What is no news is shown under the version it first came with, as in Envoy.
+                    if entry.live.as_ref().is_none_or(|live| live.raw != raw) {
                         entry.live = Some(live);
                         entry.reloads.count();
                         published.push(Arc::clone(key));

@@ -345,6 +345,11 @@ impl Mux {
         !self.owners.is_empty()
     }
 
+    /// Whether a response is a document, all of which is the consumer's to judge ([`MuxConfig::whole_documents`]).
+    pub const fn reads_documents(&self) -> bool {
+        self.config.whole_documents
+    }
+
     /// Where a type stands.
     pub fn status(&self, type_url: &str) -> TypeStatus {
         let Some(kind) = self.index.get(type_url).and_then(|at| self.types.get(*at)) else {

@@ -49,6 +49,8 @@ pub trait ClusterObserver {
     fn cluster_added(&mut self, name: &Arc<str>) {}
     /// `cluster_manager.cluster_modified`.
     fn cluster_modified(&mut self, name: &Arc<str>) {}
+    /// `cluster_manager.cluster_updated`: hosts of a cluster in use were published, on their own.
+    fn cluster_updated(&mut self) {}
     /// `cluster_manager.cluster_removed`.
     fn cluster_removed(&mut self, name: &Arc<str>) {}
     /// `cluster_manager.cds.config_reload`: a response changed or added clusters, all of them good.

@@ -210,8 +210,8 @@ fn the_version_is_that_of_the_last_response_of_which_anything_was_applied() {
     };
     let good = with_hosts(cluster("good", DiscoveryType::Static), &["10.0.0.1"]);
     let bad = with_hosts(cluster("bad", DiscoveryType::Static), &["not-an-address"]);
-    assert_eq!(respond("1", &[good.clone()]), (true, "1".to_owned()));
-    assert_eq!(respond("2", &[good.clone()]), (true, "1".to_owned()), "nothing changed");
+    assert_eq!(respond("1", std::slice::from_ref(&good)), (true, "1".to_owned()));
+    assert_eq!(respond("2", std::slice::from_ref(&good)), (true, "1".to_owned()), "nothing changed");
     assert_eq!(respond("3", &[good.clone(), bad.clone()]), (false, "1".to_owned()));
     let other = with_hosts(cluster("other", DiscoveryType::Static), &["10.0.0.1"]);
     assert_eq!(respond("4", &[good.clone(), bad, other]), (false, "4".to_owned()), "in part");

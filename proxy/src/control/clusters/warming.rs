@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::dns::{LookupId, Resolver};
-use super::contract::{ClusterObserver, ClusterSink, EdsSubscriber, Phase, WatchId};
+use super::contract::{ClusterObserver, ClusterSink, EdsSubscriber, MergeEvent, Phase, WatchId};
 use super::version::{Fed, Version};
 use super::{Cluster, ClusterManager};
 use crate::config::cluster::Discovery;
@@ -95,6 +95,9 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
                 self.outside.merge(event);
             }
             if let Some(changed) = publish {
+                if event != Some(MergeEvent::Published) {
+                    self.outside.cluster_updated();
+                }
                 let set = version.members.set();
                 self.outside.publish_hosts(name, set);
                 self.outside.membership(name, set.membership(), changed);
