@@ -13,7 +13,7 @@ mod regex;
 mod string;
 
 pub use cidr::{CidrRange, CidrSet};
-pub use cookie::CookieMatcher;
+pub use cookie::{CookieMatcher, cookie};
 pub use fraction::{FractionalPercent, NoRuntime, Runtime, RuntimeFraction};
 pub use header::HeaderMatcher;
 pub use query::{QueryParameterMatcher, query_parameter};

@@ -8,10 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
-use filters::config::Session;
 use filters::stream_info::Address;
-use legate::config::cluster::{ClusterConfig, LbPolicy, LeastRequest};
+use legate::config::cluster::{CircuitBreakers, LbConfig, LbPolicy, LeastRequest, Maglev, RingHash};
 use legate::upstream::breaker::{BreakerHandle, Breakers, Priority, Resource};
 use legate::upstream::host::{Host, HostAttributes, HostSet, HostState};
 use legate::upstream::lb::{PickContext, Scheduler};
@@ -33,11 +31,8 @@ fn hosts(count: u16, weight: impl Fn(u16) -> u32) -> Arc<HostSet> {
     Arc::new(HostSet::single((0..count).map(host).collect()))
 }
 
-fn config(policy: LbPolicy) -> Arc<ClusterConfig> {
-    let proto = Cluster { name: "bench".to_owned(), ..Default::default() };
-    let mut config = ClusterConfig::parse(Session::default().root(), proto).unwrap();
-    config.lb.policy = policy;
-    Arc::new(config)
+fn config(policy: LbPolicy) -> Arc<LbConfig> {
+    Arc::new(LbConfig { policy, ..LbConfig::default() })
 }
 
 fn picks(c: &mut Criterion) {
@@ -49,6 +44,8 @@ fn picks(c: &mut Criterion) {
             ("least_request", least_request(), false),
             ("least_request_weighted", least_request(), true),
             ("random", LbPolicy::Random, false),
+            ("ring_hash", LbPolicy::RingHash(RingHash::default()), false),
+            ("maglev", LbPolicy::Maglev(Maglev::default()), false),
         ] {
             let set = hosts(count, |n| if weighted { u32::from(n % 7) + 1 } else { 1 });
             let mut scheduler = Scheduler::new(config(policy), set, 1, fastrand::Rng::with_seed(1));
@@ -70,7 +67,7 @@ fn refresh(c: &mut Criterion) {
 }
 
 fn breakers(c: &mut Criterion) {
-    let handle = BreakerHandle::new(Arc::new(Breakers::new(&config(LbPolicy::RoundRobin).circuit_breakers)));
+    let handle = BreakerHandle::new(Arc::new(Breakers::new(&CircuitBreakers::default())));
     c.bench_function("breaker/request", |b| b.iter(|| handle.try_acquire(Priority::Default, Resource::Requests)));
     c.bench_function("breaker/unlimited", |b| {
         b.iter(|| handle.try_acquire(Priority::Default, Resource::ConnectionPools));

@@ -9,6 +9,7 @@ pub mod clusters;
 mod discovery;
 pub mod dns;
 pub mod join;
+mod lb_stats;
 pub mod listeners;
 pub mod observer;
 pub mod outside;

@@ -9,10 +9,12 @@
 //! asks for statistics of its own ([`scope`]).
 
 pub mod action;
+pub mod hash;
 pub mod headers;
 pub(crate) mod hosts;
 pub(crate) mod index;
 pub mod matching;
+pub mod metadata;
 pub mod policy;
 pub mod redirect;
 pub mod retry;
@@ -21,8 +23,10 @@ pub mod scope;
 pub mod table;
 
 pub use action::{ClusterChoice, ClusterName, ClusterSpecifier, DirectResponse, ForwardAction, RouteAction};
+pub use hash::HashPolicy;
 pub use headers::{FilterOverride, MutationChain};
 pub use matching::{MatchInput, PathMatch, RouteMatch, TlsFacts};
+pub use metadata::MetadataMatch;
 pub use redirect::RedirectAction;
 pub use scope::RouteScope;
 pub use table::{Route, RouteId, RouteTable, Selection, VirtualHost};

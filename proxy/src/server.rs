@@ -106,6 +106,16 @@ struct Server<'a> {
     retired: tokio::sync::mpsc::UnboundedReceiver<crate::worker::mailbox::Retired>,
 }
 
+/// The cluster the proxy belongs to, if the bootstrap names one, and where it stands in it.
+fn local_cluster(bootstrap: &Bootstrap) -> Option<(Arc<str>, Arc<Locality>)> {
+    if bootstrap.local_cluster_name.is_empty() {
+        return None;
+    }
+    let place = bootstrap.node.locality.clone().unwrap_or_default();
+    let locality = Locality { region: place.region, zone: place.zone, sub_zone: place.sub_zone };
+    Some((bootstrap.local_cluster_name.as_str().into(), Arc::new(locality)))
+}
+
 impl<'a> Server<'a> {
     fn new(
         options: &'a Options,
@@ -148,6 +158,7 @@ impl<'a> Server<'a> {
             reports,
             zone: bootstrap.node.locality.as_ref().map_or("", |locality| &locality.zone).into(),
             drain: Arc::new(Drain::default()),
+            local: local_cluster(bootstrap),
         };
         let runtime = Loader::new(bootstrap.layers.clone(), &bootstrap.node.cluster, &store);
         let state = Arc::new(SharedState::default());

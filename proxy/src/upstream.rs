@@ -1,5 +1,6 @@
 //! The upstream side: clusters, hosts, load balancing, pools, attempts.
 
+mod aggregate;
 pub mod breaker;
 pub mod cluster;
 pub mod connect;

@@ -32,7 +32,8 @@ use crate::observe::threads::{Pulse, ThreadClusters};
 use crate::overload::{Action, Shared as Overload};
 use crate::transport::SCRATCH;
 use crate::upstream::cluster::{Cluster, ClusterContext};
-use crate::upstream::host::Host;
+use crate::upstream::host::{Host, HostSet, Locality};
+use crate::upstream::lb::zone::LocalHosts;
 
 /// What every worker is given when it starts.
 #[derive(Clone)]
@@ -49,6 +50,8 @@ pub struct Shared {
     pub zone: Arc<str>,
     /// Begun when the whole server drains.
     pub drain: Arc<crate::downstream::drain::Drain>,
+    /// The cluster the proxy belongs to (`local_cluster_name`), and where it stands in it.
+    pub local: Option<(Arc<str>, Arc<Locality>)>,
 }
 
 /// What a worker tells control.
@@ -233,6 +236,15 @@ impl Worker {
     #[must_use]
     pub fn cluster(&self, name: &str) -> Option<Rc<Cluster>> {
         self.clusters.borrow().get(name).cloned()
+    }
+
+    /// The hosts of the cluster the proxy belongs to, if it knows that cluster. `asking` may be that cluster itself, which
+    /// is in use when this is asked.
+    #[must_use]
+    pub fn local_hosts(&self, asking: &Cluster, hosts: &Arc<HostSet>) -> Option<LocalHosts> {
+        let (name, locality) = self.shared.local.as_ref()?;
+        let hosts = if *asking.config().name == **name { Arc::clone(hosts) } else { self.cluster(name)?.hosts() };
+        Some(LocalHosts { locality: Arc::clone(locality), hosts })
     }
 
     /// The slot of a discovered route configuration, made when it is first asked for.

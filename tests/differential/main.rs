@@ -17,6 +17,7 @@
 mod support;
 
 mod areas;
+mod balance;
 mod fragments;
 mod known;
 mod manifest;
@@ -61,4 +62,9 @@ fn names_of_statistics() {
 #[test]
 fn verdicts_on_configurations() {
     validate::run();
+}
+
+#[test]
+fn load_balancing() {
+    balance::run();
 }

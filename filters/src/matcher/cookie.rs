@@ -37,7 +37,8 @@ impl CookieMatcher {
 }
 
 /// The value of the first cookie of this name, without surrounding quotes.
-fn cookie<'h>(headers: &'h Headers, name: &[u8]) -> Option<&'h [u8]> {
+#[must_use]
+pub fn cookie<'h>(headers: &'h Headers, name: &[u8]) -> Option<&'h [u8]> {
     headers.values(&Known::Cookie).flat_map(|value| value.split(|&byte| byte == b';')).find_map(|pair| {
         let pair = pair.trim_ascii_start();
         let value = pair.strip_prefix(name)?.strip_prefix(b"=")?;

@@ -23,24 +23,25 @@ use filters::ledger;
 use prost::{Message, Name};
 
 pub use self::breakers::{CircuitBreakers, RetryBudget, Thresholds};
-pub use self::connection::{BindConfig, ConnectionOptions, SourceAddress, TransportSocket};
+pub use self::connection::{BindConfig, ConnectionOptions, SocketMatch, SourceAddress, TransportSocket};
 pub use self::discovery::{Discovery, EdsConfig, InvalidDestination, OriginalDstConfig};
 pub use self::dns::{Backoff, DnsConfig, LookupFamily, ResolverConfig};
 pub use self::http::{CommonHttpOptions, HttpOptions, UnderscoreAction, UpstreamHttp1Options, UpstreamProtocol};
-pub use self::lb::{LbConfig, LbPolicy, LeastRequest};
+pub use self::lb::{
+    Fallback, HashFunction, Hashing, LbConfig, LbPolicy, LeastRequest, Maglev, RingHash, SelectorFallback, SlowStart,
+    SubsetConfig, SubsetSelector, ZoneAware,
+};
 use crate::config::endpoint::{self, metadata_from};
 use crate::upstream::host::Metadata;
 
 ledger! {
     /// What is not implemented.
     pub mod unsupported for "envoy.config.cluster.v3.Cluster" {
-    transport_socket_matches => Refuse, "choosing a transport socket by host needs TLS, which is not implemented yet";
     transport_socket_matcher => Refuse, "choosing a transport socket by host needs TLS, which is not implemented yet";
     stats_matcher => Warn, "statistics are filtered by the bootstrap's matcher only";
     per_connection_buffer_high_watermark_timeout => Warn, "a full buffer waits for the stream's own timeouts";
     health_checks => Warn, "active health checking is not implemented yet";
     outlier_detection => Warn, "outlier detection is not implemented yet";
-    lb_subset_config => Refuse, "subset load balancing is not implemented";
     close_connections_on_host_health_failure => Warn, "active health checking is not implemented yet";
     ignore_health_on_host_removal => Warn, "active health checking is not implemented yet";
     filters => Refuse, "upstream network filters are not implemented";
@@ -69,8 +70,6 @@ pub static LEDGER: &[&[&Entry]] = &[
     http::sni_unsupported::ALL,
     http::http1_unsupported::ALL,
     lb::common_unsupported::ALL,
-    lb::zone_aware_unsupported::ALL,
-    lb::typed_zone_aware_unsupported::ALL,
     lb::policy_unsupported::ALL,
     endpoint::locality_unsupported::ALL,
     endpoint::endpoint_unsupported::ALL,
@@ -199,7 +198,6 @@ impl ClusterConfig {
         generic_upstream_only(at, upstream_config.as_ref())?;
 
         // What belongs to load balancing alone does, in any type of cluster.
-        let has_subsets = lb_subset_config.as_ref().is_some_and(|config| !config.subset_selectors.is_empty());
         let original_dst = match &lb_config {
             Some(proto::cluster::LbConfig::OriginalDstLbConfig(config)) => Some(config.clone()),
             _ => None,
@@ -215,7 +213,7 @@ impl ClusterConfig {
             resolution_config: dns_resolution_config,
             typed_resolver: typed_dns_resolver_config,
         };
-        let lb = LbConfig::parse(
+        let mut lb = LbConfig::parse(
             at,
             lb::Fields {
                 cluster_name: &name,
@@ -223,10 +221,9 @@ impl ClusterConfig {
                 lb_config,
                 common: common_lb_config,
                 typed: load_balancing_policy,
-                has_subsets,
+                subset: lb_subset_config,
             },
         )?;
-        at.unsupported(&unsupported::lb_subset_config, &lb_subset_config.filter(|_| has_subsets))?;
         let discovery = Discovery::parse(
             at,
             discovery::Fields {
@@ -239,14 +236,25 @@ impl ClusterConfig {
                 lb_policy,
             },
         )?;
-        if lb.policy == LbPolicy::ClusterProvided && !matches!(discovery, Discovery::OriginalDst(_)) {
+        if let Discovery::Static(assignment) = &discovery
+            && lb.hashes()
+        {
+            assignment.check_weights(at.field("load_assignment"))?;
+        }
+        let provides = matches!(discovery, Discovery::OriginalDst(_) | Discovery::Aggregate(_));
+        if provides && lb.policy != LbPolicy::ClusterProvided {
+            return Err(at.field("lb_policy").error(format_args!(
+                "cluster manager: cluster provided LB not specified but cluster '{name}' provided one. Check cluster \
+                 documentation."
+            )));
+        }
+        if lb.policy == LbPolicy::ClusterProvided && !provides {
             return Err(at.field("lb_policy").error(format_args!(
                 "cluster manager: cluster provided LB specified but cluster '{name}' did not provide one. Check \
                  cluster documentation."
             )));
         }
 
-        at.unsupported(&unsupported::transport_socket_matches, &transport_socket_matches)?;
         at.unsupported(&unsupported::transport_socket_matcher, &transport_socket_matcher)?;
         let legacy = http::Legacy {
             common: common_http_protocol_options,
@@ -256,6 +264,8 @@ impl ClusterConfig {
             use_downstream_protocol: protocol_selection == 1,
         };
         let (mut http, tcp_idle_timeout) = protocol_options(at, typed_extension_protocol_options, legacy)?;
+        // The policy's own word comes before the cluster's, and that before the route's.
+        lb.hash_policy = lb.hash_policy.or_else(|| http.hash_policy.take());
         // The deprecated field counts where the new one does not say.
         http.common.max_requests_per_connection = http
             .common
@@ -269,6 +279,7 @@ impl ClusterConfig {
                 .transpose()?
                 .unwrap_or_default(),
             transport_socket: connection::transport_socket(at.field("transport_socket"), transport_socket)?,
+            socket_matches: connection::socket_matches(at.field("transport_socket_matches"), transport_socket_matches)?,
             tcp_idle_timeout,
         };
         let observability_name: Arc<str> =

@@ -1,6 +1,6 @@
 //! `ClusterLoadAssignment` to runtime types.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,6 +140,28 @@ impl LoadAssignment {
             .filter(|after| !after.is_zero()),
             drop_overload: drop_overload(policy_at.field("drop_overloads"), drop_overloads)?,
         })
+    }
+
+    /// Whether weights can be summed up, which policies that hash do.
+    ///
+    /// # Errors
+    /// When those of a locality's endpoints, or of a priority's localities, exceed 32 bits.
+    pub fn check_weights(&self, at: At<'_>) -> Result<(), ConfigError> {
+        let (mut hosts, mut localities) = (HashMap::new(), HashMap::new());
+        for LocalityEndpoints { locality, weight, priority, endpoints } in &self.localities {
+            let sum: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
+            *hosts.entry((priority, locality)).or_insert(0) += sum;
+            *localities.entry(priority).or_insert(0) += u64::from(*weight);
+        }
+        for (mut sums, whose) in [
+            (hosts.into_values().collect::<Vec<u64>>().into_iter(), "upstream hosts in a locality"),
+            (localities.into_values().collect::<Vec<u64>>().into_iter(), "localities at the same priority"),
+        ] {
+            if sums.any(|sum| sum > u32::MAX.into()) {
+                return Err(at.error(format_args!("The sum of weights of all {whose} exceeds {}", u32::MAX)));
+            }
+        }
+        Ok(())
     }
 
     /// Whether no locality holds an endpoint.

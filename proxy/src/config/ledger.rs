@@ -37,11 +37,10 @@ fn declared() -> impl Iterator<Item = &'static Entry> {
         routes::route_match::ALL,
         routes::route_action::ALL,
         routes::proxy_protocol::ALL,
-        routes::weighted_cluster::ALL,
-        routes::cluster_weight::ALL,
+        routes::hash_policy::ALL,
         routes::direct_response::ALL,
         tcp_proxy::unsupported::ALL,
-        tcp_proxy::cluster_weight::ALL,
+        tcp_proxy::hash_policy_unsupported::ALL,
     ];
     let others =
         [bootstrap::LEDGER, cluster::LEDGER, filter_chain::LEDGER, hcm::LEDGER, http2::LEDGER, matcher::LEDGER];

@@ -4,6 +4,7 @@
 
 mod action;
 mod clusters;
+pub mod hash;
 pub mod ledger;
 mod matching;
 mod retry;

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::accesslog::v3::AccessLog;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as proto;
+use envoy_types::pb::envoy::r#type::v3::HashPolicy;
+use envoy_types::pb::envoy::r#type::v3::hash_policy::PolicySpecifier;
 use envoy_types::pb::google::protobuf as wkt;
 use filters::config::{At, ConfigError};
 use filters::ledger;
 
 use super::duration::duration;
+use crate::route::MetadataMatch;
 
 /// `idle_timeout` when unset.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -22,6 +25,8 @@ pub struct TcpProxyConfig {
     pub stat_prefix: Arc<str>,
     /// Where connections go.
     pub cluster: ClusterSpecifier,
+    /// The client's address decides over the host, where the cluster's policy hashes.
+    pub hash_by_source: bool,
     /// Time without a byte either way after which both sides close; `None` for ever.
     pub idle_timeout: Option<Duration>,
     /// Attempts to connect upstream before giving up.
@@ -43,19 +48,28 @@ pub struct TcpProxyConfig {
 }
 
 /// Which cluster a connection goes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ClusterSpecifier {
     /// One.
-    Cluster(Arc<str>),
+    Cluster(Target),
     /// One of several, by weight.
     Weighted(WeightedClusters),
 }
 
+/// A cluster, and which of its hosts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// The cluster's name.
+    pub cluster: Arc<str>,
+    /// Which of its hosts connections may go to; `None` for any.
+    pub metadata_match: Option<MetadataMatch>,
+}
+
 /// Clusters with weights; at least one, none weighs nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WeightedClusters {
     /// Each cluster with the sum of weights up to and with it.
-    cumulative: Vec<(u64, Arc<str>)>,
+    cumulative: Vec<(u64, Target)>,
     total: u64,
 }
 
@@ -63,11 +77,9 @@ ledger! {
     /// What a TCP proxy may say that Legate does not do.
     pub mod unsupported for "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" {
         on_demand => Refuse, "clusters are not discovered on demand";
-        metadata_match => Refuse, "it would restrict the hosts to a subset";
         downstream_idle_timeout => Warn, "Envoy does not implement it either; idle_timeout is";
         upstream_idle_timeout => Warn, "Envoy does not implement it either; idle_timeout is";
         backoff_options => Warn, "connecting is attempted again without a pause";
-        hash_policy => Warn, "hosts are not chosen by a hash of the connection";
         tunneling_config => Refuse, "the bytes would go upstream without a tunnel";
         proxy_protocol_tlvs => Warn, "the PROXY protocol is not spoken upstream";
         proxy_protocol_tlv_merge_policy => Warn, "the PROXY protocol is not spoken upstream";
@@ -77,9 +89,9 @@ ledger! {
 }
 
 ledger! {
-    /// What a weighted cluster may say that Legate does not do.
-    pub mod cluster_weight for "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight" {
-        metadata_match => Refuse, "it would restrict the hosts to a subset";
+    /// What a hash policy may say that Legate does not do.
+    pub mod hash_policy_unsupported for "envoy.type.v3.HashPolicy" {
+        filter_state => Refuse, "there is no filter state to hash";
     }
 }
 
@@ -122,11 +134,9 @@ impl TcpProxyConfig {
             return Err(at.error("max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE"));
         }
         at.unsupported(&unsupported::on_demand, &on_demand)?;
-        at.unsupported(&unsupported::metadata_match, &metadata_match)?;
         at.unsupported(&unsupported::downstream_idle_timeout, &downstream_idle_timeout)?;
         at.unsupported(&unsupported::upstream_idle_timeout, &upstream_idle_timeout)?;
         at.unsupported(&unsupported::backoff_options, &backoff_options)?;
-        at.unsupported(&unsupported::hash_policy, &hash_policy)?;
         at.unsupported(&unsupported::tunneling_config, &tunneling_config)?;
         at.unsupported(&unsupported::proxy_protocol_tlvs, &proxy_protocol_tlvs)?;
         at.unsupported(&unsupported::proxy_protocol_tlv_merge_policy, &proxy_protocol_tlv_merge_policy)?;
@@ -144,7 +154,12 @@ impl TcpProxyConfig {
         };
         Ok(Self {
             stat_prefix: stat_prefix.into(),
-            cluster: ClusterSpecifier::parse(at, at.required("cluster_specifier", cluster_specifier)?)?,
+            cluster: ClusterSpecifier::parse(
+                at,
+                at.required("cluster_specifier", cluster_specifier)?,
+                MetadataMatch::parse(metadata_match),
+            )?,
+            hash_by_source: hashes_source(&at.field("hash_policy"), hash_policy)?,
             idle_timeout: match idle_timeout {
                 None => Some(DEFAULT_IDLE_TIMEOUT),
                 Some(value) => Some(duration(&at.field("idle_timeout"), &value)?).filter(|d| !d.is_zero()),
@@ -180,9 +195,9 @@ impl TcpProxyConfig {
 impl ClusterSpecifier {
     /// The cluster of one connection, `random` being uniform over all values.
     #[must_use]
-    pub fn pick(&self, random: u64) -> &Arc<str> {
+    pub fn pick(&self, random: u64) -> &Target {
         match self {
-            Self::Cluster(name) => name,
+            Self::Cluster(target) => target,
             Self::Weighted(clusters) => clusters.pick(random),
         }
     }
@@ -190,24 +205,35 @@ impl ClusterSpecifier {
     /// Every cluster named.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         let (single, several) = match self {
-            Self::Cluster(name) => (Some(name), &[][..]),
+            Self::Cluster(target) => (Some(target), &[][..]),
             Self::Weighted(clusters) => (None, clusters.cumulative.as_slice()),
         };
-        single.into_iter().chain(several.iter().map(|(_, name)| name))
+        single.into_iter().chain(several.iter().map(|(_, target)| target)).map(|target| &target.cluster)
     }
 
-    fn parse(at: &At<'_>, specifier: proto::tcp_proxy::ClusterSpecifier) -> Result<Self, ConfigError> {
+    fn parse(
+        at: &At<'_>,
+        specifier: proto::tcp_proxy::ClusterSpecifier,
+        metadata_match: Option<MetadataMatch>,
+    ) -> Result<Self, ConfigError> {
         match specifier {
-            proto::tcp_proxy::ClusterSpecifier::Cluster(name) => Ok(Self::Cluster(name.into())),
+            proto::tcp_proxy::ClusterSpecifier::Cluster(name) => {
+                Ok(Self::Cluster(Target { cluster: name.into(), metadata_match }))
+            }
             proto::tcp_proxy::ClusterSpecifier::WeightedClusters(clusters) => {
-                WeightedClusters::parse(&at.field("weighted_clusters"), clusters).map(Self::Weighted)
+                WeightedClusters::parse(&at.field("weighted_clusters"), clusters, metadata_match.as_ref())
+                    .map(Self::Weighted)
             }
         }
     }
 }
 
 impl WeightedClusters {
-    fn parse(at: &At<'_>, clusters: proto::tcp_proxy::WeightedCluster) -> Result<Self, ConfigError> {
+    fn parse(
+        at: &At<'_>,
+        clusters: proto::tcp_proxy::WeightedCluster,
+        of_proxy: Option<&MetadataMatch>,
+    ) -> Result<Self, ConfigError> {
         use proto::tcp_proxy::weighted_cluster::ClusterWeight;
         let proto::tcp_proxy::WeightedCluster { clusters } = clusters;
         let list = at.field("clusters");
@@ -215,7 +241,6 @@ impl WeightedClusters {
         let mut cumulative = Vec::with_capacity(clusters.len());
         for (index, ClusterWeight { name, weight, metadata_match }) in clusters.into_iter().enumerate() {
             let at = list.index(index);
-            at.unsupported(&cluster_weight::metadata_match, &metadata_match)?;
             if name.is_empty() {
                 return Err(at.field("name").error("value length must be at least 1 characters"));
             }
@@ -223,7 +248,11 @@ impl WeightedClusters {
                 return Err(at.field("weight").error("value must be greater than or equal to 1"));
             }
             total += u64::from(weight);
-            cumulative.push((total, Arc::from(name)));
+            let metadata_match = match (of_proxy, MetadataMatch::parse(metadata_match)) {
+                (Some(of_proxy), Some(own)) => Some(of_proxy.merged(&own)),
+                (of_proxy, own) => own.or_else(|| of_proxy.cloned()),
+            };
+            cumulative.push((total, Target { cluster: name.into(), metadata_match }));
         }
         if cumulative.is_empty() {
             return Err(list.error("value must contain at least 1 item(s)"));
@@ -231,11 +260,28 @@ impl WeightedClusters {
         Ok(Self { cumulative, total })
     }
 
-    fn pick(&self, random: u64) -> &Arc<str> {
+    fn pick(&self, random: u64) -> &Target {
         let point = random % self.total;
         let index = self.cumulative.partition_point(|(end, _)| *end <= point);
         // `point < total`, the last entry's end, so the index is in range.
         &self.cumulative[index].1
+    }
+}
+
+/// Whether connections are hashed by the client's address: the one thing there is to hash.
+fn hashes_source(at: &At<'_>, protos: Vec<HashPolicy>) -> Result<bool, ConfigError> {
+    let mut protos = protos.into_iter();
+    let Some(HashPolicy { policy_specifier }) = protos.next() else { return Ok(false) };
+    if protos.next().is_some() {
+        return Err(at.error("value must contain no more than 1 item(s)"));
+    }
+    let at = at.index(0);
+    match at.required("policy_specifier", policy_specifier)? {
+        PolicySpecifier::SourceIp(_) => Ok(true),
+        PolicySpecifier::FilterState(filter_state) => {
+            at.unsupported(&hash_policy_unsupported::filter_state, &Some(filter_state))?;
+            Ok(false)
+        }
     }
 }
 
@@ -281,7 +327,7 @@ mod tests {
         assert_eq!(config.idle_timeout, Some(Duration::from_secs(3600)));
         assert_eq!(config.max_connect_attempts.get(), 1);
         assert_eq!(config.max_downstream_connection_duration, None);
-        assert_eq!(&**config.cluster.pick(7), "c");
+        assert_eq!(&*config.cluster.pick(7).cluster, "c");
     }
 
     #[test]
@@ -293,7 +339,7 @@ mod tests {
     #[test]
     fn weights_divide_the_random_numbers_exactly() {
         let config = parse(weighted(&[("a", 1), ("b", 2), ("c", 1)])).expect("valid");
-        let picks: String = (0..8).map(|random| config.cluster.pick(random).to_string()).collect();
+        let picks: String = (0..8).map(|random| config.cluster.pick(random).cluster.to_string()).collect();
         assert_eq!(picks, "abbcabbc");
         assert_eq!(config.cluster.names().count(), 3);
     }

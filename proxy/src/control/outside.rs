@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use stats::{GroupHandle, Store};
+use stats::{GroupHandle, SharedCounter, Store};
 use xds_client::{Client, Hub, Interest, SourceConfig, SubscribeError, Subscription};
 
 use super::clusters::{
@@ -13,11 +13,12 @@ use super::clusters::{
 };
 use super::dns::driver::HickoryResolver;
 use super::dns::{LookupId, Question, Resolver};
+use super::lb_stats::LbStats;
 use super::listeners::ListenerSink;
 use super::listeners::sockets::ListenSocket;
 use super::observer::{Reloads, SubscriptionScope};
 use super::routes::Subscriber;
-use crate::config::cluster::{ClusterConfig, Discovery, EdsConfig};
+use crate::config::cluster::{ClusterConfig, Discovery, EdsConfig, SocketMatch};
 use crate::config::filter_chain::FilterChain;
 use crate::downstream::accept::ActiveListener;
 use crate::observe::catalogue::{ClusterManagerStats, ClusterStats};
@@ -61,13 +62,25 @@ pub struct ClusterWorld {
     resolver: HickoryResolver,
     stats: ClusterManagerStats,
     _group: Arc<GroupHandle<ClusterManagerStats>>,
-    /// By cluster: what keeps its statistics in the scrape, control's shard of them, and the hosts published last.
-    clusters: HashMap<Arc<str>, (Arc<ClusterShared>, ClusterStats, Arc<HostSet>)>,
+    clusters: HashMap<Arc<str>, Published>,
     inflated: ThreadClusters,
     reloads: Option<Reloads>,
     watches: HashMap<WatchId, Watch>,
     /// The newest phase of start-up, for whoever waits for it.
     phase: Phase,
+}
+
+/// What is known of a cluster that the workers use.
+struct Published {
+    /// Keeps its statistics in the scrape.
+    shared: Arc<ClusterShared>,
+    /// Control's shard of them.
+    stats: ClusterStats,
+    lb: LbStats,
+    /// Hosts by the transport socket match they fall under.
+    sockets: Vec<SharedCounter>,
+    /// The hosts published last.
+    hosts: Arc<HostSet>,
 }
 
 struct Watch {
@@ -116,11 +129,11 @@ impl ClusterWorld {
     /// A cluster as it was published last.
     #[must_use]
     pub fn published(&self, name: &str) -> Option<Arc<ClusterShared>> {
-        self.clusters.get(name).map(|(shared, ..)| Arc::clone(shared))
+        self.clusters.get(name).map(|published| Arc::clone(&published.shared))
     }
 
     fn with_cluster(&self, name: &Arc<str>, count: impl FnOnce(&ClusterConfig, &ClusterStats)) {
-        if let Some((shared, stats, _)) = self.clusters.get(name) {
+        if let Some(Published { shared, stats, .. }) = self.clusters.get(name) {
             count(&shared.config, stats);
         }
     }
@@ -133,18 +146,28 @@ impl ClusterSink for ClusterWorld {
         let shared = ClusterShared::new(config, breakers, &self.store);
         let stats = shared.stats().shard(self.store.control_shard());
         count_members(&shared.config, &stats, &hosts.membership());
-        count_matches(&stats, &HostSet::empty(), &hosts);
+        let total = |of: &SocketMatch| {
+            self.store.counter(&format!("cluster.{}.{}.total_match_count", shared.config.stat_name, of.name))
+        };
+        let sockets: Vec<_> = shared.config.connection.socket_matches.iter().map(total).collect();
+        count_matches(&shared.config, (&stats, &sockets), &HostSet::empty(), &hosts);
+        let (config, lb) = (&shared.config.lb, LbStats::new(&shared.config, &self.store));
+        hosts.prepare(config);
+        lb.changed(config, &stats, None, &hosts);
         self.publisher.each(|mailbox| mailbox.cluster(&name, Arc::clone(&shared), Arc::clone(&hosts)));
-        self.clusters.insert(name, (shared, stats, hosts));
+        self.clusters.insert(name, Published { shared, stats, lb, sockets, hosts });
         self.inflated.set(self.clusters.len());
     }
 
     fn publish_hosts(&mut self, name: &Arc<str>, hosts: &Arc<HostSet>) {
-        self.publisher.each(|mailbox| mailbox.hosts(name, Arc::clone(hosts)));
-        if let Some((_, stats, known)) = self.clusters.get_mut(name) {
-            count_matches(stats, known, hosts);
+        if let Some(published) = self.clusters.get_mut(name) {
+            let Published { shared, stats, lb, sockets, hosts: known } = published;
+            hosts.prepare(&shared.config.lb);
+            lb.changed(&shared.config.lb, stats, Some(known), hosts);
+            count_matches(&shared.config, (stats, sockets), known, hosts);
             *known = Arc::clone(hosts);
         }
+        self.publisher.each(|mailbox| mailbox.hosts(name, Arc::clone(hosts)));
     }
 
     fn remove(&mut self, name: &Arc<str>) {
@@ -265,11 +288,24 @@ fn count_members(config: &ClusterConfig, stats: &ClusterStats, membership: &Memb
     }
 }
 
-/// Each new host is matched with a transport socket, here always the cluster's (`default`).
-fn count_matches(stats: &ClusterStats, before: &HostSet, after: &HostSet) {
+/// Each new host is matched with a transport socket: the first whose criteria its metadata meets, else the cluster's own
+/// (`default`).
+fn count_matches(
+    config: &ClusterConfig,
+    (stats, sockets): (&ClusterStats, &[SharedCounter]),
+    before: &HostSet,
+    after: &HostSet,
+) {
     let before: HashSet<_> = before.hosts().map(Arc::as_ptr).collect();
-    let new = after.hosts().filter(|host| !before.contains(&Arc::as_ptr(host))).count();
-    stats.default_total_match_count().add(new as u64);
+    for host in after.hosts().filter(|host| !before.contains(&Arc::as_ptr(host))) {
+        let metadata = host.attributes().metadata.as_deref();
+        let meets = |of: &SocketMatch| of.criteria.matches_in("envoy.transport_socket_match", metadata, false);
+        let matched = config.connection.socket_matches.iter().position(meets);
+        match matched.and_then(|index| sockets.get(index)) {
+            Some(counter) => counter.inc(),
+            None => stats.default_total_match_count().inc(),
+        }
+    }
 }
 
 /// Carries the listener manager's decisions to the workers.

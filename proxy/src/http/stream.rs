@@ -24,6 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
 use filters::http::{Headers, Known, Method, RequestHead, ResponseHead, Version};
 use filters::stream_info::StreamInfo;
@@ -192,6 +193,8 @@ struct Stream<'a, D: Downstream> {
     upgrade: bool,
     /// Whether a gRPC response succeeded is known only at its end, which has not come.
     grpc_pending: bool,
+    /// Cookies made up so that requests stick to a host (`set-cookie`).
+    cookies: Vec<Bytes>,
     /// Upstream has answered with a head, perhaps an informational one: the response has started in the router's eyes.
     upstream_started: bool,
     /// It was counted, logged and taken back.
@@ -269,6 +272,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             response_ended: false,
             upgrade: false,
             grpc_pending: false,
+            cookies: Vec::new(),
             upstream_started: false,
             over: false,
             retry: None,

@@ -135,6 +135,36 @@ stats::group! {
 }
 
 stats::group! {
+    /// `cluster.<name>.ring_hash_lb.`: how evenly hosts are spread over the ring.
+    pub struct RingHashStats {
+        gauges {
+            max_hashes_per_host,
+            min_hashes_per_host,
+            size,
+        }
+    }
+}
+
+stats::group! {
+    /// `cluster.<name>.maglev_lb.`: how evenly hosts are spread over the table.
+    pub struct MaglevStats {
+        gauges {
+            max_entries_per_host,
+            min_entries_per_host,
+        }
+    }
+}
+
+stats::group! {
+    /// `cluster.<name>.`, of a cluster with subsets.
+    pub struct SubsetStats {
+        gauges {
+            lb_subsets_single_host_per_subset_duplicate,
+        }
+    }
+}
+
+stats::group! {
     /// `http.<stat_prefix>.`: connections and requests of an HTTP connection manager, and its router's decisions.
     pub struct HttpStats {
         counters {

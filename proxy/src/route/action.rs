@@ -5,8 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use filters::http::{HeaderKey, Method, RequestHead};
 use filters::matcher::Runtime;
+use filters::stream_info::StreamInfo;
 
+use super::hash::HashPolicy;
 use super::headers::{FilterConfigs, MutationChain};
+use super::metadata::MetadataMatch;
 use super::policy::{ConnectConfig, Priority, Timeouts, UpgradeConfig};
 use super::redirect::RedirectAction;
 use super::retry::RetryPolicy;
@@ -51,6 +54,10 @@ pub struct ForwardAction {
     /// Whether a try that takes too long goes on beside the next one, so that its own time limit ends nothing
     /// (`hedge_policy.hedge_on_per_try_timeout`).
     pub hedge_on_per_try_timeout: bool,
+    /// What requests are hashed by.
+    pub hash_policy: Option<Arc<HashPolicy>>,
+    /// Which hosts of the cluster requests may go to.
+    pub metadata_match: Option<MetadataMatch>,
     /// Upgrades that differ from the connection manager's.
     pub upgrades: Box<[UpgradeConfig]>,
     pub(crate) path_rewrite: Option<PathRewrite>,
@@ -77,6 +84,8 @@ pub struct WeightedClusters {
     /// Sum of the configured weights; not 0.
     pub(crate) total: u64,
     pub(crate) random_header: Option<HeaderKey>,
+    /// The route's hash of a request decides instead of chance.
+    pub(crate) use_hash: bool,
     /// Whether weights may come from the runtime.
     pub(crate) runtime: bool,
 }
@@ -87,6 +96,8 @@ pub struct WeightedEntry {
     pub(crate) cluster: EntryCluster,
     pub(crate) weight: u32,
     pub(crate) runtime_key: Option<Box<str>>,
+    /// The route's, with this entry's own on top; `None` leaves it to the route.
+    pub(crate) metadata_match: Option<MetadataMatch>,
     pub(crate) host_rewrite: Option<Bytes>,
     pub(crate) request_headers: MutationChain,
     pub(crate) response_headers: MutationChain,
@@ -145,6 +156,29 @@ impl ForwardAction {
             ClusterSpecifier::Header(key) => ClusterChoice { name: from_header(head, key), entry: None, ordinal: None },
             ClusterSpecifier::Weighted(weighted) => weighted.choose(head, random, runtime),
         }
+    }
+
+    /// What chooses among weighted clusters instead of a random value; `None` leaves it to chance.
+    #[must_use]
+    pub fn selector(&self, head: &RequestHead, info: &StreamInfo) -> Option<u64> {
+        match &self.clusters {
+            ClusterSpecifier::Weighted(weighted) if weighted.use_hash => {
+                self.hash_policy.as_ref()?.hash(head, info, None)
+            }
+            _ => None,
+        }
+    }
+
+    /// Which hosts of the chosen cluster a request may go to; `None` for any.
+    #[must_use]
+    pub fn metadata_match(&self, ordinal: Option<u32>) -> Option<&MetadataMatch> {
+        let of_entry = match (&self.clusters, ordinal) {
+            (ClusterSpecifier::Weighted(weighted), Some(ordinal)) => {
+                weighted.entries.get(ordinal as usize).and_then(|entry| entry.metadata_match.as_ref())
+            }
+            _ => None,
+        };
+        of_entry.or(self.metadata_match.as_ref())
     }
 
     /// An earlier choice with weighted entry `ordinal` ([`ClusterChoice::ordinal`]) on the same route.

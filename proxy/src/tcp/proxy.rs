@@ -22,6 +22,8 @@ use crate::downstream::drain::Drain;
 use crate::http::codec::h1::WriteBuf;
 use crate::observe::access_log::AccessLog;
 use crate::observe::catalogue::TcpStats;
+use crate::route::MetadataMatch;
+use crate::route::hash::address_hash;
 use crate::transport::Io;
 use crate::upstream::breaker::{Priority, Resource};
 use crate::upstream::cluster::Cluster;
@@ -95,14 +97,14 @@ impl TcpProxy {
     }
 
     async fn run(&self, info: &mut StreamInfo, down: &mut Io, drains: &[&Drain; 3]) {
-        let name = self.config.cluster.pick(fastrand::u64(..));
-        let Some(cluster) = self.worker.cluster(name) else {
+        let target = self.config.cluster.pick(fastrand::u64(..));
+        let Some(cluster) = self.worker.cluster(&target.cluster) else {
             self.stats.downstream_cx_no_route().inc();
             info.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
             return;
         };
         info.upstream_mut().cluster = Some(Arc::clone(&cluster.config().observability_name));
-        let Some(mut lease) = self.connect(&cluster, info).await else { return };
+        let Some(mut lease) = self.connect(&cluster, target.metadata_match.as_ref(), info).await else { return };
         if self.config.flush_access_log_on_connected {
             self.log(info, AccessLogType::TcpUpstreamConnected);
         }
@@ -110,8 +112,14 @@ impl TcpProxy {
     }
 
     /// A connection to a host of the cluster, in as many attempts as are allowed; what failed is noted.
-    async fn connect(&self, cluster: &Rc<Cluster>, info: &mut StreamInfo) -> Option<TcpLease> {
+    async fn connect(
+        &self,
+        cluster: &Rc<Cluster>,
+        metadata: Option<&MetadataMatch>,
+        info: &mut StreamInfo,
+    ) -> Option<TcpLease> {
         let context = cluster.context();
+        let hash = if self.config.hash_by_source { address_hash(&info.remote) } else { None };
         for _ in 0..self.config.max_connect_attempts.get() {
             // Unlike a pool, which may always open its first connection, a TCP proxy does not ask where the limit is reached.
             if context.breakers.try_acquire(Priority::Default, Resource::Connections).is_err() {
@@ -120,7 +128,8 @@ impl TcpProxy {
                 return None;
             }
             let destination = cluster.destination(None, &info.connection);
-            let Some(host) = cluster.pick(&PickContext { destination, ..PickContext::default() }) else {
+            let Some(host) = cluster.pick(&PickContext { destination, hash, metadata, ..PickContext::default() })
+            else {
                 context.stats.upstream_cx_none_healthy().inc();
                 info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
                 return None;
@@ -128,7 +137,7 @@ impl TcpProxy {
             let upstream = info.upstream_mut();
             upstream.attempts += 1;
             let asked = Instant::now();
-            let outcome = cluster.pool(&host, Priority::Default, PoolProtocol::Tcp).acquire().await;
+            let outcome = cluster.owner(&host).pool(&host, Priority::Default, PoolProtocol::Tcp).acquire().await;
             upstream.pool_ready = Some(asked.elapsed());
             if !outcome.as_ref().is_err_and(|failure| failure.kind == FailureKind::Overflow) {
                 upstream.host = Some(Arc::clone(host.address()));

@@ -14,13 +14,14 @@ mod stats;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{LazyLock, OnceLock};
+use std::time::{Duration, Instant};
 
 use filters::stream_info::Address;
 
 pub use self::health::{Health, HealthFlags};
-pub use self::set::{DropOverload, HostSet, LocalityHosts, Membership, PlacedHosts, PriorityHosts};
+pub use self::set::{Derived, DropOverload, HostSet, LocalityHosts, Membership, PlacedHosts, PriorityHosts};
 pub use self::stats::{Counter, Gauge, HostShard, HostStats};
 
 /// `filter_metadata` of an endpoint, a locality or a cluster, by filter name space.
@@ -134,6 +135,8 @@ pub struct HostState {
     flags: AtomicU32,
     /// Requests in flight over all workers. Kept only for clusters whose policy reads it.
     active_requests: AtomicU32,
+    /// When it came, or last passed a health check it had failed: milliseconds after [`EPOCH`].
+    healthy_since: AtomicU64,
     /// Chosen since the last sweep of an `ORIGINAL_DST` cluster.
     used: AtomicBool,
     /// One per worker and a last one for the control thread, allocated on first use.
@@ -149,6 +152,7 @@ impl HostState {
             id: NEXT_ID.fetch_add(1, Relaxed),
             flags: AtomicU32::new(0),
             active_requests: AtomicU32::new(0),
+            healthy_since: AtomicU64::new(millis_after_epoch(Instant::now())),
             used: AtomicBool::new(true),
             shards: (0..=workers).map(|_| OnceLock::new()).collect(),
         }
@@ -187,6 +191,17 @@ impl HostState {
         ActiveRequest(self.clone())
     }
 
+    /// When it came, or last passed a health check it had failed: where its slow start begins.
+    #[must_use]
+    pub fn healthy_since(&self) -> Instant {
+        *EPOCH + Duration::from_millis(self.healthy_since.load(Relaxed))
+    }
+
+    /// A health check it had failed passes as of `now`.
+    pub fn mark_healthy(&self, now: Instant) {
+        self.healthy_since.store(millis_after_epoch(now), Relaxed);
+    }
+
     /// Marks it as used, so that the next sweep of an `ORIGINAL_DST` cluster keeps it.
     pub fn mark_used(&self) {
         if !self.used.load(Relaxed) {
@@ -211,6 +226,14 @@ impl HostState {
     pub fn stats(&self) -> HostStats {
         self.shards.iter().filter_map(OnceLock::get).map(|shard| shard.read()).sum()
     }
+}
+
+/// What host times are counted from.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+fn millis_after_epoch(now: Instant) -> u64 {
+    let epoch = *EPOCH;
+    u64::try_from(now.saturating_duration_since(epoch).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A request in flight on a host; dropping it ends the count.

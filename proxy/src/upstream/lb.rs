@@ -1,26 +1,35 @@
 //! Load balancing: which host a request goes to.
 //!
 //! A [`Scheduler`] belongs to one worker and one cluster. It is built from what control publishes and primed with a
-//! random phase, so that workers do not march in step. A pick goes through two decisions, as in Envoy:
+//! random phase, so that workers do not march in step. A pick goes through these decisions, as in Envoy:
 //!
-//! 1. [`priority`]: the priority level, and whether its healthy, degraded or (in panic) all hosts are used;
-//! 2. the policy among those hosts: rotation when weights are equal, [`edf`] when they are not, random choices.
+//! 1. [`subset`]: which part of the hosts the request may go to, where there are subsets;
+//! 2. [`priority`]: the priority level, and whether its healthy, degraded or (in panic) all hosts are used;
+//! 3. the policy among those hosts: [`rotation`] takes turns, [`hashing`] looks the request's hash up.
 //!
 //! A host's health may change after its set was built. A pick that meets such a host divides the set again by health
 //! as of now and picks anew; that a host got well is learnt from the next published set.
 
 pub mod edf;
+pub mod hashing;
 pub mod original_dst;
 pub mod priority;
+mod rotation;
+pub mod subset;
+pub mod zone;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use self::edf::Edf;
 use self::original_dst::OriginalDstHosts;
 use self::priority::{Availability, PriorityLoads};
-use super::host::{Health, Host, HostSet, PriorityHosts};
-use crate::config::cluster::{ClusterConfig, LbConfig, LbPolicy, LeastRequest};
+use self::rotation::Level;
+use self::subset::{SubsetNote, SubsetSchedulers};
+use self::zone::{LocalHosts, ZoneNote, ZoneRouting};
+use super::host::{Health, Host, HostSet};
+use crate::config::cluster::{LbConfig, LbPolicy};
+use crate::route::MetadataMatch;
 
 /// Other loads of priorities than a cluster's usual ones; `None` leaves them.
 pub type OtherLoads<'a> = dyn Fn(&HostSet, &LbConfig) -> Option<PriorityLoads> + 'a;
@@ -36,32 +45,76 @@ pub struct PickContext<'a> {
     pub max_attempts: u32,
     /// Where the request was going, for `ORIGINAL_DST` clusters.
     pub destination: Option<SocketAddr>,
+    /// The request's hash, for policies that [hash](LbConfig::hashes); a random one without it.
+    pub hash: Option<u64>,
+    /// What the request's route says about hosts, for clusters with subsets.
+    pub metadata: Option<&'a MetadataMatch>,
+    /// The cluster the proxy belongs to, if it knows: requests stay in its zone where that is fair.
+    pub local: Option<&'a LocalHosts>,
+    /// The priority, and which of its hosts, where an aggregate chose that already.
+    pub level: Option<(usize, Availability)>,
 }
 
-/// Chooses hosts of one cluster on one worker.
+/// Chooses hosts of one cluster, or of one subset of it, on one worker.
 #[derive(Debug)]
 pub struct Scheduler {
-    config: Arc<ClusterConfig>,
+    config: Arc<LbConfig>,
     hosts: Arc<HostSet>,
     loads: PriorityLoads,
-    levels: Vec<Level>,
     random: fastrand::Rng,
     in_panic: bool,
-    original_dst: OriginalDstHosts,
+    /// The clock of slow start.
+    clock: fn() -> Instant,
+    zones: Option<ZoneRouting>,
+    zone_note: ZoneNote,
+    state: State,
+}
+
+/// What a policy remembers.
+#[derive(Debug)]
+enum State {
+    /// By priority.
+    Turns(Vec<Level>),
+    /// Nothing: what it looks hosts up in belongs to their set.
+    Hash,
+    OriginalDst(OriginalDstHosts),
+    Subsets(Box<SubsetSchedulers>),
 }
 
 impl Scheduler {
     /// A scheduler over `hosts`, in a process with this many workers.
     #[must_use]
-    pub fn new(config: Arc<ClusterConfig>, hosts: Arc<HostSet>, workers: usize, random: fastrand::Rng) -> Self {
+    pub fn new(config: Arc<LbConfig>, hosts: Arc<HostSet>, workers: usize, random: fastrand::Rng) -> Self {
+        if config.policy == LbPolicy::ClusterProvided && config.subset.is_none() {
+            let state = State::OriginalDst(OriginalDstHosts::new(workers));
+            return Self::with_state(config, hosts, random, state);
+        }
+        Self::over(config, hosts, random)
+    }
+
+    /// A scheduler over given hosts.
+    fn over(config: Arc<LbConfig>, hosts: Arc<HostSet>, random: fastrand::Rng) -> Self {
+        let state = match &config.subset {
+            Some(subset) => State::Subsets(Box::new(SubsetSchedulers::new(subset, &config))),
+            None if config.hashes() => State::Hash,
+            None => State::Turns(Vec::new()),
+        };
+        Self::with_state(config, hosts, random, state)
+    }
+
+    fn with_state(config: Arc<LbConfig>, hosts: Arc<HostSet>, random: fastrand::Rng, state: State) -> Self {
+        let loads = PriorityLoads::default();
+        let clock = Instant::now;
         let mut scheduler = Self {
-            loads: PriorityLoads::new(&hosts, &config.lb),
-            levels: Vec::new(),
-            in_panic: false,
-            original_dst: OriginalDstHosts::new(workers),
             config,
             hosts: Arc::default(),
+            loads,
             random,
+            in_panic: false,
+            clock,
+            zones: None,
+            zone_note: ZoneNote::default(),
+            state,
         };
         scheduler.refresh(hosts);
         scheduler
@@ -69,38 +122,56 @@ impl Scheduler {
 
     /// Goes on with other hosts. Rotations keep their place.
     pub fn refresh(&mut self, hosts: Arc<HostSet>) {
-        self.loads = PriorityLoads::new(&hosts, &self.config.lb);
-        let random = &mut self.random;
-        let locality_weighted = self.config.lb.locality_weighted;
-        let mut former = std::mem::take(&mut self.levels).into_iter();
-        self.levels = hosts
-            .priorities
-            .iter()
-            .map(|priority| Level::new(priority, &hosts, former.next(), locality_weighted, random))
-            .collect();
-        if self.config.lb.policy == LbPolicy::ClusterProvided {
-            self.original_dst.published(&hosts);
+        self.loads = PriorityLoads::new(&hosts, &self.config);
+        self.zones = None;
+        match &mut self.state {
+            State::Turns(levels) => {
+                let (config, random) = (&self.config, &mut self.random);
+                let mut former = std::mem::take(levels).into_iter();
+                let levels_of = hosts.priorities.iter();
+                *levels = levels_of.map(|level| Level::new(level, &hosts, former.next(), config, random)).collect();
+            }
+            State::Hash => {}
+            State::OriginalDst(known) => known.published(&hosts),
+            State::Subsets(schedulers) => schedulers.refresh(hosts.subsets(&self.config)),
         }
         self.hosts = hosts;
     }
 
     /// The host for a request; `None` when there is none to choose.
     pub fn pick(&mut self, context: &PickContext<'_>) -> Option<Arc<Host>> {
-        let Some(avoid) = context.avoid else { return self.pick_available(context) };
-        let mut picked = None;
-        for _ in 0..context.max_attempts.max(1) {
-            picked = self.pick_available(context);
-            if !picked.as_deref().is_some_and(avoid) {
-                break;
+        match &mut self.state {
+            State::Turns(_) => self.pick_wanted(context),
+            State::Hash => self.pick_hashed(context),
+            State::OriginalDst(hosts) => Some(hosts.pick(context.destination?)),
+            State::Subsets(schedulers) => {
+                let subsets = self.hosts.subsets(&self.config);
+                let picked = schedulers.pick(subsets, context, &mut self.random);
+                (self.in_panic, self.zone_note) = (schedulers.in_panic, schedulers.zone_note);
+                picked
             }
         }
-        picked
     }
 
     /// Whether the last pick ignored health because too few hosts are available (`lb_healthy_panic`).
     #[must_use]
     pub const fn in_panic(&self) -> bool {
         self.in_panic
+    }
+
+    /// How the last pick among subsets ended; `None` without subsets.
+    #[must_use]
+    pub fn subset_note(&self) -> Option<SubsetNote> {
+        match &self.state {
+            State::Subsets(schedulers) => Some(schedulers.note),
+            _ => None,
+        }
+    }
+
+    /// What the last pick, with a [local cluster](PickContext::local), came upon.
+    #[must_use]
+    pub const fn zone_note(&self) -> ZoneNote {
+        self.zone_note
     }
 
     /// The hosts it chooses from.
@@ -112,13 +183,26 @@ impl Scheduler {
     /// Hosts an `ORIGINAL_DST` cluster made for new destinations since the last call: to be sent to the control thread,
     /// so that they are counted and swept.
     pub fn take_created(&mut self) -> Vec<Arc<Host>> {
-        self.original_dst.take_created()
+        match &mut self.state {
+            State::OriginalDst(hosts) => hosts.take_created(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// A host in turn, picked again while it is to be avoided.
+    fn pick_wanted(&mut self, context: &PickContext<'_>) -> Option<Arc<Host>> {
+        let Some(avoid) = context.avoid else { return self.pick_available(context) };
+        let mut picked = None;
+        for _ in 0..context.max_attempts.max(1) {
+            picked = self.pick_available(context);
+            if !picked.as_deref().is_some_and(avoid) {
+                break;
+            }
+        }
+        picked
     }
 
     fn pick_available(&mut self, context: &PickContext<'_>) -> Option<Arc<Host>> {
-        if self.config.lb.policy == LbPolicy::ClusterProvided {
-            return Some(self.original_dst.pick(context.destination?));
-        }
         let picked = self.pick_once(context)?;
         if self.is_current(&picked) {
             return Some(picked);
@@ -135,212 +219,81 @@ impl Scheduler {
     }
 
     fn pick_once(&mut self, context: &PickContext<'_>) -> Option<Arc<Host>> {
-        let Self { config, hosts, loads, levels, random, in_panic, .. } = self;
-        let others = context.loads.and_then(|loads| loads(hosts, &config.lb));
-        let (priority, availability) = others.as_ref().unwrap_or(loads).choose(random.u64(..));
-        let (level, hosts) = (levels.get_mut(priority)?, hosts.priorities.get(priority)?);
-        *in_panic = availability == Availability::Panic;
-        if *in_panic && config.lb.fail_traffic_on_panic {
+        let (priority, availability) = match context.level {
+            Some((priority, availability)) => (priority, self.loads.within(priority, availability)),
+            None => {
+                let others = context.loads.and_then(|loads| loads(&self.hosts, &self.config));
+                others.as_ref().unwrap_or(&self.loads).choose(self.random.u64(..))
+            }
+        };
+        self.in_panic = availability == Availability::Panic;
+        if self.in_panic && self.config.zone_aware.fail_traffic_on_panic {
             return None;
         }
-        let (source, hosts) = level.source(hosts, availability);
-        source.pick(hosts, &config.lb.policy, random).cloned()
-    }
-}
-
-/// What a worker remembers about one priority.
-#[derive(Debug, Default)]
-struct Level {
-    all: Source,
-    healthy: Source,
-    degraded: Source,
-    healthy_localities: Option<Localities>,
-    degraded_localities: Option<Localities>,
-}
-
-/// Localities of a priority by effective weight, and a source for each.
-#[derive(Debug)]
-struct Localities {
-    schedule: Edf,
-    sources: Vec<Source>,
-}
-
-/// How far the choice among one list of hosts has come.
-#[derive(Debug, Default)]
-struct Source {
-    /// Built by the first pick: most lists of most clusters are never picked from by a given worker.
-    weighted: Option<Weighting>,
-    rotation: usize,
-}
-
-#[derive(Debug)]
-enum Weighting {
-    Equal,
-    Unequal(Edf),
-}
-
-impl Level {
-    fn new(
-        priority: &PriorityHosts,
-        set: &HostSet,
-        former: Option<Self>,
-        locality_weighted: bool,
-        random: &mut fastrand::Rng,
-    ) -> Self {
-        let former = former.unwrap_or_else(|| Self {
-            all: Source::random(random),
-            healthy: Source::random(random),
-            degraded: Source::random(random),
-            ..Self::default()
-        });
-        let mut localities = |availability| {
-            let weights: Vec<f64> = priority::locality_weights(priority, set.overprovisioning_factor, availability);
-            if !locality_weighted || weights.iter().all(|&weight| weight <= 0.0) {
-                return None;
-            }
-            let sources = weights.iter().map(|_| Source::random(random)).collect();
-            Some(Localities { schedule: Edf::new(&weights, random.f64()), sources })
+        let zone = match context.local {
+            Some(local) if priority == 0 && !self.in_panic => self.choose_zone(local)?,
+            _ => None,
         };
-        Self {
-            healthy_localities: localities(Availability::Healthy),
-            degraded_localities: localities(Availability::Degraded),
-            all: former.all.renewed(),
-            healthy: former.healthy.renewed(),
-            degraded: former.degraded.renewed(),
+        let Self { config, hosts, random, clock, state, .. } = self;
+        let State::Turns(levels) = state else { return None };
+        let (level, hosts) = (levels.get_mut(priority)?, hosts.priorities.get(priority)?);
+        let (source, hosts) = level.source(hosts, availability, zone, random)?;
+        source.pick(hosts, config, random, *clock).cloned()
+    }
+
+    /// The locality a request stays in, or leaves for, as far as zones matter; no request is served at all (`None`) where
+    /// the proxies of the cluster are not well and that is to fail.
+    #[expect(clippy::option_option, reason = "no zone and no host are two things")]
+    fn choose_zone(&mut self, local: &LocalHosts) -> Option<Option<usize>> {
+        let Self { config, hosts, zones, zone_note, random, .. } = self;
+        *zone_note = ZoneNote::default();
+        if !zones.as_ref().is_some_and(|zones| zones.is_for(local)) {
+            *zones = Some(ZoneRouting::new(hosts, local, config, zone_note));
         }
-    }
-
-    /// The hosts to choose from, and how far the choice among them has come.
-    fn source<'a>(
-        &'a mut self,
-        hosts: &'a PriorityHosts,
-        availability: Availability,
-    ) -> (&'a mut Source, &'a [Arc<Host>]) {
-        let (localities, source, list) = match availability {
-            Availability::Panic => return (&mut self.all, &hosts.hosts),
-            Availability::Healthy => (&mut self.healthy_localities, &mut self.healthy, &hosts.healthy),
-            Availability::Degraded => (&mut self.degraded_localities, &mut self.degraded, &hosts.degraded),
-        };
-        let Some(Localities { schedule, sources }) = localities else { return (source, list) };
-        // A locality's weight is that of its hosts when the set was built.
-        let chosen = schedule.pick(|_, weight| weight);
-        match chosen.and_then(|index| Some((sources.get_mut(index)?, hosts.localities.get(index)?))) {
-            Some((source, locality)) if availability == Availability::Healthy => (source, &locality.healthy),
-            Some((source, locality)) => (source, &locality.degraded),
-            None => (source, list),
+        let Some(zones) = zones.as_ref().filter(|zones| zones.is_in_force()) else { return Some(None) };
+        // Whoever weighs localities has chosen one already; see `Level::source`.
+        if config.locality_weighted || random.u32(..100) >= config.zone_aware.routing_enabled {
+            return Some(None);
         }
-    }
-}
-
-impl Source {
-    fn random(random: &mut fastrand::Rng) -> Self {
-        Self { weighted: None, rotation: random.usize(..) }
-    }
-
-    /// The same place in the rotation, other hosts.
-    fn renewed(self) -> Self {
-        Self { weighted: None, rotation: self.rotation }
-    }
-
-    fn pick<'a>(
-        &mut self,
-        hosts: &'a [Arc<Host>],
-        policy: &LbPolicy,
-        random: &mut fastrand::Rng,
-    ) -> Option<&'a Arc<Host>> {
-        let first = hosts.first()?;
-        if hosts.len() == 1 {
-            return Some(first);
+        let too_few = local
+            .hosts
+            .priorities
+            .first()
+            .is_none_or(|level| priority::in_panic(level, config.healthy_panic_threshold));
+        if too_few {
+            zone_note.local_not_ok = true;
+            return (!config.zone_aware.fail_traffic_on_panic).then_some(None);
         }
-        match policy {
-            LbPolicy::Random | LbPolicy::ClusterProvided => hosts.get(random.usize(..hosts.len())),
-            LbPolicy::RoundRobin => match self.weighting(hosts, random, |host| f64::from(host.weight())) {
-                Weighting::Unequal(schedule) => hosts.get(schedule.pick(|_, weight| weight)?),
-                Weighting::Equal => {
-                    self.rotation = self.rotation.wrapping_add(1);
-                    hosts.get(self.rotation % hosts.len())
-                }
-            },
-            LbPolicy::LeastRequest(tuning) => {
-                let weight = |host: &Host| loaded_weight(host, tuning.active_request_bias);
-                match self.weighting(hosts, random, weight) {
-                    Weighting::Unequal(schedule) => {
-                        let picked = schedule.pick(|index, former| hosts.get(index).map_or(former, |h| weight(h)));
-                        hosts.get(picked?)
-                    }
-                    Weighting::Equal if tuning.full_scan => least_loaded(hosts, random),
-                    Weighting::Equal => Some(least_of_choices(first, hosts, tuning, random)),
-                }
+        Some(zones.choose(random, zone_note))
+    }
+
+    /// The host at the request's hash, or at the next attempts' while those are to be avoided.
+    fn pick_hashed(&mut self, context: &PickContext<'_>) -> Option<Arc<Host>> {
+        let hash = context.hash.unwrap_or_else(|| self.random.u64(..));
+        let (priority, _) = self.loads.choose(hash);
+        let table = self.hosts.tables(&self.config).get(priority)?;
+        self.in_panic = table.in_panic();
+        let overall = || self.hosts.hosts().map(|host| host.state().active_requests()).sum();
+        let mut picked = None;
+        for attempt in 0..context.max_attempts.max(1) {
+            picked = table.choose(hash, attempt, overall);
+            if !picked.is_some_and(|host| context.avoid.is_some_and(|avoid| avoid(host))) {
+                break;
             }
         }
-    }
-
-    fn weighting(
-        &mut self,
-        hosts: &[Arc<Host>],
-        random: &mut fastrand::Rng,
-        weight: impl Fn(&Host) -> f64,
-    ) -> &mut Weighting {
-        self.weighted.get_or_insert_with(|| {
-            let equal = hosts.windows(2).all(|pair| matches!(pair, [a, b] if a.weight() == b.weight()));
-            if equal {
-                return Weighting::Equal;
-            }
-            let weights: Vec<f64> = hosts.iter().map(|host| weight(host)).collect();
-            Weighting::Unequal(Edf::new(&weights, random.f64()))
-        })
-    }
-}
-
-/// A host's weight divided by its load, to the power of the configured bias.
-fn loaded_weight(host: &Host, bias: f64) -> f64 {
-    let (weight, load) = (f64::from(host.weight()), f64::from(host.state().active_requests()) + 1.0);
-    if bias == 1.0 {
-        weight / load
-    } else if bias == 0.0 {
-        weight
-    } else {
-        weight / load.powf(bias)
-    }
-}
-
-/// The one with the fewest active requests of a few random hosts, the first of equals.
-fn least_of_choices<'a>(
-    first: &'a Arc<Host>,
-    hosts: &'a [Arc<Host>],
-    tuning: &LeastRequest,
-    random: &mut fastrand::Rng,
-) -> &'a Arc<Host> {
-    let mut choose = || hosts.get(random.usize(..hosts.len())).unwrap_or(first);
-    let mut best = choose();
-    let mut least = best.state().active_requests();
-    for _ in 1..tuning.choice_count {
-        let other = choose();
-        let active = other.state().active_requests();
-        if active < least {
-            (best, least) = (other, active);
+        let picked = picked?;
+        if self.is_current(picked) {
+            return Some(picked.clone());
         }
+        // Overtaken by a change of health. The next table is on its way: until then the next host that is well, if health
+        // still is to be minded.
+        let now = PriorityLoads::new(&self.hosts.rebuilt(), &self.config);
+        if now.in_panic(priority) {
+            self.in_panic = true;
+            return Some(picked.clone());
+        }
+        table.choose_where(hash, |host| host.health() != Health::Unhealthy).cloned()
     }
-    best
-}
-
-/// The one with the fewest active requests of all hosts, a random one of equals.
-fn least_loaded<'a>(hosts: &'a [Arc<Host>], random: &mut fastrand::Rng) -> Option<&'a Arc<Host>> {
-    let mut best: Option<(&Arc<Host>, u32, u32)> = None;
-    for host in hosts {
-        let active = host.state().active_requests();
-        best = match best {
-            Some((_, least, _)) if active < least => Some((host, active, 1)),
-            Some((chosen, least, equals)) if active == least => {
-                // Keeps each of `equals` hosts with the same probability.
-                let take = random.u32(..=equals) == 0;
-                Some((if take { host } else { chosen }, least, equals + 1))
-            }
-            Some(kept) => Some(kept),
-            None => Some((host, active, 1)),
-        };
-    }
-    best.map(|(host, _, _)| host)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! How connections to a cluster's hosts are made: bind address, socket options, keepalive, transport socket.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
@@ -13,6 +14,7 @@ use filters::ledger;
 
 use super::{decode, duration, type_name};
 use crate::config::address::{self, SocketOption, TcpKeepalive};
+use crate::route::MetadataMatch;
 
 ledger! {
     /// What is not implemented.
@@ -43,8 +45,21 @@ pub struct ConnectionOptions {
     pub bind: BindConfig,
     /// What the bytes go through.
     pub transport_socket: TransportSocket,
+    /// Hosts whose bytes go through something else, the first that matches counting.
+    pub socket_matches: Vec<SocketMatch>,
     /// An idle connection kept for TCP proxying is closed after this (10 min); `None` never.
     pub tcp_idle_timeout: Option<Duration>,
+}
+
+/// `transport_socket_matches`: what goes for hosts with certain metadata.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SocketMatch {
+    /// Its name in statistics.
+    pub name: Arc<str>,
+    /// What a host's metadata has to say in the name space `envoy.transport_socket_match`.
+    pub criteria: MetadataMatch,
+    /// What the bytes go through.
+    pub transport_socket: TransportSocket,
 }
 
 /// What a connection's bytes go through.
@@ -178,6 +193,27 @@ pub(super) fn keepalive(
 }
 
 /// Looked up by type alone: the name is a label.
+pub(super) fn socket_matches(
+    at: At<'_>,
+    protos: Vec<cluster::cluster::TransportSocketMatch>,
+) -> Result<Vec<SocketMatch>, ConfigError> {
+    let parse = |(index, proto)| {
+        let cluster::cluster::TransportSocketMatch { name, r#match, transport_socket: socket } = proto;
+        let at = at.index(index);
+        if name.is_empty() {
+            return Err(at.field("name").error("value length must be at least 1 characters"));
+        }
+        let socket_at = at.field("transport_socket");
+        let Some(socket) = socket else { return Err(socket_at.unknown_extension("", "")) };
+        Ok(SocketMatch {
+            name: name.into(),
+            criteria: MetadataMatch::new(r#match.unwrap_or_default()),
+            transport_socket: transport_socket(socket_at, Some(socket))?,
+        })
+    };
+    protos.into_iter().enumerate().map(parse).collect()
+}
+
 pub(super) fn transport_socket(
     at: At<'_>,
     proto: Option<core::TransportSocket>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig as AggregateCluster;
 use envoy_types::pb::envoy::extensions::clusters::dns::v3 as dns_cluster;
 use envoy_types::pb::envoy::extensions::clusters::original_dst::v3::OriginalDstCluster;
 use envoy_types::pb::google::protobuf::Any;
@@ -38,6 +39,8 @@ pub enum Discovery {
     LogicalDns(DnsConfig),
     /// Where the downstream connection was going.
     OriginalDst(OriginalDstConfig),
+    /// It has none of its own: those of these clusters, the first before the second.
+    Aggregate(Arc<[Arc<str>]>),
 }
 
 /// `eds_cluster_config`.
@@ -114,6 +117,7 @@ enum Kind {
     StrictDns,
     LogicalDns,
     OriginalDst(OriginalDstCluster),
+    Aggregate(AggregateCluster),
 }
 
 impl Discovery {
@@ -132,6 +136,13 @@ impl Discovery {
         }
         if let Kind::OriginalDst(proto) = kind {
             return original_dst_cluster(at, proto, load_assignment.is_some(), lb_policy);
+        }
+        if let Kind::Aggregate(AggregateCluster { clusters }) = kind {
+            if clusters.is_empty() {
+                let at = at.field("cluster_type");
+                return Err(at.field("clusters").error("value must contain at least 1 item(s)"));
+            }
+            return Ok(Self::Aggregate(clusters.into_iter().map(Arc::from).collect()));
         }
         let assignment_at = at.field("load_assignment");
         let given = load_assignment.is_some();
@@ -159,7 +170,7 @@ impl Discovery {
                 }
                 Self::LogicalDns(DnsConfig::parse(at, assignment, dns)?)
             }
-            Kind::Static | Kind::OriginalDst(_) => {
+            Kind::Static | Kind::OriginalDst(_) | Kind::Aggregate(_) => {
                 Self::Static(LoadAssignment::parse(assignment_at, load_assignment, Use::Static)?)
             }
         })
@@ -208,6 +219,8 @@ fn extension(
         ("envoy.extensions.clusters.original_dst.v3.OriginalDstCluster", _) => {
             Ok(Kind::OriginalDst(decode(config_at, &any)?))
         }
+        ("envoy.extensions.clusters.aggregate.v3.ClusterConfig", _) => Ok(Kind::Aggregate(decode(config_at, &any)?)),
+        ("", "envoy.clusters.aggregate") => Ok(Kind::Aggregate(AggregateCluster::default())),
         ("", "envoy.cluster.static") => Ok(Kind::Static),
         ("", "envoy.cluster.eds") => Ok(Kind::Eds),
         ("", "envoy.cluster.dns" | "envoy.cluster.strict_dns") => Ok(Kind::StrictDns),

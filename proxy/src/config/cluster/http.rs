@@ -12,6 +12,8 @@ use filters::matcher::RegexLimits;
 use super::{duration, percent};
 use crate::config::hcm::{HeaderCase, header_case};
 use crate::config::http2::Http2Options;
+use crate::config::route::hash;
+use crate::route::HashPolicy;
 use crate::route::retry::RetryPolicy;
 
 ledger! {
@@ -21,7 +23,6 @@ ledger! {
     header_validation_config => Warn, "headers are always validated as by Envoy's default";
     outlier_detection => Warn, "outlier detection is not implemented yet";
     request_mirror_policies => Refuse, "mirroring by cluster is not implemented";
-    hash_policy => Refuse, "hash policies by cluster are not implemented";
     auto_config => Refuse, "protocol negotiation needs TLS, which is not implemented yet";
     http3_protocol_options => Refuse, "HTTP/3 is not implemented";
 } }
@@ -71,6 +72,8 @@ pub struct HttpOptions {
     pub http2: Http2Options,
     /// When and how requests are sent again, whatever their routes say.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// What requests are hashed by, whatever their routes say.
+    pub hash_policy: Option<Arc<HashPolicy>>,
 }
 
 /// Options of both protocols (`common_http_protocol_options`).
@@ -163,7 +166,7 @@ impl HttpOptions {
         at.unsupported(&unsupported::header_validation_config, &header_validation_config)?;
         at.unsupported(&unsupported::outlier_detection, &outlier_detection)?;
         at.unsupported(&unsupported::request_mirror_policies, &request_mirror_policies)?;
-        at.unsupported(&unsupported::hash_policy, &hash_policy)?;
+        let hash_policy = hash::parse(hash_policy, at.field("hash_policy"), RegexLimits::default())?;
         // The limits on expressions that the runtime may set are for routes.
         let retry = retry_policy
             .map(|policy| RetryPolicy::parse(policy, at.field("retry_policy"), RegexLimits::default()).map(Arc::new))
@@ -205,7 +208,7 @@ impl HttpOptions {
                 (UpstreamProtocol::Http1, http_protocol_options, http2_protocol_options)
             }
         };
-        Ok(Self { retry, ..Self::build(at, protocol, common, http1, http2)? })
+        Ok(Self { retry, hash_policy, ..Self::build(at, protocol, common, http1, http2)? })
     }
 
     /// Options by the deprecated fields.
@@ -236,6 +239,7 @@ impl HttpOptions {
             http1: http1.transpose()?.unwrap_or_default(),
             http2,
             retry: None,
+            hash_policy: None,
         })
     }
 }

@@ -1,47 +1,36 @@
 //! Which load-balancing policy, and how it is tuned: `load_balancing_policy`, or `lb_policy` with its own fields.
+//!
+//! Both forms come to the same [`LbConfig`]; nothing behind it knows which one was used.
 
+mod hashing;
+mod legacy;
+mod subset;
+mod typed;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::config::core::v3 as core;
-use envoy_types::pb::envoy::extensions::load_balancing_policies as typed;
 use filters::config::{At, ConfigError};
 use filters::ledger;
 
-use super::{decode, duration, percent, type_name};
+pub use self::hashing::{HashFunction, Hashing, Maglev, RingHash};
+pub use self::subset::{Fallback, SelectorFallback, SubsetConfig, SubsetSelector};
+use super::{duration, percent};
+use crate::route::HashPolicy;
 
 ledger! {
     /// What is not implemented.
     pub mod common_unsupported for "envoy.config.cluster.v3.Cluster.CommonLbConfig" {
     ignore_new_hosts_until_first_hc => Warn, "active health checking is not implemented yet";
-    consistent_hashing_lb_config => Warn, "ring hash and Maglev are not implemented yet";
     override_host_status => Warn, "stateful sessions are not implemented";
 } }
 
 ledger! {
     /// What is not implemented.
-    pub mod zone_aware_unsupported for "envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig" {
-    routing_enabled => Refuse, "zone-aware routing is not implemented";
-    min_cluster_size => Refuse, "zone-aware routing is not implemented";
-} }
-
-ledger! {
-    /// What is not implemented.
-    pub mod typed_zone_aware_unsupported for
-    "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig" {
-    routing_enabled => Refuse, "zone-aware routing is not implemented";
-    min_cluster_size => Refuse, "zone-aware routing is not implemented";
-    force_locality_direct_routing => Refuse, "zone-aware routing is not implemented";
-    force_local_zone => Refuse, "zone-aware routing is not implemented";
-    locality_basis => Refuse, "zone-aware routing is not implemented";
-} }
-
-ledger! {
-    /// What is not implemented.
-    pub mod policy_unsupported for "envoy.config.cluster.v3.Cluster.LbPolicy" {
-    RING_HASH => Refuse, "ring hash load balancing is not implemented yet";
-    MAGLEV => Refuse, "Maglev load balancing is not implemented yet";
-    slow_start_config => Warn, "new hosts get their full share at once";
+    pub mod policy_unsupported for "envoy.config.cluster.v3.LoadBalancingPolicy.Policy" {
+    typed_extension_config => Refuse, "the policy would spread requests another way";
 } }
 
 /// How hosts are chosen.
@@ -49,12 +38,18 @@ ledger! {
 pub struct LbConfig {
     /// The policy within a priority.
     pub policy: LbPolicy,
+    /// Subsets of the hosts, each with the policy to itself; `None` chooses among all.
+    pub subset: Option<Arc<SubsetConfig>>,
+    /// What requests are hashed by, whatever their routes say: the policy's own list, or else the cluster's.
+    pub hash_policy: Option<Arc<HashPolicy>>,
+    /// Hosts that just came take less than their share.
+    pub slow_start: Option<SlowStart>,
     /// Traffic among the localities of a priority follows their weights.
     pub locality_weighted: bool,
+    /// Traffic stays in the proxy's own zone as far as that is fair.
+    pub zone_aware: ZoneAware,
     /// Percent of available hosts below which health is ignored, rounded as Envoy rounds it (50); 0 never.
     pub healthy_panic_threshold: u32,
-    /// In panic, choose no host rather than any.
-    pub fail_traffic_on_panic: bool,
     /// Updates of weight, health and metadata within this time are published as one (1 s); zero publishes each.
     pub update_merge_window: Duration,
     /// Connections to all hosts are closed when the set of hosts changes.
@@ -70,6 +65,10 @@ pub enum LbPolicy {
     LeastRequest(LeastRequest),
     /// Any host.
     Random,
+    /// The host next to the request's hash on a ring.
+    RingHash(RingHash),
+    /// The host a table has for the request's hash.
+    Maglev(Maglev),
     /// The cluster knows its host: `ORIGINAL_DST`.
     ClusterProvided,
 }
@@ -85,13 +84,42 @@ pub struct LeastRequest {
     pub full_scan: bool,
 }
 
+/// `slow_start_config`: how the share of a host grows after it came, or got well.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlowStart {
+    /// How long until it has its full share; above zero.
+    pub window: Duration,
+    /// 1 grows evenly, more grows faster at first; above zero.
+    pub aggression: f64,
+    /// The least part of its weight, 0 to 1 (0.1).
+    pub min_weight: f64,
+}
+
+/// `zone_aware_lb_config`. It has an effect only in a proxy that knows the cluster it belongs to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ZoneAware {
+    /// Percent of requests it is for (100).
+    pub routing_enabled: u32,
+    /// Healthy hosts below which it is not worth it (6).
+    pub min_cluster_size: u64,
+    /// In panic, choose no host rather than any.
+    pub fail_traffic_on_panic: bool,
+    /// Keep everything in the zone where it has at least this many hosts.
+    pub force_local: Option<u32>,
+    /// Zones are compared by the weights of their hosts rather than by their number.
+    pub by_weight: bool,
+}
+
 impl Default for LbConfig {
     fn default() -> Self {
         Self {
             policy: LbPolicy::RoundRobin,
+            subset: None,
+            hash_policy: None,
+            slow_start: None,
             locality_weighted: false,
+            zone_aware: ZoneAware::default(),
             healthy_panic_threshold: 50,
-            fail_traffic_on_panic: false,
             update_merge_window: Duration::from_secs(1),
             close_connections_on_host_set_change: false,
         }
@@ -104,11 +132,35 @@ impl Default for LeastRequest {
     }
 }
 
+impl Default for ZoneAware {
+    fn default() -> Self {
+        Self {
+            routing_enabled: 100,
+            min_cluster_size: 6,
+            fail_traffic_on_panic: false,
+            force_local: None,
+            by_weight: false,
+        }
+    }
+}
+
 impl LbPolicy {
     /// Whether the policy reads a host's active requests: if not, nothing counts them.
     #[must_use]
     pub const fn needs_active_requests(&self) -> bool {
-        matches!(self, Self::LeastRequest(_))
+        match self {
+            Self::LeastRequest(_) => true,
+            Self::RingHash(RingHash { hashing, .. }) | Self::Maglev(Maglev { hashing, .. }) => {
+                hashing.balance_factor > 0
+            }
+            Self::RoundRobin | Self::Random | Self::ClusterProvided => false,
+        }
+    }
+
+    /// Whether hosts are found by a request's hash: if not, none is computed.
+    #[must_use]
+    pub const fn hashes(&self) -> bool {
+        matches!(self, Self::RingHash(_) | Self::Maglev(_))
     }
 
     /// Envoy's name of it.
@@ -118,6 +170,8 @@ impl LbPolicy {
             Self::RoundRobin => "ROUND_ROBIN",
             Self::LeastRequest(_) => "LEAST_REQUEST",
             Self::Random => "RANDOM",
+            Self::RingHash(_) => "RING_HASH",
+            Self::Maglev(_) => "MAGLEV",
             Self::ClusterProvided => "CLUSTER_PROVIDED",
         }
     }
@@ -130,18 +184,19 @@ pub(super) struct Fields<'a> {
     pub(super) lb_config: Option<proto::cluster::LbConfig>,
     pub(super) common: Option<proto::cluster::CommonLbConfig>,
     pub(super) typed: Option<proto::LoadBalancingPolicy>,
-    pub(super) has_subsets: bool,
+    pub(super) subset: Option<proto::cluster::LbSubsetConfig>,
 }
 
 impl LbConfig {
     pub(super) fn parse(at: At<'_>, fields: Fields<'_>) -> Result<Self, ConfigError> {
-        use proto::cluster::LbPolicy as Enum;
-        let Fields { cluster_name, lb_policy, lb_config, common, typed, has_subsets } = fields;
+        let Fields { cluster_name, lb_policy, lb_config, common, typed, subset } = fields;
         let mut config = Self::default();
         let partial = common.as_ref().is_some_and(|common| {
             common.locality_config_specifier.is_some() || common.consistent_hashing_lb_config.is_some()
         });
-        config.common(at.field("common_lb_config"), common)?;
+        // Without selectors there are no subsets.
+        let subset = subset.filter(|config| !config.subset_selectors.is_empty());
+        let hashing = config.common(at.field("common_lb_config"), common)?;
         if let Some(typed) = typed {
             if partial {
                 return Err(at.error(
@@ -149,201 +204,27 @@ impl LbConfig {
                      locality_weighted_lb_config, consistent_hashing_lb_config) of common_lb_config",
                 ));
             }
+            if subset.is_some() {
+                return Err(at.error("cluster: load_balancing_policy cannot be combined with lb_subset_config"));
+            }
             config.typed(at.field("load_balancing_policy"), cluster_name, typed)?;
             return Ok(config);
         }
-        config.policy = match Enum::try_from(lb_policy) {
-            Ok(Enum::RoundRobin) => LbPolicy::RoundRobin,
-            Ok(Enum::LeastRequest) => LbPolicy::LeastRequest(LeastRequest::default()),
-            Ok(Enum::Random) => LbPolicy::Random,
-            Ok(Enum::ClusterProvided) if has_subsets => {
-                return Err(at.error("cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config"));
-            }
-            Ok(Enum::ClusterProvided) => LbPolicy::ClusterProvided,
-            Ok(Enum::RingHash) => {
-                at.field("lb_policy").refuse_or_warn(&policy_unsupported::RING_HASH)?;
-                LbPolicy::Random
-            }
-            Ok(Enum::Maglev) => {
-                at.field("lb_policy").refuse_or_warn(&policy_unsupported::MAGLEV)?;
-                LbPolicy::Random
-            }
-            Ok(Enum::LoadBalancingPolicyConfig) => {
-                return Err(at.error("cluster: field load_balancing_policy need to be set"));
-            }
-            Err(_) => return Err(at.field("lb_policy").error("value must be one of the defined enum values")),
-        };
-        config.legacy(at, lb_config)?;
+        config.legacy(at, lb_policy, lb_config, hashing, subset)?;
         Ok(config)
     }
 
-    /// The configuration of a policy by the cluster's own fields. One that belongs to another policy is not read, as
-    /// in Envoy.
-    fn legacy(&mut self, at: At<'_>, lb_config: Option<proto::cluster::LbConfig>) -> Result<(), ConfigError> {
-        use proto::cluster::LbConfig as Config;
-        match (lb_config, &mut self.policy) {
-            (Some(Config::RoundRobinLbConfig(config)), LbPolicy::RoundRobin) => {
-                let proto::cluster::RoundRobinLbConfig { slow_start_config } = config;
-                at.field("round_robin_lb_config")
-                    .unsupported(&policy_unsupported::slow_start_config, &slow_start_config)
-            }
-            (Some(Config::LeastRequestLbConfig(config)), LbPolicy::LeastRequest(policy)) => {
-                let proto::cluster::LeastRequestLbConfig { choice_count, active_request_bias, slow_start_config } =
-                    config;
-                let at = at.field("least_request_lb_config");
-                at.unsupported(&policy_unsupported::slow_start_config, &slow_start_config)?;
-                policy.choice_count = least_request_choices(at, choice_count.map(|v| v.value))?;
-                policy.active_request_bias = request_bias(at, active_request_bias);
-                Ok(())
-            }
-            (Some(Config::RoundRobinLbConfig(_) | Config::LeastRequestLbConfig(_)), _)
-            | (Some(Config::RingHashLbConfig(_) | Config::MaglevLbConfig(_) | Config::OriginalDstLbConfig(_)), _)
-            | (None, _) => Ok(()),
-        }
+    /// What holds within one subset.
+    #[must_use]
+    pub fn within_subset(&self) -> Self {
+        let aware = self.subset.as_ref().is_none_or(|subset| subset.locality_weight_aware);
+        Self { subset: None, locality_weighted: self.locality_weighted && aware, ..self.clone() }
     }
 
-    fn common(&mut self, at: At<'_>, proto: Option<proto::cluster::CommonLbConfig>) -> Result<(), ConfigError> {
-        use proto::cluster::common_lb_config::{LocalityConfigSpecifier, ZoneAwareLbConfig};
-        let Some(proto) = proto else { return Ok(()) };
-        let proto::cluster::CommonLbConfig {
-            healthy_panic_threshold,
-            update_merge_window,
-            ignore_new_hosts_until_first_hc,
-            close_connections_on_host_set_change,
-            consistent_hashing_lb_config,
-            override_host_status,
-            locality_config_specifier,
-        } = proto;
-        at.unsupported(&common_unsupported::ignore_new_hosts_until_first_hc, &ignore_new_hosts_until_first_hc)?;
-        at.unsupported(&common_unsupported::consistent_hashing_lb_config, &consistent_hashing_lb_config)?;
-        at.unsupported(&common_unsupported::override_host_status, &override_host_status)?;
-        if let Some(threshold) = healthy_panic_threshold {
-            self.healthy_panic_threshold = rounded(percent(at.field("healthy_panic_threshold"), &threshold)?);
-        }
-        if let Some(window) = duration(at.field("update_merge_window"), update_merge_window)? {
-            self.update_merge_window = window;
-        }
-        self.close_connections_on_host_set_change = close_connections_on_host_set_change;
-        match locality_config_specifier {
-            None => {}
-            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => self.locality_weighted = true,
-            Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => {
-                let ZoneAwareLbConfig { routing_enabled, min_cluster_size, fail_traffic_on_panic } = zone;
-                let at = at.field("zone_aware_lb_config");
-                at.unsupported(&zone_aware_unsupported::routing_enabled, &routing_enabled.filter(|p| p.value > 0.0))?;
-                at.unsupported(&zone_aware_unsupported::min_cluster_size, &min_cluster_size)?;
-                self.fail_traffic_on_panic = fail_traffic_on_panic;
-            }
-        }
-        Ok(())
-    }
-
-    /// The first policy of the list that is known.
-    fn typed(&mut self, at: At<'_>, cluster_name: &str, proto: proto::LoadBalancingPolicy) -> Result<(), ConfigError> {
-        let proto::LoadBalancingPolicy { policies } = proto;
-        let list = at.field("policies");
-        let mut names = Vec::new();
-        for (index, proto::load_balancing_policy::Policy { typed_extension_config }) in policies.into_iter().enumerate()
-        {
-            let Some(core::TypedExtensionConfig { name, typed_config }) = typed_extension_config else { continue };
-            let at = list.index(index);
-            let at = at.field("typed_extension_config");
-            let any = typed_config.unwrap_or_default();
-            let known = match type_name(&any.type_url) {
-                "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" => {
-                    self.round_robin(at, decode(at, &any)?)?;
-                    true
-                }
-                "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" => {
-                    self.least_request(at, decode(at, &any)?)?;
-                    true
-                }
-                "envoy.extensions.load_balancing_policies.random.v3.Random" => {
-                    let typed::random::v3::Random { locality_lb_config } = decode(at, &any)?;
-                    self.policy = LbPolicy::Random;
-                    self.locality(at, locality_lb_config)?;
-                    true
-                }
-                "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided" => {
-                    let typed::cluster_provided::v3::ClusterProvided {} = decode(at, &any)?;
-                    self.policy = LbPolicy::ClusterProvided;
-                    true
-                }
-                _ => false,
-            };
-            if known {
-                return Ok(());
-            }
-            names.push(name);
-        }
-        Err(at.error(format_args!(
-            "cluster: didn't find a registered load balancer factory implementation for cluster: '{cluster_name}' with \
-             names from [{}]",
-            names.join(", ")
-        )))
-    }
-
-    fn round_robin(&mut self, at: At<'_>, proto: typed::round_robin::v3::RoundRobin) -> Result<(), ConfigError> {
-        let typed::round_robin::v3::RoundRobin { slow_start_config, locality_lb_config } = proto;
-        at.unsupported(&policy_unsupported::slow_start_config, &slow_start_config)?;
-        self.policy = LbPolicy::RoundRobin;
-        self.locality(at, locality_lb_config)
-    }
-
-    fn least_request(&mut self, at: At<'_>, proto: typed::least_request::v3::LeastRequest) -> Result<(), ConfigError> {
-        #[expect(deprecated, reason = "every field is accounted for, deprecated ones too")]
-        let typed::least_request::v3::LeastRequest {
-            choice_count,
-            active_request_bias,
-            slow_start_config,
-            locality_lb_config,
-            enable_full_scan,
-            selection_method,
-        } = proto;
-        at.unsupported(&policy_unsupported::slow_start_config, &slow_start_config)?;
-        let full_scan = match selection_method {
-            0 => enable_full_scan.is_some_and(|v| v.value),
-            1 => true,
-            _ => return Err(at.field("selection_method").error("value must be one of the defined enum values")),
-        };
-        self.policy = LbPolicy::LeastRequest(LeastRequest {
-            choice_count: least_request_choices(at, choice_count.map(|v| v.value))?,
-            active_request_bias: request_bias(at, active_request_bias),
-            full_scan,
-        });
-        self.locality(at, locality_lb_config)
-    }
-
-    fn locality(&mut self, at: At<'_>, proto: Option<typed::common::v3::LocalityLbConfig>) -> Result<(), ConfigError> {
-        use typed::common::v3::locality_lb_config::{LocalityConfigSpecifier, ZoneAwareLbConfig};
-        match proto.and_then(|config| config.locality_config_specifier) {
-            None => {}
-            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => self.locality_weighted = true,
-            Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => {
-                #[expect(deprecated, reason = "every field is accounted for, deprecated ones too")]
-                let ZoneAwareLbConfig {
-                    routing_enabled,
-                    min_cluster_size,
-                    fail_traffic_on_panic,
-                    force_locality_direct_routing,
-                    force_local_zone,
-                    locality_basis,
-                } = zone;
-                let at = at.field("locality_lb_config");
-                let at = at.field("zone_aware_lb_config");
-                let enabled = routing_enabled.filter(|percent| percent.value > 0.0);
-                at.unsupported(&typed_zone_aware_unsupported::routing_enabled, &enabled)?;
-                at.unsupported(&typed_zone_aware_unsupported::min_cluster_size, &min_cluster_size)?;
-                at.unsupported(
-                    &typed_zone_aware_unsupported::force_locality_direct_routing,
-                    &force_locality_direct_routing,
-                )?;
-                at.unsupported(&typed_zone_aware_unsupported::force_local_zone, &force_local_zone)?;
-                at.unsupported(&typed_zone_aware_unsupported::locality_basis, &locality_basis)?;
-                self.fail_traffic_on_panic = fail_traffic_on_panic;
-            }
-        }
-        Ok(())
+    /// Whether a host is found by a request's hash.
+    #[must_use]
+    pub const fn hashes(&self) -> bool {
+        self.policy.hashes()
     }
 }
 
@@ -366,6 +247,34 @@ fn request_bias(at: At<'_>, proto: Option<core::RuntimeDouble>) -> f64 {
         format!("invalid active request bias supplied (runtime key {runtime_key}), using 1.0"),
     );
     1.0
+}
+
+/// `slow_start_config`, which both forms have; without a window there is none.
+fn slow_start(
+    at: At<'_>,
+    window: Option<envoy_types::pb::google::protobuf::Duration>,
+    aggression: Option<core::RuntimeDouble>,
+    min_weight_percent: Option<envoy_types::pb::envoy::r#type::v3::Percent>,
+) -> Result<Option<SlowStart>, ConfigError> {
+    let window = duration(at.field("slow_start_window"), window)?;
+    let min_weight = match &min_weight_percent {
+        None => 0.1,
+        Some(share) => percent(at.field("min_weight_percent"), share)? / 100.0,
+    };
+    let aggression = match aggression {
+        None => 1.0,
+        Some(core::RuntimeDouble { default_value, .. }) if default_value > 0.0 => default_value,
+        Some(core::RuntimeDouble { runtime_key, .. }) => {
+            at.field("aggression").warn(
+                "envoy.config.cluster.v3.Cluster.SlowStartConfig.aggression",
+                format!("invalid aggression supplied (runtime key {runtime_key}), using 1.0"),
+            );
+            1.0
+        }
+    };
+    // Envoy counts whole milliseconds.
+    let window = window.filter(|window| window.as_millis() > 0);
+    Ok(window.map(|window| SlowStart { window, aggression, min_weight }))
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentage was checked to be 0 to 100")]

@@ -22,7 +22,8 @@ use filters::matcher::Substitution;
 use filters::mutation::Template;
 
 use super::values::{data, duration};
-use super::{Level, Parser, ledger};
+use super::{Level, Parser, hash, ledger};
+use crate::route::MetadataMatch;
 use crate::route::action::{DirectResponse, ForwardAction};
 use crate::route::policy::{ConnectConfig, GrpcTimeout, GrpcTimeoutTarget, Priority, Timeouts, UpgradeConfig};
 use crate::route::redirect::{RedirectAction, RedirectPath};
@@ -83,7 +84,6 @@ impl Parser<'_> {
             host_rewrite_specifier,
         } = proto;
         use ledger::route_action as row;
-        at.unsupported(&row::metadata_match, &metadata_match)?;
         at.unsupported(&row::path_rewrite_policy, &path_rewrite_policy)?;
         at.unsupported(&row::early_data_policy, &early_data_policy)?;
         at.unsupported(&row::retry_policy_typed_config, &retry_policy_typed_config)?;
@@ -91,7 +91,6 @@ impl Parser<'_> {
         at.unsupported(&row::request_mirror_policies, &request_mirror_policies)?;
         at.unsupported(&row::rate_limits, &rate_limits)?;
         at.unsupported(&row::include_vh_rate_limits, &include_vh_rate_limits)?;
-        at.unsupported(&row::hash_policy, &hash_policy)?;
         at.unsupported(&row::cors, &cors)?;
         at.unsupported(&row::internal_redirect_policy, &internal_redirect_policy)?;
         at.unsupported(&row::internal_redirect_action, &internal_redirect_action)?;
@@ -122,8 +121,11 @@ impl Parser<'_> {
             Some(policy) => Some(Arc::new(RetryPolicy::parse(policy, at.field("retry_policy"), self.env.regex)?)),
             None => inherited.retry.cloned(),
         };
+        let metadata_match = MetadataMatch::parse(metadata_match);
         Ok(ForwardAction {
-            clusters: self.clusters(cluster_specifier, inherited, at)?,
+            clusters: self.clusters(cluster_specifier, inherited, metadata_match.as_ref(), at)?,
+            metadata_match,
+            hash_policy: hash::parse(hash_policy, at.field("hash_policy"), self.env.regex)?,
             cluster_not_found: match ClusterNotFoundResponseCode::try_from(cluster_not_found_response_code) {
                 Ok(ClusterNotFoundResponseCode::ServiceUnavailable) => 503,
                 Ok(ClusterNotFoundResponseCode::NotFound) => 404,

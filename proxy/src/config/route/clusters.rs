@@ -14,6 +14,7 @@ use filters::mutation::Template;
 
 use super::action::{Inherited, header_key};
 use super::{Level, Parser, filter_level, ledger};
+use crate::route::MetadataMatch;
 use crate::route::action::{ClusterSpecifier, EntryCluster, WeightedClusters, WeightedEntry};
 use crate::route::headers::{FilterConfigs, MutationChain};
 use crate::route::rewrite::HostRewrite;
@@ -23,6 +24,7 @@ impl Parser<'_> {
         &mut self,
         proto: Option<ClusterSpecifierProto>,
         inherited: &Inherited<'_>,
+        metadata_match: Option<&MetadataMatch>,
         at: At<'_>,
     ) -> Result<ClusterSpecifier, ConfigError> {
         use ledger::route_action as row;
@@ -37,7 +39,8 @@ impl Parser<'_> {
                 ClusterSpecifier::Header(header_key(&name, at.field("cluster_header"))?)
             }
             ClusterSpecifierProto::WeightedClusters(weighted) => {
-                ClusterSpecifier::Weighted(self.weighted(weighted, inherited, at.field("weighted_clusters"))?)
+                let at = at.field("weighted_clusters");
+                ClusterSpecifier::Weighted(self.weighted(weighted, inherited, metadata_match, at)?)
             }
             ClusterSpecifierProto::ClusterSpecifierPlugin(plugin) => {
                 at.unsupported(&row::cluster_specifier_plugin, &Some(plugin))?;
@@ -54,17 +57,19 @@ impl Parser<'_> {
         &mut self,
         proto: WeightedCluster,
         inherited: &Inherited<'_>,
+        metadata_match: Option<&MetadataMatch>,
         at: At<'_>,
     ) -> Result<WeightedClusters, ConfigError> {
         // Since the sum of the weights counts, Envoy no longer looks at `total_weight`.
         #[expect(deprecated, reason = "Envoy still accepts the field")]
         let WeightedCluster { clusters, total_weight: _, runtime_key_prefix, random_value_specifier } = proto;
+        let mut use_hash = false;
         let random_header = match random_value_specifier {
             None => None,
             Some(RandomValueSpecifier::HeaderName(name)) if name.is_empty() => None,
             Some(RandomValueSpecifier::HeaderName(name)) => Some(header_key(&name, at.field("header_name"))?),
             Some(RandomValueSpecifier::UseHashPolicy(flag)) => {
-                at.unsupported(&ledger::weighted_cluster::use_hash_policy, &flag.value)?;
+                use_hash = flag.value;
                 None
             }
         };
@@ -75,7 +80,7 @@ impl Parser<'_> {
         let entries = clusters
             .into_iter()
             .enumerate()
-            .map(|(n, entry)| self.weighted_entry(entry, &runtime_key_prefix, inherited, all.index(n)))
+            .map(|(n, entry)| self.weighted_entry(entry, &runtime_key_prefix, inherited, metadata_match, all.index(n)))
             .collect::<Result<Box<[_]>, _>>()?;
         let total: u64 = entries.iter().map(|entry| u64::from(entry.weight)).sum();
         if total > u32::MAX.into() {
@@ -88,7 +93,7 @@ impl Parser<'_> {
         if total == 0 {
             return Err(at.error("Sum of weights in the weighted_cluster must be greater than 0."));
         }
-        Ok(WeightedClusters { entries, total, random_header, runtime: !runtime_key_prefix.is_empty() })
+        Ok(WeightedClusters { entries, total, random_header, use_hash, runtime: !runtime_key_prefix.is_empty() })
     }
 
     fn weighted_entry(
@@ -96,6 +101,7 @@ impl Parser<'_> {
         proto: ClusterWeight,
         runtime_key_prefix: &str,
         inherited: &Inherited<'_>,
+        of_route: Option<&MetadataMatch>,
         at: At<'_>,
     ) -> Result<WeightedEntry, ConfigError> {
         let ClusterWeight {
@@ -110,7 +116,6 @@ impl Parser<'_> {
             typed_per_filter_config,
             host_rewrite_specifier,
         } = proto;
-        at.unsupported(&ledger::cluster_weight::metadata_match, &metadata_match)?;
         let weight = weight.ok_or_else(|| at.field("weight").error("Field 'weight' is missing"))?.value;
         let runtime_key = (!runtime_key_prefix.is_empty()).then(|| format!("{runtime_key_prefix}.{name}").into());
         let cluster = match (&name[..], &cluster_header[..]) {
@@ -129,6 +134,10 @@ impl Parser<'_> {
             cluster,
             weight,
             runtime_key,
+            metadata_match: match (MetadataMatch::parse(metadata_match), of_route) {
+                (Some(own), Some(of_route)) => Some(of_route.merged(&own)),
+                (own, _) => own,
+            },
             host_rewrite: match host_rewrite_specifier {
                 Some(WeightHostRewrite::HostRewriteLiteral(host)) if !host.is_empty() => Some(host.into()),
                 _ => None,

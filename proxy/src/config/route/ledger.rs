@@ -46,14 +46,12 @@ filters::ledger! {
     pub mod route_action for "envoy.config.route.v3.RouteAction" {
         cluster_specifier_plugin => Refuse, "plugins choose where requests go and none is built in";
         inline_cluster_specifier_plugin => Refuse, "plugins choose where requests go and none is built in";
-        metadata_match => Refuse, "it narrows which hosts get a request";
         path_rewrite_policy => Refuse, "path rewriters change what the upstream is asked and none is built in";
         early_data_policy => Warn, "there is no early data to be careful with";
         retry_policy_typed_config => Warn, "a failure reaches the client that a retry could have hidden";
         request_mirror_policies => Warn, "mirroring sends copies of requests; the requests themselves are not affected";
         rate_limits => Warn, "only the rate limit filter reads them, and it is refused by name where configured";
         include_vh_rate_limits => Warn, "only the rate limit filter reads it";
-        hash_policy => Warn, "requests that would stick to a host spread over all of them";
         cors => Warn, "only the CORS filter reads it";
         internal_redirect_policy => Refuse, "the client would be shown redirects meant for the proxy";
         internal_redirect_action => Refuse, "the client would be shown redirects meant for the proxy";
@@ -70,16 +68,9 @@ filters::ledger! {
 }
 
 filters::ledger! {
-    /// Rows of weighted clusters.
-    pub mod weighted_cluster for "envoy.config.route.v3.WeightedCluster" {
-        use_hash_policy => Warn, "requests that would stick to a cluster are spread at random";
-    }
-}
-
-filters::ledger! {
-    /// Rows of one weighted cluster.
-    pub mod cluster_weight for "envoy.config.route.v3.WeightedCluster.ClusterWeight" {
-        metadata_match => Refuse, "it narrows which hosts get a request";
+    /// Rows of a hash policy.
+    pub mod hash_policy for "envoy.config.route.v3.RouteAction.HashPolicy" {
+        filter_state => Refuse, "there is no filter state to hash";
     }
 }
 

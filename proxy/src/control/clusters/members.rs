@@ -9,7 +9,7 @@ use filters::stream_info::Address;
 use crate::config::address::EndpointAddress;
 use crate::config::endpoint::{Endpoint, LoadAssignment};
 use crate::upstream::host::{
-    HealthFlags, Host, HostAttributes, HostSet, HostState, Locality, PlacedHosts, PriorityHosts,
+    Derived, HealthFlags, Host, HostAttributes, HostSet, HostState, Locality, PlacedHosts, PriorityHosts,
 };
 
 /// The hosts of one version of a cluster.
@@ -204,10 +204,17 @@ impl Members {
     }
 }
 
+/// A priority in the making: its hosts in the order of the assignment, and by place.
+#[derive(Default)]
+struct NextLevel {
+    hosts: Vec<Arc<Host>>,
+    places: Vec<PlacedHosts>,
+}
+
 /// A host set in the making.
 struct Next {
     hosts: HashMap<HostKey, Arc<Host>>,
-    priorities: Vec<Vec<PlacedHosts>>,
+    priorities: Vec<NextLevel>,
     added: bool,
     changed: bool,
 }
@@ -218,14 +225,15 @@ impl Next {
         // Priorities between are there too, empty; parsing bounds them to 128.
         Self {
             hosts: HashMap::new(),
-            priorities: (0..=last).map(|_| Vec::new()).collect(),
+            priorities: (0..=last).map(|_| NextLevel::default()).collect(),
             added: false,
             changed: false,
         }
     }
 
     fn place(&mut self, locality: &Arc<Locality>, weight: u32, priority: u32, host: &Arc<Host>) {
-        let Some(places) = self.priorities.get_mut(priority as usize) else { return };
+        let Some(NextLevel { hosts, places }) = self.priorities.get_mut(priority as usize) else { return };
+        hosts.push(host.clone());
         match places.iter_mut().find(|(known, ..)| known == locality) {
             Some((_, known_weight, hosts)) => {
                 *known_weight = weight;
@@ -236,8 +244,14 @@ impl Next {
     }
 
     fn set(&mut self, assignment: &LoadAssignment) -> HostSet {
+        let priorities = std::mem::take(&mut self.priorities).into_iter().map(|mut level| {
+            // Localities stand in the order of their names, as in Envoy: turns among them begin with the first.
+            level.places.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+            level
+        });
         HostSet {
-            priorities: std::mem::take(&mut self.priorities).into_iter().map(PriorityHosts::new).collect(),
+            priorities: priorities.map(|NextLevel { hosts, places }| PriorityHosts::ordered(hosts, places)).collect(),
+            derived: Derived::default(),
             overprovisioning_factor: assignment.overprovisioning_factor,
             weighted_priority_health: assignment.weighted_priority_health,
             drop_overload: assignment.drop_overload.clone(),

@@ -101,7 +101,13 @@ impl Version {
 
     /// Needs another cluster to find its hosts.
     pub(super) fn is_secondary(&self) -> bool {
-        matches!(&self.config.discovery, Discovery::Eds(eds) if !eds.is_file())
+        match &self.config.discovery {
+            Discovery::Eds(eds) => !eds.is_file(),
+            Discovery::Aggregate(_) => true,
+            Discovery::Static(_) | Discovery::StrictDns(_) | Discovery::LogicalDns(_) | Discovery::OriginalDst(_) => {
+                false
+            }
+        }
     }
 
     /// Begins to find hosts: those that are given are known at once, names are due to be looked up.
@@ -122,6 +128,7 @@ impl Version {
                 let all_known = self.targets.is_empty();
                 self.ready = all_known || !self.members.set().priorities.iter().all(|level| level.hosts.is_empty());
             }
+            Discovery::Aggregate(_) => self.ready = true,
             Discovery::OriginalDst(_) => {
                 self.sweep_at = now.checked_add(config.cleanup_interval);
                 self.ready = true;
@@ -285,7 +292,9 @@ impl Version {
         let (dns, logical) = match &config.discovery {
             Discovery::StrictDns(dns) => (dns, false),
             Discovery::LogicalDns(dns) => (dns, true),
-            Discovery::Static(_) | Discovery::Eds(_) | Discovery::OriginalDst(_) => return Vec::new(),
+            Discovery::Static(_) | Discovery::Eds(_) | Discovery::OriginalDst(_) | Discovery::Aggregate(_) => {
+                return Vec::new();
+            }
         };
         let Some((place, target)) = self.targets.iter_mut().find(|(_, target)| target.lookup == Some(id)) else {
             return Vec::new();
@@ -337,7 +346,7 @@ impl Version {
     fn assign(&mut self, assignment: &LoadAssignment) -> Change {
         let identity = match self.config.discovery {
             Discovery::Static(_) | Discovery::StrictDns(_) => Identity::Endpoint,
-            Discovery::Eds(_) | Discovery::OriginalDst(_) => Identity::Address,
+            Discovery::Eds(_) | Discovery::OriginalDst(_) | Discovery::Aggregate(_) => Identity::Address,
             Discovery::LogicalDns(_) => Identity::Single,
         };
         let change = self.members.assign(assignment, &self.names, identity);

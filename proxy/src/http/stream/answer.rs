@@ -85,6 +85,9 @@ impl<D: Downstream> Stream<'_, D> {
             let text = Bytes::copy_from_slice(text.format(millis(self.since(asked))).as_bytes());
             head.headers.set(Known::XEnvoyUpstreamServiceTime, text);
         }
+        for cookie in self.cookies.drain(..) {
+            head.headers.append(Known::SetCookie, cookie);
+        }
         if let Some(routed) = &self.routed
             && let Some((_, route)) = routed.resolve()
         {

@@ -284,7 +284,8 @@ impl<D: Downstream> Stream<'_, D> {
         self.enter(&host);
         let pool = self.pool_for(&cluster, &host, forward);
         let protocol = pool.protocol();
-        let active = cluster.config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
+        let active =
+            cluster.owner(&host).config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
         race.tries.push(Rival {
             stage: Stage::Connecting {
                 lease: Box::pin(async move { pool.acquire().await }),

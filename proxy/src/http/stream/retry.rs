@@ -109,7 +109,7 @@ impl<D: Downstream> Stream<'_, D> {
             return self.no_host(None).await;
         };
         self.cluster = Some(Rc::clone(&cluster));
-        let host = self.choose_other_host(&cluster).await?;
+        let host = self.choose_other_host(&cluster, forward).await?;
         self.begin_again(again, route, forward);
         Ok((cluster, host))
     }
@@ -152,16 +152,19 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     /// A host for a retry: if it can be helped, none that the policy rejects.
-    async fn choose_other_host(&mut self, cluster: &Rc<Cluster>) -> Step<Arc<Host>> {
+    async fn choose_other_host(&mut self, cluster: &Rc<Cluster>, forward: &ForwardAction) -> Step<Arc<Host>> {
         let destination = cluster.destination(self.request.as_ref(), &self.connection.info);
+        let hash = self.request_hash(cluster, forward);
+        let metadata = self.metadata_match(cluster, forward);
+        let context = PickContext { destination, hash, metadata: metadata.as_deref(), ..PickContext::default() };
         let picked = match self.retry.as_deref() {
             Some(retry) => cluster.pick(&PickContext {
                 loads: Some(&|hosts, config| retry.priority_loads(hosts, config)),
                 avoid: Some(&|host| retry.avoids(host)),
                 max_attempts: retry.picks(),
-                destination,
+                ..context
             }),
-            None => cluster.pick(&PickContext { destination, ..PickContext::default() }),
+            None => cluster.pick(&context),
         };
         match picked {
             Some(host) => Ok(host),

@@ -112,7 +112,8 @@ impl<D: Downstream> Stream<'_, D> {
         if let (Some((_, route)), Some(head)) = (routed.resolve(), &self.request)
             && let RouteAction::Forward(forward) = &route.action
         {
-            let choice = forward.cluster(head, self.random, &*worker.runtime());
+            let selector = forward.selector(head, &self.info).unwrap_or(self.random);
+            let choice = forward.cluster(head, selector, &*worker.runtime());
             let cluster = match &choice.name {
                 ClusterName::None => None,
                 name => name.as_str().and_then(|name| worker.cluster(name)),

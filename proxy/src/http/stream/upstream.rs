@@ -1,5 +1,6 @@
 //! The router: from a route to a host, a connection, an attempt, and its outcome.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::config::cluster::UpstreamProtocol;
 use crate::http::path::has_port;
 use crate::http::reply::LocalReply;
 use crate::http::upgrade;
+use crate::route::MetadataMatch;
 use crate::route::policy::ConnectConfig;
 use crate::route::{ForwardAction, Route, RouteAction};
 use crate::transport::proxy_protocol;
@@ -56,7 +58,7 @@ impl<D: Downstream> Stream<'_, D> {
         self.drop_overload(&cluster).await?;
         self.set_time_limits(forward);
         self.prepare_request(route, forward);
-        let host = self.choose_host(&cluster).await?;
+        let host = self.choose_host(&cluster, forward).await?;
         self.prepare_retries(&cluster, route, forward);
         self.attempts_on(cluster, host, route, forward).await
     }
@@ -126,9 +128,11 @@ impl<D: Downstream> Stream<'_, D> {
         reply.with_header(Known::XEnvoyOverloaded, Bytes::from_static(b"true"))
     }
 
-    async fn choose_host(&mut self, cluster: &Rc<Cluster>) -> Step<Arc<Host>> {
+    async fn choose_host(&mut self, cluster: &Rc<Cluster>, forward: &ForwardAction) -> Step<Arc<Host>> {
         let destination = cluster.destination(self.request.as_ref(), &self.connection.info);
-        let context = PickContext { destination, ..PickContext::default() };
+        let hash = self.request_hash(cluster, forward);
+        let metadata = self.metadata_match(cluster, forward);
+        let context = PickContext { destination, hash, metadata: metadata.as_deref(), ..PickContext::default() };
         match cluster.pick(&context) {
             Some(host) => Ok(host),
             None => self.no_host(Some(cluster)).await,
@@ -145,6 +149,34 @@ impl<D: Downstream> Stream<'_, D> {
         self.reply_end(LocalReply::new(503, "no healthy upstream"), details::NO_HEALTHY_UPSTREAM).await
     }
 
+    /// The hash by which the cluster's policy finds a host for the request as it goes upstream, if it wants one.
+    pub(super) fn request_hash(&mut self, cluster: &Cluster, forward: &ForwardAction) -> Option<u64> {
+        let policy = cluster.hash_policy(forward.hash_policy.as_ref())?;
+        // Cookies made up for an earlier choice are made up again.
+        self.cookies.clear();
+        policy.hash(self.request.as_ref()?, &self.info, Some(&mut self.cookies))
+    }
+
+    /// What the request says about the hosts it may go to, where the cluster has subsets: the route's word, with what
+    /// filters said about this request on top.
+    pub(super) fn metadata_match<'f>(
+        &self,
+        cluster: &Cluster,
+        forward: &'f ForwardAction,
+    ) -> Option<Cow<'f, MetadataMatch>> {
+        if !cluster.has_subsets() {
+            return None;
+        }
+        let ordinal = self.routed.as_ref().and_then(|routed| routed.ordinal);
+        let of_route = forward.metadata_match(ordinal);
+        let of_request = self.info.dynamic_metadata.as_ref().and_then(|metadata| metadata.get("envoy.lb"));
+        match (of_route, of_request) {
+            (of_route, None) => of_route.map(Cow::Borrowed),
+            (None, Some(fields)) => Some(Cow::Owned(MetadataMatch::default().overridden(fields))),
+            (Some(of_route), Some(fields)) => Some(Cow::Owned(of_route.overridden(fields))),
+        }
+    }
+
     /// One try on one host; `None` when its response was passed on.
     pub(super) async fn attempt(
         &mut self,
@@ -155,7 +187,8 @@ impl<D: Downstream> Stream<'_, D> {
     ) -> Step<Option<Again>> {
         self.enter(host);
         // Counted only for policies that read it.
-        let _active = cluster.config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
+        let _active =
+            cluster.owner(host).config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
         let pool = self.pool_for(cluster, host, forward);
         let asked = self.manager.worker.timers().recent_instant();
         let acquired = self.wait_for(pool.acquire()).await;
@@ -195,16 +228,17 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     /// The pool that this request gets its connection from.
-    pub(super) fn pool_for(&self, cluster: &Cluster, host: &Arc<Host>, forward: &ForwardAction) -> Rc<Pool> {
+    pub(super) fn pool_for(&self, cluster: &Rc<Cluster>, host: &Arc<Host>, forward: &ForwardAction) -> Rc<Pool> {
         let terminated = self.request.as_ref().is_some_and(|head| forward.terminates(head).is_some());
-        let protocol = match (cluster.config().http.protocol, self.info.protocol) {
+        let owner = cluster.owner(host);
+        let protocol = match (owner.config().http.protocol, self.info.protocol) {
             _ if terminated => PoolProtocol::Tcp,
             (UpstreamProtocol::Http2, _) | (UpstreamProtocol::UseDownstream, Some(Version::Http2)) => {
                 PoolProtocol::Http2
             }
             _ => PoolProtocol::Http1,
         };
-        cluster.pool(host, breaker_priority(forward), protocol)
+        owner.pool(host, breaker_priority(forward), protocol)
     }
 
     /// Sends the head on the connection that was waited for.
@@ -327,7 +361,7 @@ impl<D: Downstream> Stream<'_, D> {
                         if progress.request_sent && up.response_complete() {
                             up.finish(true);
                         } else {
-                            give_up(&cluster, up);
+                            give_up(&cluster.owner(&host), up);
                         }
                         return Ok(Some(again));
                     }
@@ -343,22 +377,22 @@ impl<D: Downstream> Stream<'_, D> {
                     self.charge_time(Origin { canary: self.canary || origin.canary, ..origin });
                     self.info.timing.last_downstream_tx = Some(self.manager.worker.timers().recent_instant());
                     if !progress.request_sent {
-                        up.count_reset(&cluster, FailureKind::LocalReset);
+                        up.count_reset(&cluster.owner(&host), FailureKind::LocalReset);
                     }
                     up.finish(progress.request_sent);
                     return Ok(None);
                 }
                 Event::Upstream(failure) => {
-                    up.count_reset(&cluster, failure.kind);
+                    up.count_reset(&cluster.owner(&host), failure.kind);
                     drop(up);
                     return self.upstream_failed(&host, failure, true).await;
                 }
                 Event::Downstream(interrupt) => {
-                    give_up(&cluster, up);
+                    give_up(&cluster.owner(&host), up);
                     return self.broken(&cluster, &host, Broken::Gone(interrupt)).await;
                 }
                 Event::Expired(which) => {
-                    give_up(&cluster, up);
+                    give_up(&cluster.owner(&host), up);
                     if which.is_of_upstream() {
                         host.shard(self.manager.worker.index()).rq_timeout.inc();
                     }

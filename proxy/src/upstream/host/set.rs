@@ -1,8 +1,12 @@
 //! All hosts of a cluster, by priority, as of one update.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
-use super::{Health, Host, Locality};
+use super::{Health, HealthFlags, Host, Locality};
+use crate::config::cluster::LbConfig;
+use crate::upstream::lb::hashing::{self, HashTable};
+use crate::upstream::lb::subset::Subsets;
 
 /// All hosts of a cluster, by priority. Immutable: a change publishes a new set.
 #[derive(Debug, Default)]
@@ -15,6 +19,16 @@ pub struct HostSet {
     pub weighted_priority_health: bool,
     /// Share of requests to drop on purpose.
     pub drop_overload: Option<DropOverload>,
+    /// What policies make of it.
+    pub derived: Derived,
+}
+
+/// What load-balancing policies look hosts up in: built once per set, by control before it publishes the set, and shared
+/// by all workers.
+#[derive(Debug, Default)]
+pub struct Derived {
+    tables: OnceLock<Box<[HashTable]>>,
+    subsets: OnceLock<Subsets>,
 }
 
 /// `drop_overloads` of an assignment: requests dropped before a host is chosen.
@@ -37,7 +51,7 @@ pub struct PriorityHosts {
     pub degraded: Box<[Arc<Host>]>,
     /// How many are left out of the totals.
     pub excluded: usize,
-    /// The same by locality, in the order of the assignment.
+    /// The same by locality, in the order of region, zone and sub-zone.
     pub localities: Box<[LocalityHosts]>,
 }
 
@@ -91,6 +105,25 @@ impl HostSet {
         Self { priorities: Box::new([PriorityHosts::new(localities)]), ..Self::empty() }
     }
 
+    /// Builds what the policy will look hosts up in, so that no worker has to.
+    pub fn prepare(&self, config: &LbConfig) {
+        if config.subset.is_some() {
+            self.subsets(config).prepare(&config.within_subset());
+        } else if config.hashes() {
+            self.tables(config);
+        }
+    }
+
+    /// A hash table for each priority; none unless the policy hashes.
+    pub fn tables(&self, config: &LbConfig) -> &[HashTable] {
+        self.derived.tables.get_or_init(|| hashing::tables(self, config))
+    }
+
+    /// The subsets of the hosts; none unless the configuration has some.
+    pub fn subsets(&self, config: &LbConfig) -> &Subsets {
+        self.derived.subsets.get_or_init(|| Subsets::build(self, config))
+    }
+
     /// Every host, by priority.
     pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> {
         self.priorities.iter().flat_map(|priority| &priority.hosts)
@@ -115,9 +148,16 @@ impl HostSet {
     pub fn rebuilt(&self) -> Self {
         let priorities = self.priorities.iter().map(|priority| {
             let localities = priority.localities.iter();
-            PriorityHosts::new(localities.map(|l| (l.locality.clone(), l.weight, l.hosts.to_vec())).collect())
+            let localities = localities.map(|l| (l.locality.clone(), l.weight, l.hosts.to_vec())).collect();
+            PriorityHosts::ordered(priority.hosts.to_vec(), localities)
         });
-        Self { priorities: priorities.collect(), drop_overload: self.drop_overload.clone(), ..*self }
+        Self {
+            priorities: priorities.collect(),
+            overprovisioning_factor: self.overprovisioning_factor,
+            weighted_priority_health: self.weighted_priority_health,
+            drop_overload: self.drop_overload.clone(),
+            derived: Derived::default(),
+        }
     }
 }
 
@@ -125,29 +165,33 @@ impl PriorityHosts {
     /// Hosts by locality and locality weight, divided by their health as of now.
     #[must_use]
     pub fn new(localities: Vec<PlacedHosts>) -> Self {
+        let hosts = localities.iter().flat_map(|(_, _, hosts)| hosts).cloned().collect();
+        Self::ordered(hosts, localities)
+    }
+
+    /// The same, where the hosts of all localities together have an order of their own: that of the assignment.
+    #[must_use]
+    pub fn ordered(hosts: Vec<Arc<Host>>, localities: Vec<PlacedHosts>) -> Self {
+        // Health is read once per host: all lists agree.
+        let flags: HashMap<*const Host, HealthFlags> =
+            hosts.iter().map(|host| (Arc::as_ptr(host), host.state().flags())).collect();
         let localities: Box<[_]> = localities
             .into_iter()
             .map(|(locality, weight, hosts)| {
-                let (healthy, degraded, excluded) = divide(&hosts);
+                let (healthy, degraded, excluded) = divide(&hosts, &flags);
                 LocalityHosts { locality, weight, hosts: hosts.into(), healthy, degraded, excluded }
             })
             .collect();
-        let all = |pick: fn(&LocalityHosts) -> &[Arc<Host>]| localities.iter().flat_map(pick).cloned().collect();
-        Self {
-            hosts: all(|l| &l.hosts),
-            healthy: all(|l| &l.healthy),
-            degraded: all(|l| &l.degraded),
-            excluded: localities.iter().map(|l| l.excluded).sum(),
-            localities,
-        }
+        let (healthy, degraded, excluded) = divide(&hosts, &flags);
+        Self { hosts: hosts.into(), healthy, degraded, excluded, localities }
     }
 }
 
-/// Healthy hosts, degraded hosts, and how many are excluded. Health is read once per host: the lists agree.
-fn divide(hosts: &[Arc<Host>]) -> (HostList, HostList, usize) {
+/// Healthy hosts, degraded hosts, and how many are excluded.
+fn divide(hosts: &[Arc<Host>], flags: &HashMap<*const Host, HealthFlags>) -> (HostList, HostList, usize) {
     let (mut healthy, mut degraded, mut excluded) = (Vec::new(), Vec::new(), 0);
     for host in hosts {
-        let flags = host.state().flags();
+        let flags = flags.get(&Arc::as_ptr(host)).copied().unwrap_or_else(|| host.state().flags());
         match flags.health() {
             Health::Healthy => healthy.push(host.clone()),
             Health::Degraded => degraded.push(host.clone()),

@@ -29,8 +29,14 @@ impl PriorityLoads {
     /// The loads over `hosts` as they were divided.
     #[must_use]
     pub fn new(hosts: &HostSet, config: &LbConfig) -> Self {
-        let levels = &hosts.priorities;
-        let (health, degraded): (Vec<u32>, Vec<u32>) = levels.iter().map(|level| availability(level, hosts)).unzip();
+        Self::over(hosts.priorities.iter().map(|level| (level, hosts)), config)
+    }
+
+    /// The loads over priorities of several sets, one after the other.
+    #[must_use]
+    pub fn over<'a>(levels: impl Iterator<Item = (&'a PriorityHosts, &'a HostSet)> + Clone, config: &LbConfig) -> Self {
+        let (health, degraded): (Vec<u32>, Vec<u32>) =
+            levels.clone().map(|(level, set)| availability(level, set)).unzip();
         let available = health.iter().chain(&degraded).sum::<u32>().min(100);
         let mut loads = Self::distributed(&health, &degraded, available);
 
@@ -40,9 +46,9 @@ impl PriorityLoads {
             loads.set_healthy(0, 100);
             return loads;
         }
-        loads.panic = levels.iter().map(|level| available != 100 && in_panic(level, threshold)).collect();
+        loads.panic = levels.clone().map(|(level, _)| available != 100 && in_panic(level, threshold)).collect();
         if loads.panic.iter().all(|panic| *panic) {
-            loads.spread_in_total_panic(levels);
+            loads.spread_in_total_panic(levels.map(|(level, _)| level.hosts.len()));
         }
         loads
     }
@@ -64,9 +70,28 @@ impl PriorityLoads {
         Some(Self { panic, ..Self::distributed(&health, &degraded, available) })
     }
 
+    /// Whether the health of this priority's hosts is ignored, because too few are available.
+    #[must_use]
+    pub fn in_panic(&self, priority: usize) -> bool {
+        self.panic.get(priority).copied().unwrap_or(false)
+    }
+
+    /// Which hosts of a priority chosen elsewhere.
+    #[must_use]
+    pub fn within(&self, priority: usize, availability: Availability) -> Availability {
+        if self.in_panic(priority) { Availability::Panic } else { availability }
+    }
+
     /// The priority for a random number, and which of its hosts.
     #[must_use]
     pub fn choose(&self, random: u64) -> (usize, Availability) {
+        let (priority, availability) = self.draw(random);
+        (priority, self.within(priority, availability))
+    }
+
+    /// The same, minding panic no further: whoever chooses within the priority does.
+    #[must_use]
+    pub fn draw(&self, random: u64) -> (usize, Availability) {
         let point = u32::try_from(random % 100).unwrap_or(0) + 1;
         let mut reached = 0;
         for (loads, availability) in [(&self.healthy, Availability::Healthy), (&self.degraded, Availability::Degraded)]
@@ -74,8 +99,7 @@ impl PriorityLoads {
             for (priority, load) in loads.iter().enumerate() {
                 reached += load;
                 if point <= reached {
-                    let panic = self.panic.get(priority).copied().unwrap_or(false);
-                    return (priority, if panic { Availability::Panic } else { availability });
+                    return (priority, availability);
                 }
             }
         }
@@ -107,10 +131,10 @@ impl PriorityLoads {
     }
 
     /// Every priority is in panic: load by the number of hosts.
-    fn spread_in_total_panic(&mut self, levels: &[PriorityHosts]) {
+    fn spread_in_total_panic(&mut self, counts: impl Iterator<Item = usize> + Clone) {
         self.degraded.fill(0);
         self.healthy.fill(0);
-        let counts = || levels.iter().map(|level| level.hosts.len());
+        let counts = || counts.clone();
         let total: usize = counts().sum();
         let Some(first) = counts().position(|count| count > 0) else {
             self.set_healthy(0, 100);
@@ -157,7 +181,7 @@ fn availability(level: &PriorityHosts, set: &HostSet) -> (u32, u32) {
 }
 
 /// Whether too few hosts of a priority are available to mind their health.
-fn in_panic(level: &PriorityHosts, threshold: u32) -> bool {
+pub(super) fn in_panic(level: &PriorityHosts, threshold: u32) -> bool {
     let total = level.hosts.len().saturating_sub(level.excluded);
     let available = level.healthy.len() + level.degraded.len();
     // available / total < threshold / 100, without rounding; nobody at all is 0 %.

@@ -1,21 +1,23 @@
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::Duration;
 
-use envoy_types::pb::envoy::config::cluster::v3 as proto;
-use filters::config::Session;
+use proptest::prelude::*;
 
 use super::*;
+use crate::config::cluster::{LeastRequest, Maglev, RingHash, SlowStart};
 use crate::upstream::host::tests::host;
-use crate::upstream::host::{HealthFlags, Locality};
+use crate::upstream::host::{HealthFlags, Locality, PriorityHosts};
 
-fn config(change: impl FnOnce(&mut ClusterConfig)) -> Arc<ClusterConfig> {
-    let proto = proto::Cluster { name: "c".to_owned(), ..Default::default() };
-    let mut config = ClusterConfig::parse(Session::default().root(), proto).unwrap();
+fn config(change: impl FnOnce(&mut LbConfig)) -> Arc<LbConfig> {
+    let mut config = LbConfig::default();
     change(&mut config);
     Arc::new(config)
 }
 
-fn policy(policy: LbPolicy) -> Arc<ClusterConfig> {
-    config(|config| config.lb.policy = policy)
+fn policy(policy: LbPolicy) -> Arc<LbConfig> {
+    config(|config| config.policy = policy)
 }
 
 fn weighted(weights: &[u32]) -> Arc<HostSet> {
@@ -44,7 +46,7 @@ fn levels(levels: &[(u8, u8, u8)]) -> HostSet {
     HostSet { priorities: priorities.collect(), ..HostSet::empty() }
 }
 
-fn scheduler(config: Arc<ClusterConfig>, hosts: Arc<HostSet>) -> Scheduler {
+fn scheduler(config: Arc<LbConfig>, hosts: Arc<HostSet>) -> Scheduler {
     Scheduler::new(config, hosts, 2, fastrand::Rng::with_seed(7))
 }
 
@@ -135,7 +137,7 @@ fn least_request_with_weights_divides_them_by_load() {
 
 #[test]
 fn loads_follow_health_by_priority() {
-    let lb = &config(|_| {}).lb;
+    let lb = &config(|_| {});
     // (per priority: healthy, degraded, unhealthy) -> percent per priority of healthy hosts, of degraded hosts.
     type Row = (&'static [(u8, u8, u8)], &'static [u32], &'static [u32]);
     let table: [Row; 8] = [
@@ -169,11 +171,11 @@ fn too_few_healthy_hosts_mean_panic_in_which_all_are_used() {
     assert_eq!(counts(&picks(&mut panicking, 40)).len(), 4);
     assert!(panicking.in_panic());
 
-    let mut never = scheduler(config(|config| config.lb.healthy_panic_threshold = 0), hosts.clone());
+    let mut never = scheduler(config(|config| config.healthy_panic_threshold = 0), hosts.clone());
     assert_eq!(counts(&picks(&mut never, 40)).len(), 1);
     assert!(!never.in_panic());
 
-    let mut failing = scheduler(config(|config| config.lb.fail_traffic_on_panic = true), hosts);
+    let mut failing = scheduler(config(|config| config.zone_aware.fail_traffic_on_panic = true), hosts);
     assert!(failing.pick(&PickContext::default()).is_none());
     assert!(failing.in_panic());
 }
@@ -183,7 +185,7 @@ fn nobody_to_choose_is_none() {
     let mut empty = scheduler(policy(LbPolicy::RoundRobin), Arc::new(HostSet::empty()));
     assert!(empty.pick(&PickContext::default()).is_none());
     let unhealthy = Arc::new(levels(&[(0, 0, 2)]));
-    let mut minding = scheduler(config(|config| config.lb.healthy_panic_threshold = 0), unhealthy);
+    let mut minding = scheduler(config(|config| config.healthy_panic_threshold = 0), unhealthy);
     assert!(minding.pick(&PickContext::default()).is_none());
 }
 
@@ -220,7 +222,7 @@ fn localities_share_by_weight_and_by_the_health_of_their_hosts() {
     hosts[2].state().change_flags(HealthFlags::FAILED_EDS_HEALTH, HealthFlags::NONE);
     let localities = vec![(a, 3, hosts[..2].to_vec()), (b, 10, hosts[2..4].to_vec()), (c, 0, hosts[4..].to_vec())];
     let set = HostSet { priorities: Box::new([PriorityHosts::new(localities)]), ..HostSet::empty() };
-    let mut scheduler = scheduler(config(|config| config.lb.locality_weighted = true), Arc::new(set));
+    let mut scheduler = scheduler(config(|config| config.locality_weighted = true), Arc::new(set));
     let counts = counts(&picks(&mut scheduler, 1000));
     assert!([3, 5, 6].iter().all(|n| !counts.contains_key(n)), "{counts:?}");
     assert!(counts[&4].abs_diff(700) <= 2 && (counts[&1] + counts[&2]).abs_diff(300) <= 2, "{counts:?}");
@@ -228,11 +230,210 @@ fn localities_share_by_weight_and_by_the_health_of_their_hosts() {
 
 #[test]
 fn an_original_dst_cluster_goes_where_the_request_was_going() {
-    let config = config(|config| config.lb.policy = LbPolicy::ClusterProvided);
+    let config = config(|config| config.policy = LbPolicy::ClusterProvided);
     let mut scheduler = scheduler(config, Arc::new(HostSet::empty()));
     assert!(scheduler.pick(&PickContext::default()).is_none(), "no destination");
     let destination = Some("192.0.2.1:8080".parse().unwrap());
     let picked = scheduler.pick(&PickContext { destination, ..PickContext::default() }).unwrap();
     assert_eq!(picked.address().ip(), destination);
     assert_eq!(scheduler.take_created().len(), 1);
+}
+
+thread_local! {
+    /// What [`clock`] is ahead of the time the tests began.
+    static AHEAD: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+fn clock() -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    *START + AHEAD.get()
+}
+
+#[test]
+fn a_host_that_just_came_takes_a_growing_part_of_its_share() {
+    let slow_start = SlowStart { window: Duration::from_secs(10), aggression: 1.0, min_weight: 0.1 };
+    for policy in [LbPolicy::RoundRobin, LbPolicy::LeastRequest(LeastRequest::default())] {
+        AHEAD.set(Duration::from_secs(100));
+        let hosts = weighted(&[1, 1]);
+        hosts.priorities[0].hosts[0].state().mark_healthy(clock() - Duration::from_secs(60));
+        hosts.priorities[0].hosts[1].state().mark_healthy(clock());
+        let config = config(|config| {
+            config.policy = policy;
+            config.slow_start = Some(slow_start.clone());
+        });
+        let mut scheduler = scheduler(config, hosts.clone());
+        scheduler.clock = clock;
+        scheduler.refresh(hosts);
+        // Of (new, old) requests: 0.1 to 1 at first, then 0.5 to 1, then as many.
+        for (after, expected) in [(0, 9..=11), (5, 32..=35), (11, 49..=51)] {
+            AHEAD.set(Duration::from_secs(100 + after));
+            // The weight of a host counts from its next turn on.
+            picks(&mut scheduler, 12);
+            let new = counts(&picks(&mut scheduler, 100))[&2];
+            assert!(expected.contains(&new), "after {after} s: {new} of 100");
+        }
+    }
+}
+
+#[test]
+fn what_is_in_slow_start_is_a_matter_of_the_moment_its_hosts_got_well() {
+    let hosts = weighted(&[1, 1, 1]);
+    AHEAD.set(Duration::from_secs(1000));
+    for host in hosts.hosts() {
+        host.state().mark_healthy(clock() - Duration::from_secs(60));
+    }
+    let slow_start = SlowStart { window: Duration::from_secs(10), aggression: 2.0, min_weight: 0.1 };
+    let mut scheduler = scheduler(config(|config| config.slow_start = Some(slow_start)), hosts.clone());
+    scheduler.clock = clock;
+    scheduler.refresh(hosts.clone());
+    assert_eq!(counts(&picks(&mut scheduler, 30)), BTreeMap::from([(1, 10), (2, 10), (3, 10)]));
+
+    // A quarter of the window: the square root of a quarter is a half.
+    hosts.priorities[0].hosts[0].state().mark_healthy(clock() - Duration::from_millis(2500));
+    scheduler.refresh(hosts);
+    let counts = counts(&picks(&mut scheduler, 100));
+    assert!((19..=21).contains(&counts[&1]), "{counts:?}");
+}
+
+fn hashed(hash: u64) -> PickContext<'static> {
+    PickContext { hash: Some(hash), ..PickContext::default() }
+}
+
+fn hash_policies() -> [LbPolicy; 2] {
+    [LbPolicy::RingHash(RingHash::default()), LbPolicy::Maglev(Maglev { table_size: 251, ..Maglev::default() })]
+}
+
+#[test]
+fn the_same_hash_finds_the_same_host_and_none_finds_any() {
+    for policy_of in hash_policies() {
+        let hosts = weighted(&[1, 1, 1]);
+        let (mut one, mut two) =
+            (scheduler(policy(policy_of.clone()), hosts.clone()), scheduler(policy(policy_of), hosts));
+        for hash in (0..200_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let first = one.pick(&hashed(hash)).unwrap().id();
+            assert_eq!(one.pick(&hashed(hash)).unwrap().id(), first);
+            assert_eq!(two.pick(&hashed(hash)).unwrap().id(), first, "workers agree");
+        }
+        assert_eq!(counts(&picks(&mut one, 200)).len(), 3);
+    }
+}
+
+#[test]
+fn workers_share_one_table() {
+    let hosts = weighted(&[1, 1, 1]);
+    let config = policy(LbPolicy::Maglev(Maglev::default()));
+    hosts.prepare(&config);
+    let built = hosts.tables(&config).as_ptr();
+    let mut scheduler = scheduler(config.clone(), hosts);
+    scheduler.pick(&hashed(1));
+    assert_eq!(scheduler.hosts().tables(&config).as_ptr(), built);
+}
+
+#[test]
+fn a_hash_meets_no_host_that_failed_since_and_comes_back_to_it() {
+    for policy_of in hash_policies() {
+        let hosts = Arc::new(levels(&[(5, 0, 0)]));
+        let mut scheduler = scheduler(policy(policy_of), hosts.clone());
+        let before: Vec<u64> = (0..100_u64).map(|n| scheduler.pick(&hashed(n << 57)).unwrap().id()).collect();
+        let failed = &hosts.priorities[0].hosts[1];
+        failed.state().change_flags(HealthFlags::FAILED_OUTLIER_CHECK, HealthFlags::NONE);
+        for (n, before) in (0..).zip(&before) {
+            let now = scheduler.pick(&hashed(n << 57)).unwrap().id();
+            assert!(if *before == failed.id() { now != *before } else { now == *before }, "only its own keys move");
+        }
+        failed.state().change_flags(HealthFlags::NONE, HealthFlags::FAILED_OUTLIER_CHECK);
+        let after: Vec<u64> = (0..100_u64).map(|n| scheduler.pick(&hashed(n << 57)).unwrap().id()).collect();
+        assert_eq!(before, after);
+    }
+}
+
+#[test]
+fn hosts_to_avoid_are_avoided_by_hash_too() {
+    for policy_of in hash_policies() {
+        let mut scheduler = scheduler(policy(policy_of), weighted(&[1, 1, 1]));
+        for n in 0..50_u64 {
+            let tried = scheduler.pick(&hashed(n << 58)).unwrap().id();
+            let avoid = |host: &Host| host.id() == tried;
+            let context = PickContext { avoid: Some(&avoid), max_attempts: 20, ..hashed(n << 58) };
+            assert_ne!(scheduler.pick(&context).unwrap().id(), tried);
+        }
+    }
+}
+
+/// Every policy that chooses among given hosts.
+fn any_policy() -> impl Strategy<Value = LbPolicy> {
+    let least = |full_scan| LbPolicy::LeastRequest(LeastRequest { full_scan, ..LeastRequest::default() });
+    let [ring, maglev] = hash_policies();
+    prop::sample::select(vec![LbPolicy::RoundRobin, LbPolicy::Random, least(false), least(true), ring, maglev])
+}
+
+proptest! {
+    #[test]
+    fn no_host_is_chosen_that_is_known_to_be_down_while_another_is_well(
+        policy_of in any_policy(),
+        weights in prop::collection::vec(1_u32..5, 2..12),
+        before in prop::collection::vec(any::<bool>(), 12),
+        after in prop::collection::vec(any::<bool>(), 12),
+        locality_weighted in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let locality = |n: usize| Arc::new(Locality { zone: (n % 2).to_string(), ..Locality::default() });
+        let places = [locality(0), locality(1)];
+        let hosts: Vec<_> =
+            (1_u8..).zip(&weights).map(|(n, weight)| host(n, *weight, 0, &places[usize::from(n) % 2])).collect();
+        let fail = |flags: &[bool]| {
+            for (host, down) in hosts.iter().zip(flags) {
+                let failed = HealthFlags::FAILED_OUTLIER_CHECK;
+                let (set, clear) = if *down { (failed, HealthFlags::NONE) } else { (HealthFlags::NONE, failed) };
+                host.state().change_flags(set, clear);
+            }
+        };
+        fail(&before);
+        let of_zone = |n: usize| hosts.iter().skip(1 - n).step_by(2).cloned().collect();
+        let localities = vec![(places[0].clone(), 1, of_zone(0)), (places[1].clone(), 2, of_zone(1))];
+        let set = HostSet { priorities: Box::new([PriorityHosts::new(localities)]), ..HostSet::empty() };
+        let lb = config(|config| {
+            config.policy = policy_of;
+            config.locality_weighted = locality_weighted;
+            config.healthy_panic_threshold = 0;
+        });
+        let mut scheduler = Scheduler::new(lb, Arc::new(set), 2, fastrand::Rng::with_seed(seed));
+        scheduler.pick(&PickContext::default());
+        // Hosts fail after their set was published; that they got well is learnt from the next one.
+        let down: Vec<bool> = before.iter().zip(&after).map(|(before, after)| *before || *after).collect();
+        fail(&down);
+        for _ in 0..30 {
+            if let Some(picked) = scheduler.pick(&PickContext::default()) {
+                prop_assert_eq!(picked.health(), Health::Healthy);
+            }
+        }
+    }
+
+    #[test]
+    fn weights_are_honoured(
+        weights in prop::collection::vec(1_u32..20, 2..10),
+        policy_of in prop::sample::select(vec![
+            LbPolicy::RoundRobin,
+            LbPolicy::LeastRequest(LeastRequest::default()),
+            LbPolicy::RingHash(RingHash { minimum_size: 8192, ..RingHash::default() }),
+            LbPolicy::Maglev(Maglev::default()),
+        ]),
+        seed in any::<u64>(),
+    ) {
+        let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
+        let random = policy_of.hashes() || (equal && policy_of != LbPolicy::RoundRobin);
+        let mut scheduler = Scheduler::new(policy(policy_of), weighted(&weights), 2, fastrand::Rng::with_seed(seed));
+        let count = 2000;
+        let counts = counts(&picks(&mut scheduler, count));
+        let total: u32 = weights.iter().sum();
+        for (n, weight) in (1_u8..).zip(&weights) {
+            let share = f64::from(*weight) / f64::from(total);
+            let expected = share * 2000.0;
+            // Turns are exact but for where they begin; random ones lie within six standard deviations, and a ring is
+            // only so even.
+            let deviation = if random { 6.0 * (expected * (1.0 - share)).sqrt() + 0.15 * expected } else { 2.0 };
+            let got = f64::from(u32::try_from(counts.get(&n).copied().unwrap_or(0)).unwrap());
+            prop_assert!((got - expected).abs() <= deviation, "{} of {} for {:?}: {:?}", got, expected, weights, counts);
+        }
+    }
 }

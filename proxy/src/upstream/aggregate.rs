@@ -1,0 +1,83 @@
+//! Aggregate clusters: the hosts of several clusters, the first cluster's before the second's.
+//!
+//! The priorities of the members are put one behind the other and load spreads over them as within a cluster. The member
+//! whose priority is chosen then picks a host its own way, and the request goes out through the member's pools.
+
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+use super::cluster::Cluster;
+use super::host::{Host, HostSet};
+use super::lb::PickContext;
+use super::lb::priority::PriorityLoads;
+use crate::config::cluster::LbConfig;
+use crate::worker::Worker;
+
+/// The members of one aggregate cluster on one worker.
+pub(super) struct Aggregate {
+    names: Arc<[Arc<str>]>,
+    /// The hosts of each member that the loads are of; `None` where there is no such cluster.
+    sets: Vec<Option<Arc<HostSet>>>,
+    /// The member and its priority, for each priority of the aggregate.
+    levels: Vec<(usize, usize)>,
+    loads: PriorityLoads,
+    /// Whose the hosts are that were picked, by their number.
+    owners: foldhash::HashMap<u64, Weak<Cluster>>,
+}
+
+impl Aggregate {
+    pub(super) fn new(names: Arc<[Arc<str>]>) -> Self {
+        Self {
+            names,
+            sets: Vec::new(),
+            levels: Vec::new(),
+            loads: PriorityLoads::default(),
+            owners: foldhash::HashMap::default(),
+        }
+    }
+
+    /// The host for a request; `None` when no member has one.
+    pub(super) fn pick(&mut self, worker: &Worker, config: &LbConfig, context: &PickContext<'_>) -> Option<Arc<Host>> {
+        let members = self.members(worker);
+        let sets: Vec<_> = members.iter().map(|member| member.as_ref().map(|member| member.hosts())).collect();
+        let same = |(a, b): (&Option<Arc<HostSet>>, &Option<Arc<HostSet>>)| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        if self.sets.len() != sets.len() || !self.sets.iter().zip(&sets).all(same) {
+            self.renew(sets, config);
+        }
+        let (level, availability) = self.loads.draw(fastrand::u64(..));
+        let (member, priority) = self.levels.get(level)?;
+        let member = members.get(*member)?.as_ref()?;
+        let host = member.pick(&PickContext { level: Some((*priority, availability)), ..*context })?;
+        self.owners.entry(host.id()).or_insert_with(|| Rc::downgrade(member));
+        Some(host)
+    }
+
+    /// Whose a host is that was picked.
+    pub(super) fn owner(&self, host: &Host) -> Option<Rc<Cluster>> {
+        self.owners.get(&host.id())?.upgrade()
+    }
+
+    /// The members there are. An aggregate among them is none, as in Envoy: it has no hosts of its own.
+    pub(super) fn members(&self, worker: &Worker) -> Vec<Option<Rc<Cluster>>> {
+        let member = |name: &Arc<str>| worker.cluster(name).filter(|member| !member.is_aggregate());
+        self.names.iter().map(member).collect()
+    }
+
+    fn renew(&mut self, sets: Vec<Option<Arc<HostSet>>>, config: &LbConfig) {
+        let levels = || {
+            let sets = sets.iter().enumerate().filter_map(|(member, set)| Some((member, set.as_deref()?)));
+            let levels = sets.flat_map(|(member, set)| {
+                set.priorities.iter().enumerate().map(move |(priority, level)| ((member, priority), level, set))
+            });
+            levels.filter(|(_, level, _)| !level.hosts.is_empty())
+        };
+        self.levels = levels().map(|(place, _, _)| place).collect();
+        self.loads = PriorityLoads::over(levels().map(|(_, level, set)| (level, set)), config);
+        self.owners.clear();
+        self.sets = sets;
+    }
+}
