@@ -123,6 +123,7 @@ pub mod details {
     pub const DOWNSTREAM_REMOTE_DISCONNECT: &str = "downstream_remote_disconnect";
     pub const DROP_OVERLOAD: &str = "drop_overload";
     pub const FILTER_CHAIN_NOT_FOUND: &str = "filter_chain_not_found";
+    pub const INTERNAL_REDIRECT: &str = "internal_redirect";
     pub const LOW_VERSION: &str = "low_version";
     pub const MAX_DURATION_TIMEOUT: &str = "max_duration_timeout";
     pub const MISSING_HOST: &str = "missing_host_header";

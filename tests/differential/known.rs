@@ -146,6 +146,18 @@ pub const KNOWN: &[Known] = &[
         reason: "a body that ends with its connection, which is reset",
     },
     Known {
+        cases: &[
+            "redirects/to no route",
+            "redirects/to no virtual host's route",
+            "redirects/to a host alone",
+            "redirects/not safely across",
+            "redirects/not listed",
+            "redirects/to the same route again",
+        ],
+        aspects: &[Aspect::Log],
+        reason: "the scheme of a request whose redirect was found and then not followed",
+    },
+    Known {
         cases: &["retries/h2 503", "retries/from h2"],
         aspects: &[Aspect::Stats],
         reason: "a stream whose response was not wanted, but has come whole",

@@ -38,6 +38,7 @@ fn declared() -> impl Iterator<Item = &'static Entry> {
         routes::route_action::ALL,
         routes::proxy_protocol::ALL,
         routes::hash_policy::ALL,
+        routes::mirror::ALL,
         routes::direct_response::ALL,
         tcp_proxy::unsupported::ALL,
         tcp_proxy::hash_policy_unsupported::ALL,

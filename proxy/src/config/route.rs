@@ -5,8 +5,10 @@
 mod action;
 mod clusters;
 pub mod hash;
+mod internal_redirect;
 pub mod ledger;
 mod matching;
+mod mirror;
 mod retry;
 mod values;
 mod virtual_host;
@@ -16,9 +18,7 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::HeaderValueOption;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::{
-    FilterConfig, Route as RouteProto, RouteConfiguration, route_action::RequestMirrorPolicy,
-};
+use envoy_types::pb::envoy::config::route::v3::{FilterConfig, Route as RouteProto, RouteConfiguration};
 use envoy_types::pb::google::protobuf::Any;
 use filters::config::{At, ConfigError};
 use filters::http::{HeaderKey, HeaderName};
@@ -32,6 +32,7 @@ use self::virtual_host::{HostLevel, buffer_limit};
 use crate::config::any;
 use crate::route::headers::{FilterConfigs, FilterLevel, FilterOverride, MutationChain};
 use crate::route::hosts::{HostIndex, Taken};
+use crate::route::mirror::MirrorPolicy;
 use crate::route::scope::RouteScope;
 use crate::route::table::{BodyBufferLimit, Route, RouteTable};
 
@@ -84,10 +85,10 @@ impl RouteTable {
             max_body: max_direct_response_body_size_bytes.map_or(4096, |bytes| u64::from(bytes.value)),
             most_specific_wins: most_specific_header_mutations_wins,
             clusters: BTreeSet::new(),
+            table_mirrors: None,
             scopes: Vec::new(),
         };
-        parser.mirrors(&request_mirror_policies, at)?;
-        at.unsupported(&ledger::table::request_mirror_policies, &request_mirror_policies)?;
+        parser.table_mirrors = parser.mirrors(request_mirror_policies, at)?;
         let table = Level {
             request: parser.request(request_headers_to_add, request_headers_to_remove, at)?,
             response: parser.response(response_headers_to_add, response_headers_to_remove, at)?,
@@ -163,6 +164,8 @@ struct Parser<'a> {
     clusters: BTreeSet<Arc<str>>,
     /// Statistics of virtual clusters and routes.
     scopes: Vec<Arc<RouteScope>>,
+    /// The table's own mirror policies.
+    table_mirrors: Option<Arc<[MirrorPolicy]>>,
 }
 
 impl Parser<'_> {
@@ -201,6 +204,7 @@ impl Parser<'_> {
             levels,
             retry: vhost.retry.as_ref(),
             hedge_on_per_try_timeout: vhost.hedge_on_per_try_timeout,
+            mirrors: vhost.mirrors.as_ref(),
         };
         let action = match action {
             None => return Err(at.field("action").error("is required")),
@@ -292,30 +296,6 @@ impl Parser<'_> {
         let name: Arc<str> = name.into();
         self.clusters.insert(Arc::clone(&name));
         Ok(name)
-    }
-
-    /// Envoy's checks of `request_mirror_policies`, at every level that has them.
-    fn mirrors(&mut self, policies: &[RequestMirrorPolicy], at: At<'_>) -> Result<(), ConfigError> {
-        let list = at.field("request_mirror_policies");
-        for (n, mirror) in policies.iter().enumerate() {
-            let at = list.index(n);
-            match (&mirror.cluster[..], &mirror.cluster_header[..]) {
-                ("", "") => {
-                    return Err(at.error(
-                        "Exactly one of cluster or cluster_header in request mirror policy need to be specified",
-                    ));
-                }
-                (cluster, "") => drop(self.cluster(cluster, "shadow cluster", at)?),
-                ("", _) => {}
-                (cluster, header) => {
-                    return Err(at.error(format_args!(
-                        "Only one of cluster '{cluster}' or cluster_header '{header}' in request mirror policy can be \
-                         specified"
-                    )));
-                }
-            }
-        }
-        Ok(())
     }
 
     fn action(

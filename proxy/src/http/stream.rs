@@ -13,6 +13,8 @@ mod expiry;
 mod finish;
 mod hedge;
 mod limits;
+mod mirror;
+mod redirect;
 mod refused;
 mod respond;
 mod retry;
@@ -32,6 +34,8 @@ use filters::stream_info::StreamInfo;
 use self::deadline::Deadlines;
 pub use self::deadline::Expired;
 use self::early::Early;
+use self::mirror::Mirror;
+use self::redirect::Redirects;
 pub use self::refused::refused;
 use super::codec::h1::HeaderCase;
 use super::codec::{Downstream, Interrupt};
@@ -199,6 +203,10 @@ struct Stream<'a, D: Downstream> {
     upstream_started: bool,
     /// It was counted, logged and taken back.
     over: bool,
+    /// What is remembered of the redirects it followed.
+    redirects: Option<Box<Redirects>>,
+    /// Copies of the request that still want its body.
+    mirrors: Vec<Mirror>,
     /// What decides about further tries, while there may be any.
     retry: Option<Box<RetryState>>,
 }
@@ -230,6 +238,8 @@ impl Routed {
 enum End {
     /// A local reply was sent, or there is nobody to send one to.
     Done,
+    /// The upstream's redirect is followed: the stream is about another request.
+    Redirected,
 }
 
 /// A step of the stream: its value, or the end.
@@ -275,6 +285,8 @@ impl<'a, D: Downstream> Stream<'a, D> {
             cookies: Vec::new(),
             upstream_started: false,
             over: false,
+            redirects: None,
+            mirrors: Vec::new(),
             retry: None,
         }
     }
@@ -328,8 +340,12 @@ impl<'a, D: Downstream> Stream<'a, D> {
                 head.headers.remove(&Known::Expect);
             }
         }
-        if self.route().await.is_ok() {
-            self.forward().await;
+        // A redirect that is followed here is another request, of the same client.
+        while self.route().await.is_ok() {
+            match self.forward().await {
+                Err(End::Redirected) => {}
+                Ok(()) | Err(End::Done) => return,
+            }
         }
     }
 

@@ -9,7 +9,9 @@ use filters::stream_info::StreamInfo;
 
 use super::hash::HashPolicy;
 use super::headers::{FilterConfigs, MutationChain};
+use super::internal_redirect::InternalRedirect;
 use super::metadata::MetadataMatch;
+use super::mirror::MirrorPolicy;
 use super::policy::{ConnectConfig, Priority, Timeouts, UpgradeConfig};
 use super::redirect::RedirectAction;
 use super::retry::RetryPolicy;
@@ -58,6 +60,10 @@ pub struct ForwardAction {
     pub hash_policy: Option<Arc<HashPolicy>>,
     /// Which hosts of the cluster requests may go to.
     pub metadata_match: Option<MetadataMatch>,
+    /// Which requests are sent a second time, to other clusters: the most specific level's policies.
+    pub mirrors: Option<Arc<[MirrorPolicy]>>,
+    /// Which redirects of the upstream are followed here.
+    pub internal_redirect: Option<Box<InternalRedirect>>,
     /// Upgrades that differ from the connection manager's.
     pub upgrades: Box<[UpgradeConfig]>,
     pub(crate) path_rewrite: Option<PathRewrite>,

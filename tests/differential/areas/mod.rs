@@ -13,6 +13,8 @@ pub mod listeners;
 pub mod log_filters;
 pub mod manager;
 pub mod matchers;
+pub mod mirrors;
+pub mod redirects;
 pub mod replies;
 pub mod retries;
 pub mod routing;

@@ -25,6 +25,8 @@ use super::values::{data, duration};
 use super::{Level, Parser, hash, ledger};
 use crate::route::MetadataMatch;
 use crate::route::action::{DirectResponse, ForwardAction};
+use crate::route::internal_redirect::InternalRedirect;
+use crate::route::mirror::MirrorPolicy;
 use crate::route::policy::{ConnectConfig, GrpcTimeout, GrpcTimeoutTarget, Priority, Timeouts, UpgradeConfig};
 use crate::route::redirect::{RedirectAction, RedirectPath};
 use crate::route::retry::RetryPolicy;
@@ -40,6 +42,8 @@ pub(super) struct Inherited<'a> {
     pub(super) retry: Option<&'a Arc<RetryPolicy>>,
     /// The virtual host's.
     pub(super) hedge_on_per_try_timeout: bool,
+    /// The virtual host's, or the table's.
+    pub(super) mirrors: Option<&'a Arc<[MirrorPolicy]>>,
 }
 
 const ONE_REWRITE: &str = "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy";
@@ -87,12 +91,9 @@ impl Parser<'_> {
         at.unsupported(&row::path_rewrite_policy, &path_rewrite_policy)?;
         at.unsupported(&row::early_data_policy, &early_data_policy)?;
         at.unsupported(&row::retry_policy_typed_config, &retry_policy_typed_config)?;
-        self.mirrors(&request_mirror_policies, at)?;
-        at.unsupported(&row::request_mirror_policies, &request_mirror_policies)?;
         at.unsupported(&row::rate_limits, &rate_limits)?;
         at.unsupported(&row::include_vh_rate_limits, &include_vh_rate_limits)?;
         at.unsupported(&row::cors, &cors)?;
-        at.unsupported(&row::internal_redirect_policy, &internal_redirect_policy)?;
         at.unsupported(&row::internal_redirect_action, &internal_redirect_action)?;
         at.unsupported(&row::max_internal_redirects, &max_internal_redirects)?;
 
@@ -122,7 +123,13 @@ impl Parser<'_> {
             None => inherited.retry.cloned(),
         };
         let metadata_match = MetadataMatch::parse(metadata_match);
+        let mirrors = self.mirrors(request_mirror_policies, at)?.or_else(|| inherited.mirrors.cloned());
+        let redirects = internal_redirect_policy
+            .map(|policy| InternalRedirect::parse(policy, at.field("internal_redirect_policy")).map(Box::new))
+            .transpose()?;
         Ok(ForwardAction {
+            mirrors,
+            internal_redirect: redirects,
             clusters: self.clusters(cluster_specifier, inherited, metadata_match.as_ref(), at)?,
             metadata_match,
             hash_policy: hash::parse(hash_policy, at.field("hash_policy"), self.env.regex)?,

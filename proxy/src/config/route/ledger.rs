@@ -5,7 +5,6 @@ filters::ledger! {
     pub mod table for "envoy.config.route.v3.RouteConfiguration" {
         vhds => Refuse, "virtual hosts on demand would be missing";
         cluster_specifier_plugins => Refuse, "plugins choose where requests go and none is built in";
-        request_mirror_policies => Warn, "mirroring sends copies of requests; the requests themselves are not affected";
         route_specifiers => Refuse, "specifiers change the route that was found";
     }
 }
@@ -17,7 +16,6 @@ filters::ledger! {
         rate_limits => Warn, "only the rate limit filter reads them, and it is refused by name where configured";
         cors => Warn, "only the CORS filter reads it";
         retry_policy_typed_config => Warn, "a failure reaches the client that a retry could have hidden";
-        request_mirror_policies => Warn, "mirroring sends copies of requests; the requests themselves are not affected";
         route_specifiers => Refuse, "specifiers change the route that was found";
     }
 }
@@ -49,13 +47,11 @@ filters::ledger! {
         path_rewrite_policy => Refuse, "path rewriters change what the upstream is asked and none is built in";
         early_data_policy => Warn, "there is no early data to be careful with";
         retry_policy_typed_config => Warn, "a failure reaches the client that a retry could have hidden";
-        request_mirror_policies => Warn, "mirroring sends copies of requests; the requests themselves are not affected";
         rate_limits => Warn, "only the rate limit filter reads them, and it is refused by name where configured";
         include_vh_rate_limits => Warn, "only the rate limit filter reads it";
         cors => Warn, "only the CORS filter reads it";
-        internal_redirect_policy => Refuse, "the client would be shown redirects meant for the proxy";
-        internal_redirect_action => Refuse, "the client would be shown redirects meant for the proxy";
-        max_internal_redirects => Warn, "it bounds internal redirects, which are refused";
+        internal_redirect_action => Refuse, "internal_redirect_policy has taken its place";
+        max_internal_redirects => Warn, "it bounds internal_redirect_action, which is refused";
     }
 }
 
@@ -71,6 +67,13 @@ filters::ledger! {
     /// Rows of a hash policy.
     pub mod hash_policy for "envoy.config.route.v3.RouteAction.HashPolicy" {
         filter_state => Refuse, "there is no filter state to hash";
+    }
+}
+
+filters::ledger! {
+    /// Rows of mirroring.
+    pub mod mirror for "envoy.config.route.v3.RouteAction.RequestMirrorPolicy" {
+        trace_sampled => Warn, "there are no trace spans";
     }
 }
 

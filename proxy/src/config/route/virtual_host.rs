@@ -11,6 +11,7 @@ use filters::matcher::HeaderMatcher;
 use super::values::metadata;
 use super::{Level, Parser, filter_level};
 use crate::route::index::RouteIndex;
+use crate::route::mirror::MirrorPolicy;
 use crate::route::retry::RetryPolicy;
 use crate::route::scope::VirtualClusters;
 use crate::route::table::{BodyBufferLimit, TlsRequirement, VirtualHost};
@@ -60,10 +61,9 @@ impl Parser<'_> {
         at.unsupported(&row::rate_limits, &rate_limits)?;
         at.unsupported(&row::cors, &cors)?;
         at.unsupported(&row::retry_policy_typed_config, &retry_policy_typed_config)?;
-        self.mirrors(&request_mirror_policies, at)?;
-        at.unsupported(&row::request_mirror_policies, &request_mirror_policies)?;
         at.unsupported(&row::route_specifiers, &route_specifiers)?;
         let virtual_clusters = self.virtual_clusters(&name, virtual_clusters, at.field("virtual_clusters"))?;
+        let mirrors = self.mirrors(request_mirror_policies, at)?.or_else(|| self.table_mirrors.clone());
         let retry = retry_policy
             .map(|policy| RetryPolicy::parse(policy, at.field("retry_policy"), self.env.regex).map(Arc::new))
             .transpose()?;
@@ -76,6 +76,7 @@ impl Parser<'_> {
             name: name.as_str().into(),
             level,
             retry,
+            mirrors,
             hedge_on_per_try_timeout: hedge_policy.is_some_and(|policy| policy.hedge_on_per_try_timeout),
             body_buffer_limit: buffer_limit(per_request_buffer_limit_bytes, request_body_buffer_limit),
             include_request_attempt_count,
@@ -138,6 +139,7 @@ pub(super) struct HostLevel {
     pub(super) name: Box<str>,
     pub(super) level: Level,
     pub(super) retry: Option<Arc<RetryPolicy>>,
+    pub(super) mirrors: Option<Arc<[MirrorPolicy]>>,
     pub(super) hedge_on_per_try_timeout: bool,
     pub(super) body_buffer_limit: BodyBufferLimit,
     pub(super) include_request_attempt_count: bool,

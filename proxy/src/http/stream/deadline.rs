@@ -197,6 +197,11 @@ impl Deadlines {
         self.per_try = next;
     }
 
+    /// How long all of it may take from the end of the request.
+    pub(super) const fn whole(&self) -> Option<Duration> {
+        self.route_after
+    }
+
     /// How long each try may take.
     pub(super) const fn try_limits(&self) -> TryLimits {
         self.limits

@@ -38,6 +38,22 @@ impl Early {
         self.limit = Some(limit);
     }
 
+    /// Whether all that was sent is still here.
+    pub(super) const fn keeps(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    /// How long all pieces here are together.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets the body.
+    pub(super) fn clear(&mut self) {
+        self.frames.clear();
+        (self.bytes, self.taken) = (0, 0);
+    }
+
     /// Keeps nothing for a further try.
     pub(super) fn release(&mut self) {
         if self.limit.take().is_some() {
@@ -130,12 +146,20 @@ impl<D: Downstream> Stream<'_, D> {
     }
 
     fn poll_downstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, Interrupt>> {
+        if !self.mirrors.is_empty() {
+            std::task::ready!(self.poll_mirrors(cx));
+        }
         let frame = std::task::ready!(self.down.poll_frame(cx));
         if let Ok(Some(Frame::Data(data))) = &frame {
             self.info.bytes_received += data.len() as u64;
             if self.early.overflows(data.len()) {
                 self.abandon_retries();
             }
+        }
+        if !self.mirrors.is_empty()
+            && let Ok(frame) = &frame
+        {
+            self.feed_mirrors(frame.as_ref());
         }
         let complete = matches!(frame, Ok(Some(_) | None)) && self.down.request_complete();
         if complete && self.info.timing.last_downstream_rx.is_none() {

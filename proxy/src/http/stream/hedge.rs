@@ -418,7 +418,8 @@ impl<D: Downstream> Stream<'_, D> {
         self.exchange_own(&mut own);
         self.info.upstream_mut().attempts = attempts;
         self.cluster = Some(Rc::clone(&cluster));
-        self.end_retries();
+        // What is kept of the body may still be wanted for a redirect.
+        self.retry = None;
         self.deadlines.resume_try(quiet, old);
         match stage {
             Stage::Talking(up, progress) => Ok((Talk { cluster, host, up, progress }, event)),

@@ -66,7 +66,8 @@ impl<D: Downstream> Stream<'_, D> {
             self.retry = RetryState::new(policy, breaker_priority(forward), head, &*self.manager.worker.runtime());
             head.headers.retain(|header| !header.name.known().is_some_and(goes_no_further));
         }
-        if !self.head_only && self.retry.as_ref().is_some_and(|retry| retry.is_enabled()) {
+        let kept = self.retry.as_ref().is_some_and(|retry| retry.is_enabled()) || forward.internal_redirect.is_some();
+        if kept && !self.head_only {
             let limit = route.body_buffer_limit.bytes(self.manager.buffer_limit as u64);
             self.early.keep(usize::try_from(limit).unwrap_or(usize::MAX));
         }
@@ -233,12 +234,9 @@ impl<D: Downstream> Stream<'_, D> {
         Some(Again { wait, after_timeout })
     }
 
-    /// Whether another try follows one that was answered with this head. If not, this is the one the client sees.
+    /// Whether another try follows one that was answered with this head.
     pub(super) fn retry_after_head(&mut self, cluster: &Cluster, host: &Host, head: &ResponseHead) -> Option<Again> {
-        let Some(wait) = self.rule(|retry, around| retry.after_response(head, around)).wait() else {
-            self.end_retries();
-            return None;
-        };
+        let wait = self.rule(|retry, around| retry.after_response(head, around)).wait()?;
         host.shard(self.manager.worker.index()).rq_error.inc();
         cluster.context().responses.retried(&self.manager.worker, head.status);
         Some(Again { wait, after_timeout: false })
@@ -246,9 +244,8 @@ impl<D: Downstream> Stream<'_, D> {
 
     /// There will be no further try, because the client is about to see this one's answer.
     pub(super) fn end_retries(&mut self) {
-        if self.retry.take().is_some() {
-            self.early.release();
-        }
+        self.retry = None;
+        self.early.release();
     }
 
     /// There will be no further try, because the request is too long to be kept.

@@ -39,11 +39,7 @@ const MAX_INFORMATIONAL: u32 = 32;
 
 impl<D: Downstream> Stream<'_, D> {
     /// Sends the request where its route says, and its response back.
-    pub(super) async fn forward(&mut self) {
-        let _ = self.try_forward().await;
-    }
-
-    async fn try_forward(&mut self) -> Step<()> {
+    pub(super) async fn forward(&mut self) -> Step<()> {
         let Some(routed) = self.routed.clone() else { return Err(End::Done) };
         let Some((host, route)) = routed.resolve() else { return Err(End::Done) };
         let RouteAction::Forward(forward) = &route.action else { return Err(End::Done) };
@@ -60,6 +56,7 @@ impl<D: Downstream> Stream<'_, D> {
         self.prepare_request(route, forward);
         let host = self.choose_host(&cluster, forward).await?;
         self.prepare_retries(&cluster, route, forward);
+        self.send_copies(forward);
         self.attempts_on(cluster, host, route, forward).await
     }
 
@@ -365,6 +362,17 @@ impl<D: Downstream> Stream<'_, D> {
                         }
                         return Ok(Some(again));
                     }
+                    if let Some(policy) = &forward.internal_redirect
+                        && self.follows(policy, &head)
+                    {
+                        if progress.request_sent && up.response_complete() {
+                            up.finish(true);
+                        } else {
+                            give_up(&cluster, up);
+                        }
+                        return Err(End::Redirected);
+                    }
+                    self.end_retries();
                     if self.refuses_websocket(&head) {
                         drop(up);
                         return self.failed_handshake(head).await;
