@@ -5,7 +5,7 @@
 //!
 //! 1. [`subset`]: which part of the hosts the request may go to, where there are subsets;
 //! 2. [`priority`]: the priority level, and whether its healthy, degraded or (in panic) all hosts are used;
-//! 3. the policy among those hosts: [`rotation`] takes turns, [`hashing`] looks the request's hash up.
+//! 3. the policy among those hosts: `rotation` takes turns, `hashing` looks the request's hash up.
 //!
 //! A host's health may change after its set was built. A pick that meets such a host divides the set again by health
 //! as of now and picks anew; that a host got well is learnt from the next published set.
