@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use filters::matcher::{NoRuntime, Runtime};
-use stats::Store;
+use stats::{LazyShard, Store};
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::mailbox::{Mailbox, Pending};
@@ -28,6 +28,7 @@ use crate::downstream::accept::{ConnectionBudget, ListenerId};
 use crate::http::hygiene::DateCache;
 use crate::http::manager::RouteSlot;
 use crate::observe::access_log::WorkerLogs;
+use crate::observe::catalogue::AsyncClientStats;
 use crate::observe::threads::{Pulse, ThreadClusters};
 use crate::overload::{Action, Shared as Overload};
 use crate::transport::SCRATCH;
@@ -74,6 +75,7 @@ pub struct Worker {
     /// Looked into by every request; what it is keyed by comes from configuration.
     clusters: RefCell<foldhash::HashMap<Arc<str>, Rc<Cluster>>>,
     cluster_stats: ThreadClusters,
+    calls: LazyShard<AsyncClientStats>,
     routes: RefCell<HashMap<Arc<str>, Rc<RouteSlot>>>,
     runtime: RefCell<Rc<dyn Runtime>>,
     date: Rc<DateCache>,
@@ -148,6 +150,7 @@ impl Worker {
     #[must_use]
     pub fn new(index: usize, workers: usize, shared: Shared) -> Rc<Self> {
         let cluster_stats = ThreadClusters::new(&shared.store, &format!("worker_{index}"), index);
+        let calls = shared.store.group::<AsyncClientStats>("http.async-client.").lazy_shard(index);
         Rc::new(Self {
             index,
             workers,
@@ -158,6 +161,7 @@ impl Worker {
             connections: Cell::new(0),
             clusters: RefCell::default(),
             cluster_stats,
+            calls,
             routes: RefCell::default(),
             runtime: RefCell::new(Rc::new(NoRuntime)),
             date: Rc::default(),
@@ -188,6 +192,12 @@ impl Worker {
     #[must_use]
     pub const fn store(&self) -> &Arc<Store> {
         &self.shared.store
+    }
+
+    /// Where requests of the worker's own are counted, such as mirrored ones (`http.async-client.`).
+    #[must_use]
+    pub const fn calls(&self) -> &LazyShard<AsyncClientStats> {
+        &self.calls
     }
 
     /// What this worker shares with the others.

@@ -224,12 +224,7 @@ impl Control {
                         clusters.on_assignment(now, watch, Arc::clone(&assignment));
                     }
                 }
-                Err(message) => {
-                    for watch in watches {
-                        clusters.on_assignment_failed(now, watch);
-                    }
-                    errors.push(ResourceError { name, message });
-                }
+                Err(message) => errors.push(ResourceError { name, message }),
             }
         }
         drop(clusters);

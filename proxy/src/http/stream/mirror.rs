@@ -22,7 +22,6 @@ use super::routing::upgrade_protocol;
 use super::upstream::give_up;
 use super::{Downstream, Stream};
 use crate::config::cluster::UpstreamProtocol;
-use crate::observe::catalogue::AsyncClientStats;
 use crate::route::ForwardAction;
 use crate::upstream::breaker::Priority;
 use crate::upstream::cluster::Cluster;
@@ -194,8 +193,7 @@ impl Drop for UnderWay<'_> {
 impl Copy {
     /// Sends it and drops the answer; no longer than `timeout` after all of it is there.
     async fn send(self, timeout: Option<Duration>) {
-        let stats = self.worker.store().group::<AsyncClientStats>("http.async-client.");
-        stats.shard(self.worker.index()).rq_total().inc();
+        self.worker.calls().rq_total().inc();
         let timers = Rc::clone(self.worker.timers());
         let alarm = timers.alarm();
         let mut deadline = Tick::NEVER;
