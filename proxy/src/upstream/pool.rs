@@ -18,6 +18,7 @@
 mod connect;
 mod http1;
 mod http2;
+mod idle;
 mod tcp;
 
 use std::cell::{Cell, RefCell};
@@ -33,12 +34,12 @@ pub use http2::Http2Lease;
 pub use tcp::TcpLease;
 
 use self::http2::Multiplexed;
+use self::idle::{Idle, Keeper};
 use super::breaker::{Permit, Priority, Resource};
 use super::cluster::ClusterContext;
 use super::failure::{FailureKind, UpstreamFailure};
 use super::host::Host;
 use crate::transport::Io;
-use crate::worker::timer::Tick;
 
 /// The protocol a pool speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,18 +76,6 @@ struct State {
     open: usize,
     /// The keeper task; set while one runs.
     keeper: Option<Keeper>,
-}
-
-/// How to reach the task that listens to idle connections.
-struct Keeper {
-    waker: Waker,
-    /// When it looks again by itself.
-    looks: Tick,
-}
-
-struct Idle {
-    connection: Box<Http1Connection>,
-    until: Tick,
 }
 
 /// A request in line.
@@ -313,50 +302,6 @@ impl Pool {
         self.connect_for_waiters();
     }
 
-    /// Puts a connection to rest until it is needed, speaks, or has idled too long.
-    fn park(self: &Rc<Self>, connection: Box<Http1Connection>) {
-        if self.draining.get() {
-            return self.close_http1(connection);
-        }
-        let until = self.context.worker.timers().recent().after_opt(self.context.config.http.common.idle_timeout);
-        let mut state = self.state.borrow_mut();
-        state.idle.push(Idle { connection, until });
-        let Some(keeper) = &state.keeper else {
-            drop(state);
-            self.start_keeper();
-            return;
-        };
-        let Some(idle) = state.idle.last() else { return };
-        // Registers the keeper for whatever the connection says; what it already said makes the keeper look now.
-        let said = idle.connection.io.poll_read_ready(&mut Context::from_waker(&keeper.waker)).is_ready();
-        if said || until < keeper.looks {
-            keeper.waker.wake_by_ref();
-        }
-    }
-
-    /// The most recently used idle connection that is still silent.
-    fn take_idle(self: &Rc<Self>) -> Option<Box<Http1Connection>> {
-        loop {
-            let idle = self.state.borrow_mut().idle.pop()?;
-            let noop = Waker::noop();
-            let ready = idle.connection.io.poll_read_ready(&mut Context::from_waker(noop)).is_ready();
-            let Some(said) = ready.then(|| idle.connection.io.disturbance()).flatten() else {
-                return Some(idle.connection);
-            };
-            self.close_disturbed(idle.connection, &said);
-        }
-    }
-
-    /// Closes a connection that said this though nobody asked: nothing is its end. A late `408 Request Timeout` is how
-    /// some servers say good-bye.
-    fn close_disturbed(&self, mut connection: Box<Http1Connection>, said: &[u8]) {
-        connection.closed_by_peer = said.is_empty();
-        if !said.is_empty() && !said.starts_with(b"HTTP/1.1 408") {
-            self.context.stats.upstream_cx_protocol_error().inc();
-        }
-        self.close_http1(connection);
-    }
-
     fn close_http1(&self, connection: Box<Http1Connection>) {
         drop(connection);
         self.state.borrow_mut().open -= 1;
@@ -385,57 +330,6 @@ impl Pool {
     pub fn is_unused(&self) -> bool {
         let state = self.state.borrow();
         state.open == 0 && state.waiters.is_empty()
-    }
-
-    /// One task per pool listens to all its idle connections.
-    fn start_keeper(self: &Rc<Self>) {
-        let pool = Rc::downgrade(self);
-        let alarm = self.context.worker.timers().alarm();
-        // Until it runs there is nobody to wake, and nobody else to start; it begins by looking.
-        self.state.borrow_mut().keeper = Some(Keeper { waker: Waker::noop().clone(), looks: Tick::NEVER });
-        tokio::task::spawn_local(poll_fn(move |cx| {
-            let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
-            if pool.draining.get() {
-                return Poll::Ready(());
-            }
-            loop {
-                let now = pool.context.worker.timers().now();
-                let mut leaving = Vec::new();
-                let mut next = Tick::NEVER;
-                {
-                    let mut state = pool.state.borrow_mut();
-                    let mut index = 0;
-                    while index < state.idle.len() {
-                        let idle = &state.idle[index];
-                        let expired = idle.until <= now;
-                        let mut said = None;
-                        while said.is_none() && !expired && idle.connection.io.poll_read_ready(cx).is_ready() {
-                            // Readiness may be left over from the last exchange; asking the socket settles it.
-                            said = idle.connection.io.disturbance();
-                        }
-                        if expired || said.is_some() {
-                            leaving.push((state.idle.remove(index).connection, said));
-                        } else {
-                            next = next.min(idle.until);
-                            index += 1;
-                        }
-                    }
-                }
-                for (connection, said) in leaving {
-                    if let Some(said) = said {
-                        pool.close_disturbed(connection, &said);
-                    } else {
-                        pool.context.stats.upstream_cx_idle_timeout().inc();
-                        pool.close_http1(connection);
-                    }
-                }
-                if alarm.poll(next, cx).is_pending() {
-                    let keeper = Keeper { waker: cx.waker().clone(), looks: alarm.rings() };
-                    pool.state.borrow_mut().keeper = Some(keeper);
-                    return Poll::Pending;
-                }
-            }
-        }));
     }
 }
 
