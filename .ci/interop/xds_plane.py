@@ -24,6 +24,10 @@ URLS = {short: f"type.googleapis.com/{kind.DESCRIPTOR.full_name}" for short, kin
 SHORT = {url: short for short, url in URLS.items()}
 
 
+class Broken(Exception):
+    """The conversation cannot go on: no comparison, however alike both proxies are in it."""
+
+
 class Stream:
     """One stream of a proxy, with what is to be said on it."""
 
@@ -106,7 +110,10 @@ class ControlPlane(grpc.GenericRpcHandler):
     def send(self, short, *resources, version="1", removed=(), ttl=None, named=False, url=None):
         """A response of a type, on the streams that ask for it: where each subscription has its own, each gets its part."""
         self.nonces += 1
-        for stream in [stream for stream in self.streams if self.serves(stream.method, short)]:
+        serving = [stream for stream in self.streams if self.serves(stream.method, short)]
+        if not serving:
+            raise Broken(f"there is no stream for {short}")
+        for stream in serving:
             part, gone = resources, removed
             if "Aggregated" not in stream.method and stream.wanted - {"*"}:
                 part = [resource for resource in resources if name_of(resource) in stream.wanted]

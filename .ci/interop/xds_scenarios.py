@@ -132,8 +132,10 @@ async def warming(s):
     await s.note("starts")
     s.plane.send("CDS", s.cluster("a"))
     await s.note("a cluster")
-    s.plane.send("LDS", s.listener("in"))
-    await s.note("a listener before the endpoints")
+    if not s.separate:
+        # On streams of their own nobody asks for listeners until the clusters are ready.
+        s.plane.send("LDS", s.listener("in"))
+        await s.note("a listener before the endpoints")
     s.plane.send("CDS", s.cluster("a", connect_timeout="2s"), version="2")
     await s.note("the cluster changes while it warms")
     s.plane.send("EDS", s.endpoints("a", 1))
@@ -183,9 +185,13 @@ async def shared(s):
     await s.note("one of them leaves", 1.2)
 
 
+# "left" are statistics that are not compared: Envoy counts the answer to a refused delta response twice; how often a proxy
+# tries to reconnect depends on the second; a changed cluster asks for its endpoints again here (docs/compatibility.md).
 SCENARIOS = {
-    "lifecycle": (lifecycle, {}), "in_place": (in_place, {}), "refused": (refused, {"left": "[cl]ds.update_attempt"}), "wrong_types": (wrong_types, {}), "names": (names, {}),
-    "reconnects": (reconnects, {}), "changes_while_away": (changes_while_away, {"left": "update_(attempt|failure)"}), "warming": (warming, {"left": r"cluster\.a\.update_(attempt|success|no_rebuild)"}),
+    "lifecycle": (lifecycle, {}), "in_place": (in_place, {}), "wrong_types": (wrong_types, {}), "names": (names, {}),
+    "refused": (refused, {"left": "[cl]ds.update_attempt"}), "reconnects": (reconnects, {}),
+    "changes_while_away": (changes_while_away, {"left": "update_(attempt|failure)"}),
+    "warming": (warming, {"left": r"cluster\.a\.update_(attempt|success|no_rebuild)"}),
     "impatient": (impatient, {"fetch": "1s"}), "wrapped": (wrapped, {}), "shared": (shared, {}),
     "node_once": (served, {"node_once": True}),
 }

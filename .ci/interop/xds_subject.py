@@ -18,6 +18,9 @@ from google.protobuf import json_format
 from peers import free_port
 from xds_plane import ControlPlane, any_of
 
+# Begins a note after which two proxies cannot be compared, however alike they are.
+BROKEN = "# broken off:"
+
 
 def message(kind, **fields):
     return json_format.ParseDict(fields, kind())
@@ -119,7 +122,7 @@ class Subject:
         self.steps += ["# statistics", *(f"  {line}" for line in sorted(lines))]
         status, dump = await self.proxy.admin("/config_dump")
         if status != 200:
-            self.steps.append(f"# no config_dump: {status} {dump}")
+            self.steps.append(f"{BROKEN} no config_dump: {status} {dump}")
             return
         shown = []
         for config in json.loads(dump)["configs"]:

@@ -145,7 +145,7 @@ impl Mux {
     }
 
     /// Starts a subscription. Names that are subscribed to already are asked for again, so that the new subscriber gets
-    /// its copy (Envoy re-requests endpoints in this way whenever a cluster changes).
+    /// its copy. Envoy re-requests endpoints in this way whenever a cluster changes, but not on delta streams.
     pub fn subscribe(&mut self, interest: Interest, now: Instant) -> SubscriptionId {
         let id = SubscriptionId(self.next_subscription);
         self.next_subscription += 1;

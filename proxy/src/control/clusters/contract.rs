@@ -32,8 +32,8 @@ pub struct PublishedCluster {
     pub hosts: Arc<HostSet>,
 }
 
-/// Where assignments come from. A subscription to a name that is subscribed already has to ask the server again, as
-/// Envoy does, and delivers what is known at the latest when the server repeats it.
+/// Where assignments come from. A subscription to a name that is subscribed already has to ask the server again (Envoy
+/// does so in the state of the world only: docs/compatibility.md, "xDS"), and delivers what is known at the latest when the server repeats it.
 pub trait EdsSubscriber {
     /// Asks for the assignment of `eds.service_name`; every version of it goes to `on_assignment` with this number. It is
     /// counted below `cluster.<stat_name>.`.
