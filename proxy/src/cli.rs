@@ -50,6 +50,8 @@ pub enum Command {
     Run(Box<Options>),
     /// `legate demo …`, with its own arguments.
     Demo(Vec<String>),
+    /// `legate drill …`, with its own arguments.
+    Drill(Vec<String>),
     /// Print this on standard output and exit with success (`--version`, `--help`, `--hot-restart-version`).
     Print(String),
 }
@@ -134,8 +136,10 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, UsageErr
     let mut args = args.into_iter();
     let program = args.next().unwrap_or_else(|| "legate".to_owned());
     let mut args = args.peekable();
-    if args.peek().is_some_and(|first| first == "demo") {
-        return Ok(Command::Demo(args.skip(1).collect()));
+    match args.peek().map(String::as_str) {
+        Some("demo") => return Ok(Command::Demo(args.skip(1).collect())),
+        Some("drill") => return Ok(Command::Drill(args.skip(1).collect())),
+        _ => {}
     }
     let parse_error = |argument: &str, message: &str| {
         UsageError(format!(

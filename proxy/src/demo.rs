@@ -15,12 +15,10 @@
 //! Gateway and sidecar are processes of this executable, or of the one given by `--proxy`; everything else lives in
 //! this process, on one thread. All ports are free ones of the loopback interface.
 
-mod admin;
 mod check;
 mod client;
 mod load;
 mod mesh;
-mod process;
 mod resources;
 mod services;
 mod view;
@@ -33,12 +31,13 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::admin::Statistics;
-use self::client::Http1;
 use self::load::{Load, Recent};
 use self::mesh::Mesh;
 use self::resources::Weights;
 use self::view::{Moment, View};
+use crate::stage::admin::Statistics;
+use crate::stage::http1::Http1;
+use crate::stage::process;
 
 /// Shows a canary through a sidecar and a gateway on this machine, until Ctrl-C.
 #[derive(Debug, Parser)]

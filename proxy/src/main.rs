@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     match parse(std::env::args()) {
         Ok(Command::Run(options)) => legate::server::run(&options),
         Ok(Command::Demo(arguments)) => legate::demo::run(&arguments),
+        Ok(Command::Drill(arguments)) => legate::drill::run(&arguments),
         Ok(Command::Print(text)) => {
             let _ = writeln!(std::io::stdout(), "{text}");
             ExitCode::SUCCESS

@@ -13,6 +13,7 @@ mod bad_input;
 mod clients;
 mod control;
 mod drain;
+mod drill;
 mod dumps;
 mod grpc;
 mod load;

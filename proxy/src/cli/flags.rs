@@ -150,7 +150,10 @@ pub(super) fn brief(program: &str) -> String {
 
 /// What `--help` prints.
 pub(super) fn help(program: &str) -> String {
-    let mut help = format!("\nUSAGE: \n\n{}   {program} demo [--check]\n\n\nWhere: \n\n", synopsis(program));
+    let mut help = format!(
+        "\nUSAGE: \n\n{}   {program} demo [--check]\n   {program} drill [--against <envoy>]\n\n\nWhere: \n\n",
+        synopsis(program)
+    );
     for flag in &FLAGS {
         let value = match flag.takes {
             Takes::Nothing => String::new(),

@@ -83,6 +83,7 @@ fn legates_own_flags() {
     let allowed = options_of(&["--allow-unsupported", "a.B.c", "--allow-unsupported=x.y[0]"]).allow_unsupported;
     assert_eq!(allowed, ["a.B.c", "x.y[0]"]);
     assert_eq!(run(&["demo", "--check"]), Ok(Command::Demo(vec!["--check".to_owned()])));
+    assert_eq!(run(&["drill", "--json"]), Ok(Command::Drill(vec!["--json".to_owned()])));
     assert!(run(&["--drain-on-sigterm=soon"]).is_err());
 }
 

@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::admin::Statistics;
-use super::client::Http1;
 use super::load::{Counts, Flow, Load};
 use super::mesh::Mesh;
 use super::resources::Weights;
+use crate::stage::admin::Statistics;
+use crate::stage::http1::Http1;
 
 /// A share may be off by so many standard deviations: a right proxy fails about once in 150,000 runs of one flow.
 const DEVIATIONS: f64 = 4.5;

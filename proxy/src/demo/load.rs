@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use tokio::task::JoinSet;
 
-use super::client::{Answer, Http1, Http2};
+use super::client::{Answer, Http2, ask};
 use super::resources::{Ports, SERVICE_B, SERVICE_B_HOST, SERVICE_B_V2};
+use crate::stage::http1::Http1;
 
 /// Requests of a flow under way at once.
 const CONCURRENCY: u64 = 6;
@@ -207,8 +208,8 @@ impl Load {
                 let started = Instant::now();
                 let outcome = match flow {
                     Flow::Sidecar => sidecar.get(SERVICE_B_HOST, "/").await,
-                    Flow::Gateway => gateway.get("/serviceb/").await,
-                    Flow::Chain => gateway.get("/servicea/").await,
+                    Flow::Gateway => ask(&mut gateway, "/serviceb/").await,
+                    Flow::Chain => ask(&mut gateway, "/servicea/").await,
                 };
                 if let Some(counts) = counts.get(flow as usize) {
                     counts.lock().unwrap_or_else(PoisonError::into_inner).record(started, outcome);

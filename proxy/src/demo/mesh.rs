@@ -1,27 +1,24 @@
 //! The mesh: its control plane, its services, and the two proxies between them.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener as StdTcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use xds_client::ROUTE;
 use xds_client::server::{ControlPlane, Received};
 
 use super::client::Http2;
-use super::process::{Directory, Proxy};
-use super::resources::{self, Ports, Typed, Weights};
-use super::services::{Service, listen, serve};
+use super::resources::{self, Ports, Weights};
+use super::services::{Service, serve};
+use crate::stage::control::{nack, publish, serving};
+use crate::stage::ports::{ATTEMPTS, Reserved, listen, taken};
+use crate::stage::process::{Directory, Proxy};
+use crate::stage::resources::{Typed, bootstrap};
 
-/// How long a proxy may take from its start to serving.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a proxy may take to accept new routes.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Ports are chosen before the proxies bind them; someone else may be faster.
-const ATTEMPTS: usize = 3;
 
 /// Everything that runs. Dropped, it stops.
 pub(super) struct Mesh {
@@ -58,7 +55,7 @@ impl Mesh {
         let mut attempt = 1;
         loop {
             match Self::attempt(executable, weights).await {
-                Err(error) if attempt < ATTEMPTS && error.to_lowercase().contains("in use") => attempt += 1,
+                Err(error) if attempt < ATTEMPTS && taken(&error) => attempt += 1,
                 outcome => return outcome,
             }
         }
@@ -85,14 +82,14 @@ impl Mesh {
         tasks.spawn(serve(service_b, Service::Leaf(resources::SERVICE_B)));
         tasks.spawn(serve(service_b_v2, Service::Leaf(resources::SERVICE_B_V2)));
 
-        let sidecar = publish(&mut tasks, resources::sidecar(&ports, weights)?).await.map_err(text)?;
-        let gateway = publish(&mut tasks, resources::gateway(&ports, weights)?).await.map_err(text)?;
-        let directory = Directory::new().map_err(text)?;
+        let sidecar = publish(&mut tasks, "legate-demo", resources::sidecar(&ports, weights)?).await.map_err(text)?;
+        let gateway = publish(&mut tasks, "legate-demo", resources::gateway(&ports, weights)?).await.map_err(text)?;
+        let directory = Directory::new("demo").map_err(text)?;
         drop(reserved);
         let started = Instant::now();
         let start = |name, node, published: &(ControlPlane, u16)| {
-            let bootstrap = resources::bootstrap(node, published.1);
-            Proxy::start(executable, directory.path(), name, &bootstrap)
+            let bootstrap = bootstrap(node, published.1);
+            Proxy::start(executable, directory.path(), name, &bootstrap, &["--concurrency", "1"])
                 .map_err(|error| format!("{}: {error}", executable.display()))
         };
         let sidecar_proxy = start("sidecar", "virtualNode/serviceA", &sidecar)?;
@@ -125,28 +122,8 @@ impl Node {
         control_plane: ControlPlane,
         ports: [u16; 2],
     ) -> Result<Self, String> {
-        let serving = async {
-            let admin_port = proxy.ready().await?;
-            for port in ports {
-                while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            }
-            Ok(admin_port)
-        };
-        let refused = control_plane.wait_for(nack);
-        let waited = timeout(START_TIMEOUT, async {
-            tokio::select! {
-                outcome = serving => outcome,
-                reason = refused => Err(format!("its configuration was refused: {reason}")),
-            }
-        })
-        .await
-        .unwrap_or_else(|_| Err(format!("it did not serve within {START_TIMEOUT:?}")));
-        match waited {
-            Ok(admin_port) => Ok(Self { name, proxy, admin_port, control_plane }),
-            Err(error) => Err(format!("the {name} did not start: {error}\n{}", proxy.last_words())),
-        }
+        let admin_port = serving(name, &mut proxy, &control_plane, &ports).await?;
+        Ok(Self { name, proxy, admin_port, control_plane })
     }
 
     /// Replaces one resource and waits for the answer to it. How long that took.
@@ -167,42 +144,7 @@ impl Node {
     }
 }
 
-fn nack(log: &[Received]) -> Option<String> {
-    log.iter().find_map(|received| received.nack().map(ToOwned::to_owned))
-}
-
 fn accepts(received: &Received, version: &str) -> bool {
     let xds_client::Request::Sotw(request) = &received.request else { return false };
     request.type_url == ROUTE && request.version_info == version && request.error_detail.is_none()
-}
-
-/// A control plane of one proxy, at a port of its own: what to send is decided by who asks, and here each asks its own.
-async fn publish(tasks: &mut JoinSet<()>, resources: Vec<Typed>) -> io::Result<(ControlPlane, u16)> {
-    let control_plane = ControlPlane::new("legate-demo");
-    control_plane.edit(|snapshot| {
-        for (type_url, resource) in resources {
-            snapshot.put(type_url, resource);
-        }
-    });
-    let (listener, port) = listen().await?;
-    tasks.spawn(control_plane.clone().serve_tcp(listener));
-    Ok((control_plane, port))
-}
-
-/// Free ports, kept from others by being bound, until dropped.
-struct Reserved {
-    ports: [u16; 4],
-    _sockets: [StdTcpListener; 4],
-}
-
-impl Reserved {
-    fn new() -> io::Result<Self> {
-        let bind = || StdTcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let sockets = [bind()?, bind()?, bind()?, bind()?];
-        let mut ports = [0; 4];
-        for (port, socket) in ports.iter_mut().zip(&sockets) {
-            *port = socket.local_addr()?.port();
-        }
-        Ok(Self { ports, _sockets: sockets })
-    }
 }

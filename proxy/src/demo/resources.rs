@@ -1,12 +1,12 @@
 //! The resources of the demo's mesh, in the names and shapes the App Mesh control plane generates.
 //!
-//! They are written as YAML, as one would write them for a file source, and become wire bytes through the same reader
-//! that loads a bootstrap.
+//! They are written as YAML, as one would write them for a file source.
 
 use std::fmt::Write as _;
 
-use xds_client::proto::{Format, LoadOptions, load};
-use xds_client::{CLUSTER, ENDPOINTS, LISTENER, ROUTE, Resource};
+use xds_client::{CLUSTER, ENDPOINTS, LISTENER, ROUTE};
+
+use crate::stage::resources::{HTTP2, Typed, UNLIMITED, resource};
 
 /// The mesh of the guide.
 pub(super) const MESH: &str = "apps";
@@ -42,9 +42,6 @@ impl std::fmt::Display for Weights {
         write!(f, "{} % {SERVICE_B}, {} % {SERVICE_B_V2}", self.v1, self.v2)
     }
 }
-
-/// A resource and the type it is of.
-pub(super) type Typed = (&'static str, Resource);
 
 /// Ports of `127.0.0.1` at which something listens.
 #[derive(Clone, Copy, Debug)]
@@ -127,52 +124,6 @@ pub(super) fn gateway_egress_routes(ports: &Ports, weights: Weights) -> Result<T
     ];
     routes(&egress_routes(port), &hosts)
 }
-
-/// The bootstrap of one proxy: who it is, and where its control plane is.
-pub(super) fn bootstrap(node: &str, control_plane: u16) -> String {
-    format!(
-        "\
-node:
-  id: mesh/{MESH}/{node}
-  cluster: mesh/{MESH}/{node}
-admin:
-  address:
-    socket_address: {{ address: 127.0.0.1, port_value: 0 }}
-dynamic_resources:
-  ads_config:
-    api_type: GRPC
-    transport_api_version: V3
-    grpc_services:
-    - envoy_grpc: {{ cluster_name: control_plane }}
-  lds_config:
-    ads: {{}}
-    resource_api_version: V3
-  cds_config:
-    ads: {{}}
-    resource_api_version: V3
-static_resources:
-  clusters:
-  - name: control_plane
-    type: STATIC
-    connect_timeout: 1s
-{HTTP2}    load_assignment:
-      cluster_name: control_plane
-      endpoints:
-      - lb_endpoints:
-        - endpoint:
-            address:
-              socket_address: {{ address: 127.0.0.1, port_value: {control_plane} }}
-"
-    )
-}
-
-/// Cluster settings: the hosts speak HTTP/2. Indented for a cluster in a list; YAML takes it at any depth of its own.
-const HTTP2: &str = "    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config:
-          http2_protocol_options: {}
-";
 
 fn split(weights: Weights) -> [(&'static str, u32); 2] {
     // A target of weight 0 stays in the route, as App Mesh leaves it.
@@ -286,7 +237,7 @@ fn static_cluster(name: &str, port: u16, http2: bool) -> Result<Typed, String> {
     type: STATIC
     connect_timeout: 0.250s
 {options}{}{}",
-        unlimited(),
+        UNLIMITED,
         load_assignment(name, port)
     );
     resource(CLUSTER, name, &yaml)
@@ -303,21 +254,9 @@ fn eds_cluster(node: &str) -> Result<Typed, String> {
         ads: {{}}
         resource_api_version: V3
 {HTTP2}{}",
-        unlimited()
+        UNLIMITED
     );
     resource(CLUSTER, &name, &yaml)
-}
-
-/// App Mesh lifts the limits of every cluster, for the default priority.
-fn unlimited() -> &'static str {
-    "    circuit_breakers:
-      thresholds:
-      - priority: DEFAULT
-        max_connections: 2147483647
-        max_pending_requests: 2147483647
-        max_requests: 2147483647
-        max_retries: 2147483647
-"
 }
 
 fn load_assignment(cluster: &str, port: u16) -> String {
@@ -348,18 +287,9 @@ endpoints:
     resource(ENDPOINTS, &name, &yaml)
 }
 
-fn resource(type_url: &'static str, name: &str, yaml: &str) -> Result<Typed, String> {
-    let options = LoadOptions { source: name, ..LoadOptions::default() };
-    let document =
-        load(yaml.as_bytes(), Format::Yaml, type_url, &options).map_err(|error| format!("{name}: {error}"))?;
-    // The control plane counts versions itself.
-    Ok((type_url, Resource::new(name, "", document.bytes().to_vec())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap;
     use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
     use envoy_types::pb::envoy::config::route::v3::route::Action;
     use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
@@ -400,14 +330,5 @@ mod tests {
             weighted.clusters.iter().map(|c| (c.name.as_str(), c.weight.unwrap_or_default().value)).collect();
         let expected = [("cds_egress_apps_serviceB_http2_80", 75), ("cds_egress_apps_serviceBv2_http2_80", 25)];
         assert_eq!(weights, expected);
-    }
-
-    #[test]
-    fn a_bootstrap_is_one() {
-        let yaml = bootstrap("virtualNode/serviceA", 18000);
-        let name = "envoy.config.bootstrap.v3.Bootstrap";
-        let document = load(yaml.as_bytes(), Format::Yaml, name, &LoadOptions::default()).unwrap();
-        let bootstrap: Bootstrap = document.decode().unwrap();
-        assert_eq!(bootstrap.node.unwrap().id, "mesh/apps/virtualNode/serviceA");
     }
 }

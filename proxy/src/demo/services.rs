@@ -2,8 +2,6 @@
 //! say who they are.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::header::HeaderName;
@@ -51,13 +49,6 @@ pub(super) async fn serve(listener: TcpListener, service: Service) {
             Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
         }
     }
-}
-
-/// A listener at a free port of the loopback interface.
-pub(super) async fn listen() -> io::Result<(TcpListener, u16)> {
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-    let port = listener.local_addr()?.port();
-    Ok((listener, port))
 }
 
 impl Service {

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use super::admin::Statistics;
 use super::check::milliseconds;
 use super::load::{Counts, Flow, Recent};
 use super::mesh::{Mesh, Node};
 use super::resources::{MESH_PORT, Ports, SERVICE_B, SERVICE_B_V2, Weights, egress_cluster, egress_routes};
+use crate::stage::admin::Statistics;
 
 /// Characters of the bar that shows a share.
 const BAR: usize = 24;

@@ -1,8 +1,8 @@
-//! The proxies: child processes that never outlive the demo.
+//! The proxies: child processes that never outlive their parent, a demo or a drill.
 //!
-//! Between the demo and each proxy stands a guard, this executable again, whose standard input is a pipe from the demo.
-//! However the demo ends (returning, a panic, SIGKILL), the pipe closes, and the guard kills the proxy. Guards have
-//! process groups of their own, so a Ctrl-C at the terminal reaches the demo alone, which ends in order.
+//! Between it and each proxy stands a guard, this executable again, whose standard input is a pipe from the parent.
+//! However the parent ends (returning, a panic, SIGKILL), the pipe closes, and the guard kills the proxy. Guards have
+//! process groups of their own, so a Ctrl-C at the terminal reaches its parent alone, which ends in order.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -12,16 +12,16 @@ use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::client::Http1;
+use super::http1::Http1;
 
 /// The argument by which this executable becomes a guard; the proxy's command line follows.
-pub(super) const GUARD: &str = "--guard";
+pub(crate) const GUARD: &str = "--guard";
 
 /// How often a guard looks whether its proxy ended by itself.
 const GUARD_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The life of a guard: runs `command` until it ends or until standard input does.
-pub(super) fn guard(command: &[String]) -> ExitCode {
+pub(crate) fn guard(command: &[String]) -> ExitCode {
     let Some((program, args)) = command.split_first() else {
         return ExitCode::from(2);
     };
@@ -32,7 +32,7 @@ pub(super) fn guard(command: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // The demo waits for this line; if it is gone already, standard input says so too.
+    // The parent waits for this line; if it is gone already, standard input says so too.
     let _ = writeln!(io::stdout(), "{}", child.id());
     let (ended, end) = mpsc::channel();
     std::thread::spawn(move || {
@@ -53,19 +53,25 @@ pub(super) fn guard(command: &[String]) -> ExitCode {
 }
 
 /// A running proxy. Dropped, it is killed.
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     guard: Child,
     /// Closing it is what stops the proxy.
     leash: Option<ChildStdin>,
     /// Of the proxy itself, not of its guard.
-    pub(super) pid: u32,
+    pub(crate) pid: u32,
     admin_address_file: PathBuf,
     log: PathBuf,
 }
 
 impl Proxy {
-    /// Starts `executable` on a bootstrap; `name` names its files in `directory`.
-    pub(super) fn start(executable: &Path, directory: &Path, name: &str, bootstrap: &str) -> io::Result<Self> {
+    /// Starts `executable` on a bootstrap; `name` names its files in `directory`, `arguments` are added.
+    pub(crate) fn start(
+        executable: &Path,
+        directory: &Path,
+        name: &str,
+        bootstrap: &str,
+        arguments: &[&str],
+    ) -> io::Result<Self> {
         let config = directory.join(format!("{name}.yaml"));
         let admin_address_file = directory.join(format!("{name}.admin"));
         let log = directory.join(format!("{name}.log"));
@@ -78,7 +84,8 @@ impl Proxy {
             .arg("--admin-address-path")
             .arg(&admin_address_file)
             // Two proxies of one machine must not take each other for their predecessor.
-            .args(["--concurrency", "1", "--log-level", "warning", "--disable-hot-restart"])
+            .args(["--log-level", "warning", "--disable-hot-restart"])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)
@@ -96,7 +103,7 @@ impl Proxy {
     }
 
     /// Waits until the proxy says it is ready. The port of its admin pages.
-    pub(super) async fn ready(&mut self) -> Result<u16, String> {
+    pub(crate) async fn ready(&mut self) -> Result<u16, String> {
         let mut admin = None;
         loop {
             if matches!(self.guard.try_wait(), Ok(Some(_))) {
@@ -115,7 +122,7 @@ impl Proxy {
     }
 
     /// The end of the proxy's log.
-    pub(super) fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let mut text = String::new();
         if let Ok(file) = File::open(&self.log) {
             let _ = file.take(1 << 20).read_to_string(&mut text);
@@ -125,9 +132,34 @@ impl Proxy {
     }
 
     /// Resident memory, in KiB.
-    pub(super) fn resident_memory(&self) -> Option<u64> {
+    pub(crate) fn resident_memory(&self) -> Option<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most it has been, in KiB.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// Open descriptors.
+    pub(crate) fn descriptors(&self) -> Option<usize> {
+        Some(std::fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?.count())
+    }
+
+    /// Processor time it has used.
+    pub(crate) fn processor_time(&self) -> Option<Duration> {
+        /// What the kernel counts these in, whatever its own clock does.
+        const TICKS: u32 = 100;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        // The name of the process stands in parentheses and may contain anything.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let mut ticks = || fields.next()?.parse::<u32>().ok();
+        Some(Duration::from_secs(1) * (ticks()? + ticks()?) / TICKS)
+    }
+
+    fn memory(&self, what: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(what))?;
         line.trim().trim_end_matches("kB").trim().parse().ok()
     }
 
@@ -144,21 +176,21 @@ impl Drop for Proxy {
     }
 }
 
-/// A directory of the demo's own, removed with all it holds when dropped.
-pub(super) struct Directory(PathBuf);
+/// A directory of a demo's or drill's own, removed with all it holds when dropped.
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    /// A new one, readable by nobody else.
-    pub(super) fn new() -> io::Result<Self> {
+    /// A new one, readable by nobody else, named after what it is for.
+    pub(crate) fn new(what: &str) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
-        let name = format!("legate-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let name = format!("legate-{what}-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }

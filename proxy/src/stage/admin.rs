@@ -2,28 +2,28 @@
 
 use std::collections::HashMap;
 
-use super::client::Http1;
+use super::http1::Http1;
 
 /// The statistics of one proxy at one moment.
 #[derive(Debug, Default)]
-pub(super) struct Statistics {
+pub(crate) struct Statistics {
     values: HashMap<String, String>,
 }
 
 impl Statistics {
     /// Fetches them.
-    pub(super) async fn fetch(admin: &mut Http1) -> Result<Self, String> {
+    pub(crate) async fn fetch(admin: &mut Http1) -> Result<Self, String> {
         let body = admin.fetch("/stats").await?;
         Ok(Self::parse(&String::from_utf8_lossy(&body)))
     }
 
     /// A counter or gauge; 0 if it does not exist (yet).
-    pub(super) fn number(&self, name: &str) -> u64 {
+    pub(crate) fn number(&self, name: &str) -> u64 {
         self.values.get(name).and_then(|value| value.parse().ok()).unwrap_or_default()
     }
 
     /// A text readout; a dash if it does not exist (yet).
-    pub(super) fn text(&self, name: &str) -> &str {
+    pub(crate) fn text(&self, name: &str) -> &str {
         self.values.get(name).map(|value| value.trim_matches('"')).filter(|value| !value.is_empty()).unwrap_or("-")
     }
 
