@@ -8,6 +8,7 @@ pub mod exchange;
 pub mod failure;
 pub mod host;
 pub mod lb;
+pub mod measure;
 pub mod pool;
 pub mod responses;
 pub mod retry;

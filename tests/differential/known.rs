@@ -87,6 +87,16 @@ pub const KNOWN: &[Known] = &[
         reason: "a response for which the client gives no window",
     },
     Known {
+        cases: &["h2_upstreams/no_window_backed_up", "h2_upstreams/no_window_backed_up_raw"],
+        aspects: &[Aspect::Client, Aspect::Log, Aspect::Stats],
+        reason: "a request for which the upstream gives no window",
+    },
+    Known {
+        cases: &["h2_upstreams/no_window_backed_up_small"],
+        aspects: &[Aspect::Log],
+        reason: "a request for which the upstream gives no window",
+    },
+    Known {
         cases: &["h2_upstreams/informational_with_body"],
         aspects: &[Aspect::Upstream, Aspect::Stats],
         reason: "DATA after an informational head",

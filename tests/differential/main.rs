@@ -21,6 +21,7 @@ mod balance;
 mod fragments;
 mod known;
 mod manifest;
+mod measured;
 mod names;
 mod observe;
 mod pages;
@@ -52,6 +53,11 @@ areas! {
 #[test]
 fn admin_pages() {
     pages::run();
+}
+
+#[test]
+fn measured_requests() {
+    measured::run();
 }
 
 #[test]

@@ -9,13 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 
 use self::address::{address, host_name, side};
-use self::message::{
-    GRPC_NAMES, decode_visible, grpc_status, path, query, query_parameter, request_size, response_size, server_name,
-};
+use self::message::{GRPC_NAMES, decode_visible, grpc_status, path, query, query_parameter, server_name};
 use super::FormatContext;
 use super::command::{AddressForm, Command, Fact, GrpcForm, Message, MetadataOf, Moment, Unit};
 use super::json;
-use crate::http::{HeaderKey, Headers, Known};
+use crate::http::{HeaderKey, Headers, Known, RequestHead, ResponseHead};
 use crate::stream_info::StreamInfo;
 use crate::uuid;
 
@@ -181,7 +179,7 @@ impl Fact {
             Self::LocalReplyBody => text_of(out, Some(context.local_reply_body)),
             Self::Protocol => text_of(out, info.protocol.map(|version| version.as_str().as_bytes())),
             Self::RequestDuration => milliseconds(out, since_start(info.timing.last_downstream_rx)),
-            Self::RequestHeadersBytes => number(out, context.request.map_or(0, request_size) as u64),
+            Self::RequestHeadersBytes => number(out, context.request.map_or(0, RequestHead::byte_size) as u64),
             Self::RequestTxDuration => milliseconds(out, since_start(info.timing.last_upstream_tx)),
             Self::ResponseCode => number(out, info.response_code.into()),
             Self::ResponseDuration => milliseconds(out, since_start(info.timing.first_upstream_rx)),
@@ -189,7 +187,7 @@ impl Fact {
             Self::ResponseFlags | Self::ResponseFlagsLong if info.flags.is_empty() => text_of(out, Some(b"-")),
             Self::ResponseFlags => joined(out, info.flags.iter().map(|(short, _)| short)),
             Self::ResponseFlagsLong => joined(out, info.flags.iter().map(|(_, long)| long)),
-            Self::ResponseHeadersBytes => number(out, context.response.map_or(0, response_size) as u64),
+            Self::ResponseHeadersBytes => number(out, context.response.map_or(0, ResponseHead::byte_size) as u64),
             Self::ResponseTrailersBytes => number(out, context.trailers.map_or(0, Headers::byte_size) as u64),
             Self::ResponseTxDuration => match (info.timing.first_upstream_rx, info.timing.last_downstream_tx) {
                 (Some(from), Some(to)) => milliseconds(out, Some(to.saturating_duration_since(from))),

@@ -144,6 +144,30 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// How many fields there are, pseudo headers among them.
+    #[must_use]
+    pub fn field_count(&self) -> usize {
+        self.headers.len() + self.pseudo().into_iter().filter(|(_, value)| !value.is_empty()).count()
+    }
+
+    /// Sum of the lengths of the fields' names and values: what Envoy's `byteSize` counts.
+    #[must_use]
+    pub fn byte_size(&self) -> usize {
+        let pseudo = self.pseudo().into_iter().filter(|(_, value)| !value.is_empty());
+        self.headers.byte_size() + pseudo.map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
+
+    /// The pseudo headers; those without a value are not there.
+    fn pseudo(&self) -> [(&'static str, &[u8]); 5] {
+        [
+            (":authority", &self.authority),
+            (":path", &self.path),
+            (":method", self.method.as_bytes()),
+            (":scheme", self.scheme.as_str().as_bytes()),
+            (":protocol", self.protocol.as_deref().unwrap_or_default()),
+        ]
+    }
+
     /// The value a configuration means by this key; the first one where a name repeats.
     #[must_use]
     pub fn value(&self, key: &HeaderKey) -> Option<&[u8]> {
@@ -192,6 +216,18 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
+    /// How many fields there are, `:status` among them.
+    #[must_use]
+    pub const fn field_count(&self) -> usize {
+        self.headers.len() + 1
+    }
+
+    /// Sum of the lengths of the fields' names and values: what Envoy's `byteSize` counts.
+    #[must_use]
+    pub fn byte_size(&self) -> usize {
+        self.headers.byte_size() + ":status200".len()
+    }
+
     /// The value a configuration means by this key; the first one where a name repeats. `:status` is not bytes here:
     /// callers that match it format [`Self::status`].
     #[must_use]

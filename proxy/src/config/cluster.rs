@@ -9,6 +9,7 @@ mod discovery;
 mod dns;
 mod http;
 mod lb;
+mod tracking;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use self::lb::{
     Fallback, HashFunction, Hashing, LbConfig, LbPolicy, LeastRequest, Maglev, RingHash, SelectorFallback, SlowStart,
     SubsetConfig, SubsetSelector, ZoneAware,
 };
+pub use self::tracking::Tracking;
 use crate::config::endpoint::{self, metadata_from};
 use crate::upstream::host::Metadata;
 
@@ -47,9 +49,7 @@ ledger! {
     filters => Refuse, "upstream network filters are not implemented";
     lrs_server => Warn, "load reporting is not implemented";
     lrs_report_endpoint_metrics => Warn, "load reporting is not implemented";
-    track_timeout_budgets => Warn, "timeout budgets are not measured";
     upstream_config => Refuse, "only the generic upstream is implemented";
-    track_cluster_stats => Warn, "optional cluster statistics are not measured";
     preconnect_policy => Warn, "connections are opened when they are needed";
     connection_pool_per_downstream_connection => Refuse, "pools are shared by downstream connections";
     queuing_policies => Refuse, "pending requests are served first in, first out";
@@ -71,6 +71,7 @@ pub static LEDGER: &[&[&Entry]] = &[
     http::http1_unsupported::ALL,
     lb::common_unsupported::ALL,
     lb::policy_unsupported::ALL,
+    tracking::unsupported::ALL,
     endpoint::locality_unsupported::ALL,
     endpoint::endpoint_unsupported::ALL,
     crate::config::address::socket_address_unsupported::ALL,
@@ -104,6 +105,8 @@ pub struct ClusterConfig {
     pub cleanup_interval: Duration,
     /// Start-up and updates wait for its hosts (true).
     pub wait_for_warm_on_init: bool,
+    /// What is measured of its requests.
+    pub tracking: Tracking,
     /// Cluster metadata.
     pub metadata: Option<Arc<Metadata>>,
 }
@@ -187,8 +190,6 @@ impl ClusterConfig {
         at.unsupported(&unsupported::filters, &filters)?;
         at.unsupported(&unsupported::lrs_server, &lrs_server)?;
         at.unsupported(&unsupported::lrs_report_endpoint_metrics, &lrs_report_endpoint_metrics)?;
-        at.unsupported(&unsupported::track_timeout_budgets, &track_timeout_budgets)?;
-        at.unsupported(&unsupported::track_cluster_stats, &track_cluster_stats)?;
         at.unsupported(&unsupported::preconnect_policy, &preconnect_policy)?;
         at.unsupported(
             &unsupported::connection_pool_per_downstream_connection,
@@ -300,6 +301,7 @@ impl ClusterConfig {
             cleanup_interval: positive(at.field("cleanup_interval"), cleanup_interval)?
                 .unwrap_or(Duration::from_secs(5)),
             wait_for_warm_on_init: wait_for_warm_on_init.is_none_or(|v| v.value),
+            tracking: Tracking::parse(at.field("track_cluster_stats"), track_cluster_stats, track_timeout_budgets)?,
             metadata: metadata.map(metadata_from).filter(|map| !map.is_empty()).map(Arc::new),
             name: name.into(),
         })

@@ -47,6 +47,7 @@ use super::upgrade;
 use crate::overload::Action;
 use crate::route::{ClusterChoice, Route, RouteAction, RouteId, RouteScope, RouteTable, VirtualHost};
 use crate::upstream::cluster::Cluster;
+use crate::upstream::measure::Measure;
 use crate::upstream::responses::ByOrigin;
 use crate::upstream::retry::RetryState;
 use crate::worker::timer::Alarm;
@@ -209,6 +210,8 @@ struct Stream<'a, D: Downstream> {
     mirrors: Vec<Mirror>,
     /// What decides about further tries, while there may be any.
     retry: Option<Box<RetryState>>,
+    /// What is measured of the try under way, if its cluster asks for that.
+    measure: Option<Box<Measure>>,
 }
 
 /// The route of a stream, found again in the table it keeps.
@@ -288,6 +291,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             redirects: None,
             mirrors: Vec::new(),
             retry: None,
+            measure: None,
         }
     }
 

@@ -121,6 +121,30 @@ stats::group! {
 }
 
 stats::group! {
+    /// `cluster.<name>.` of clusters with `track_cluster_stats.timeout_budgets`: which part of its timeouts a request takes.
+    pub struct TimeoutBudgetStats {
+        histograms {
+            upstream_rq_timeout_budget_per_try_percent_used: Percent,
+            upstream_rq_timeout_budget_percent_used: Percent,
+        }
+    }
+}
+
+stats::group! {
+    /// `cluster.<name>.` of clusters with `track_cluster_stats.request_response_sizes`: how large messages are.
+    pub struct RequestSizeStats {
+        histograms {
+            upstream_rq_body_size: Bytes,
+            upstream_rq_headers_count: Unspecified,
+            upstream_rq_headers_size: Bytes,
+            upstream_rs_body_size: Bytes,
+            upstream_rs_headers_count: Unspecified,
+            upstream_rs_headers_size: Bytes,
+        }
+    }
+}
+
+stats::group! {
     /// `vhost.<name>.vcluster.<name>.` and `vhost.<name>.route.<stat_prefix>.`: requests that were sent upstream.
     pub struct RouteStats {
         counters {

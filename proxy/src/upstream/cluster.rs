@@ -16,6 +16,7 @@ use super::host::{Host, HostSet};
 use super::lb::subset::SubsetNote;
 use super::lb::zone::ZoneNote;
 use super::lb::{PickContext, Scheduler};
+use super::measure::{Measures, MeasuresShared};
 use super::pool::{Pool, PoolProtocol};
 use super::responses::ClusterResponses;
 use crate::config::cluster::{ClusterConfig, Discovery, UpstreamProtocol};
@@ -33,6 +34,7 @@ pub struct ClusterShared {
     stats: Arc<GroupHandle<ClusterStats>>,
     http1: Arc<GroupHandle<Http1Stats>>,
     http2: Option<Arc<GroupHandle<Http2Stats>>>,
+    measures: MeasuresShared,
     breakers: Arc<Breakers>,
     _breaker_gauges: Arc<ComputedHandle>,
     /// `upstream.maintenance_mode.<cluster>`, the runtime key that turns requests away.
@@ -49,6 +51,7 @@ impl ClusterShared {
             http1: store.group_on_first_use(&format!("{prefix}http1.")),
             http2: (config.http.protocol != UpstreamProtocol::Http1)
                 .then(|| store.group_on_first_use(&format!("{prefix}http2."))),
+            measures: MeasuresShared::new(config.tracking, store, &prefix),
             _breaker_gauges: store.computed(&prefix, &(Arc::clone(&breakers) as _)),
             breakers,
             maintenance_key: format!("upstream.maintenance_mode.{}", config.name).into(),
@@ -95,6 +98,8 @@ pub struct ClusterContext {
     pub http2_stats: Option<LazyShard<Http2Stats>>,
     /// Response codes and times: `cluster.<name>.upstream_rq_*` and its variants.
     pub responses: Rc<ClusterResponses>,
+    /// What `track_cluster_stats` asks for; `None` if it asks for nothing.
+    pub measures: Option<Measures>,
     /// The circuit breakers, shared by all workers.
     pub breakers: BreakerHandle,
     /// How responses are decoded.
@@ -128,7 +133,7 @@ impl ClusterContext {
             max_headers_bytes: max_headers.unwrap_or(60 << 10),
             max_headers_count: common.max_headers_count,
             underscores: Underscores::Allow,
-            send_buffer: buffer_limit(&config),
+            send_buffer: buffer_limit(&config).min(config.http.http2.initial_stream_window_size as usize),
         };
         Rc::new(Self {
             worker: Rc::clone(worker),
@@ -136,6 +141,7 @@ impl ClusterContext {
             http1_stats: shared.http1.lazy_shard(index),
             http2_stats: shared.http2.as_ref().map(|handle| handle.lazy_shard(index)),
             responses,
+            measures: shared.measures.shard(index),
             breakers: BreakerHandle::new(Arc::clone(&shared.breakers)),
             h1_options: Rc::new(h1),
             h2_options: h2,

@@ -23,6 +23,7 @@ pub fn area() -> Area {
         routed("with_trailers", "http_protocol_options: {enable_trailers: true}", &to("raw")),
         routed("lenient", "", &to("lenient")),
         routed("small_windows", "", &to("small_windows")),
+        routed("tight", "", &to("tight")),
         routed("pinged", "", &to("pinged")),
         routed("two_streams", "", &to("two_streams")),
         routed("impatient", "stream_idle_timeout: 0.3s", &to("raw")),
@@ -40,6 +41,7 @@ pub fn area() -> Area {
             "${UP}",
             &http2("initial_stream_window_size: 65535, initial_connection_window_size: 65535"),
         ),
+        upstream("tight", "${UP}", &format!("per_connection_buffer_limit_bytes: 32768, {}", http2(""))),
         upstream("pinged", "${UP}", &http2("connection_keepalive: {interval: 0.1s, timeout: 0.1s}")),
         upstream("two_streams", "${UP}", &http2("max_concurrent_streams: 2")),
     ];
@@ -495,7 +497,22 @@ fn windows() -> Vec<Case> {
     let acts = |list: Vec<Act>| vec![list];
     let pause = || Act::Pause(Duration::from_millis(60));
     let big = |stream, n: usize| (0..n).map(|_| data(stream, &[b'r'; 16_000])).collect::<Vec<_>>().concat();
+    // All of the body waits for a window that never opens, until its stream is reset.
+    let stalled = || {
+        acts(vec![
+            Act::Frame(HEADERS),
+            Act::Send([settings(&[(4, 0)]), ok(1)].concat()),
+            Act::Frame(HEADERS),
+            Act::Pause(Duration::from_millis(250)),
+            Act::Send(reset(3, 2)),
+            Act::Hold,
+        ])
+    };
     vec![
+        post("no_window_little", "tight", 20_000).upstream(stalled()),
+        post("no_window_backed_up", "tight", 200_000).upstream(stalled()),
+        post("no_window_backed_up_small", "small_windows", 3_000_000).upstream(stalled()),
+        post("no_window_backed_up_raw", "raw", 1_800_000).upstream(stalled()),
         post("no_window_then_some", "raw", 10).upstream(acts(vec![
             Act::Frame(HEADERS),
             Act::Send([settings(&[(4, 0)]), ok(1)].concat()),

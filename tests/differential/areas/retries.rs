@@ -183,7 +183,7 @@ fn status(status: u16) -> String {
 }
 
 /// An upstream that gives these answers, one after the other, on one connection or on new ones; the last one for ever.
-fn answers<S: AsRef<str>>(replies: &[S]) -> Script {
+pub fn answers<S: AsRef<str>>(replies: &[S]) -> Script {
     let on_connection = |first: usize| {
         let answer = |reply: &S| [Act::Request, Act::Send(reply.as_ref().as_bytes().to_vec())];
         replies.iter().skip(first).flat_map(answer).collect()

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::retries::answers;
 use super::{clusters, routed, upstream};
 use crate::manifest::{Area, Case, case, get, h2};
 use crate::support::bootstrap::TO_UP;
@@ -22,6 +23,8 @@ pub fn area() -> Area {
         {match: {prefix: /dead}, stat_prefix: dead, route: {cluster: dead}},
         {match: {prefix: /empty}, stat_prefix: empty, route: {cluster: empty}},
         {match: {prefix: /gone}, stat_prefix: gone, route: {cluster_header: x-none}},
+        {match: {prefix: /again}, stat_prefix: again, route: {cluster: up, retry_policy: {retry_on: 5xx}}},
+        {match: {prefix: /full}, stat_prefix: full, route: {cluster: full, retry_policy: {retry_on: 5xx}}},
         {match: {prefix: /direct}, stat_prefix: direct, direct_response: {status: 200}},
         {match: {prefix: /h2}, stat_prefix: h2, route: {cluster: h2}},
         {match: {prefix: /zoned}, route: {cluster: zoned}},
@@ -35,6 +38,7 @@ pub fn area() -> Area {
     let silent = r#"http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, dynamic_stats: false}}]"#;
     let mut clusters = clusters();
     clusters.push("{name: empty, load_assignment: {cluster_name: empty}}".to_owned());
+    clusters.push(upstream("full", "${UP}", "circuit_breakers: {thresholds: [{max_retries: 0}]}"));
     clusters.push(upstream("zoned", "${UP}", "").replace(
         "lb_endpoints: [{",
         "locality: {zone: there}, lb_endpoints: [{metadata: {filter_metadata: {envoy.lb: {canary: true}}}, ",
@@ -52,6 +56,9 @@ pub fn area() -> Area {
     }
 }
 
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+const FAILED: &str = "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n";
+
 fn cases() -> Vec<Case> {
     let on = |name: &'static str, path: &'static str| get(name, ROW, "hosts", path, &[]);
     vec![
@@ -64,7 +71,10 @@ fn cases() -> Vec<Case> {
         on("direct", "/direct").status(200),
         on("to HTTP/2", "/h2").status(200),
         on("zoned", "/zoned").status(200),
-        on("an error", "/a").reply("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n").status(500),
+        on("an error", "/a").reply(FAILED).status(500),
+        on("again", "/again").upstream(answers(&[FAILED, OK])).status(200),
+        on("again in vain", "/again").upstream(answers(&[FAILED, FAILED])).status(500),
+        on("again, but full", "/full").upstream(answers(&[FAILED, OK])).status(500),
         on("cut off", "/a").acts(vec![Act::Close]).status(503),
         on("late", "/a/short").acts(vec![Act::Pause(Duration::from_millis(300))]).status(504),
         get("of both, the first", ROW, "hosts", "/a", &["x-b: 1"]).status(200),

@@ -3,7 +3,7 @@
 use super::super::FormatContext;
 use super::super::command::{HostSource, PathSource, Preference};
 use super::{escaped, text_of};
-use crate::http::{Headers, Known, RequestHead, ResponseHead};
+use crate::http::{Headers, Known, RequestHead};
 
 pub(super) fn server_name(out: &mut Vec<u8>, sni: Preference, host: HostSource, context: &FormatContext<'_>) -> bool {
     let name = context.info.connection.requested_server_name.as_bytes();
@@ -90,21 +90,6 @@ pub(super) fn decode_visible(out: &mut Vec<u8>, query: &[u8]) -> bool {
         }
     }
     true
-}
-
-/// What Envoy's `byteSize` says of a request's headers: pseudo headers count.
-pub(super) fn request_size(head: &RequestHead) -> usize {
-    let pseudo = |name: &str, value: &[u8]| if value.is_empty() { 0 } else { name.len() + value.len() };
-    head.headers.byte_size()
-        + pseudo(":authority", &head.authority)
-        + pseudo(":path", &head.path)
-        + pseudo(":method", head.method.as_bytes())
-        + pseudo(":scheme", head.scheme.as_str().as_bytes())
-        + pseudo(":protocol", head.protocol.as_deref().unwrap_or_default())
-}
-
-pub(super) fn response_size(head: &ResponseHead) -> usize {
-    head.headers.byte_size() + ":status200".len()
 }
 
 /// The gRPC status of a gRPC request: from the trailers, the response head, or what the HTTP status means; -1 if what is

@@ -127,6 +127,7 @@ impl<D: Downstream> Stream<'_, D> {
         failure: UpstreamFailure,
         begun: bool,
     ) -> Step<Option<Again>> {
+        self.measure = None;
         if let Some(again) = self.retry_after_failure(host, failure.kind, begun, false) {
             return Ok(Some(again));
         }

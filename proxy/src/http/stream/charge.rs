@@ -8,7 +8,9 @@ use filters::http::{Known, ResponseHead};
 use super::{Downstream, Stream};
 use crate::observe::catalogue::RouteStats;
 use crate::route::{Route, VirtualHost};
+use crate::upstream::cluster::Cluster;
 use crate::upstream::host::Host;
+use crate::upstream::measure::Measure;
 use crate::upstream::responses::{Origin, Responses};
 
 impl<D: Downstream> Stream<'_, D> {
@@ -58,6 +60,24 @@ impl<D: Downstream> Stream<'_, D> {
             self.each_family(origin, |responses| responses.time(millis));
             let worker = self.manager.worker.index();
             self.scopes.iter().flatten().for_each(|scope| scope.time(worker, millis));
+        }
+    }
+
+    /// Begins to measure a try, if its cluster asks for that.
+    pub(super) fn begin_measure(&self, cluster: &Cluster) -> Option<Box<Measure>> {
+        let mut measure = Measure::begin(cluster.context(), self.deadlines.try_limits().response)?;
+        if let Some(head) = &self.request {
+            measure.asks(head);
+        }
+        Some(measure)
+    }
+
+    /// Counts which part of the route's timeout the request took, if its cluster asks for that.
+    pub(super) fn charge_budget(&self) {
+        if let Some(measures) = self.cluster.as_ref().and_then(|cluster| cluster.context().measures.as_ref())
+            && let Some(asked) = self.info.timing.last_downstream_rx
+        {
+            measures.request_over(self.since(asked), self.deadlines.route_limit());
         }
     }
 

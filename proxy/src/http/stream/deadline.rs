@@ -207,6 +207,11 @@ impl Deadlines {
         self.limits
     }
 
+    /// How long the whole response may take.
+    pub(super) const fn route_limit(&self) -> Option<Duration> {
+        self.route_after
+    }
+
     /// The try's response began: how long that took no longer matters.
     pub(super) fn response_begun(&mut self) {
         self.per_try = Tick::NEVER;

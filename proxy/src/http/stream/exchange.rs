@@ -1,5 +1,6 @@
 //! Moving a request and its response at the same time.
 
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use filters::http::{Frame, ResponseHead};
@@ -7,11 +8,12 @@ use filters::http::{Frame, ResponseHead};
 use super::deadline::Expired;
 use super::{Downstream, Stream};
 use crate::http::codec::Interrupt;
+use crate::http::manager::Manager;
+use crate::upstream::cluster::Cluster;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::failure::UpstreamFailure;
 
 /// How far an exchange has come.
-#[derive(Debug)]
 pub(super) struct Progress {
     /// All of the request was handed to the upstream side.
     pub(super) request_sent: bool,
@@ -25,6 +27,29 @@ pub(super) struct Progress {
     pub(super) informational: u32,
     /// The response waits for a client that reads slowly.
     pub(super) held_back: bool,
+    /// The request waits for an upstream that reads slowly.
+    pub(super) backed_up: Option<BackedUp>,
+}
+
+/// A request that waits for an upstream that reads slowly, until this is dropped.
+pub(super) struct BackedUp {
+    manager: Rc<Manager>,
+    cluster: Rc<Cluster>,
+}
+
+impl BackedUp {
+    fn new(manager: &Rc<Manager>, cluster: &Rc<Cluster>) -> Self {
+        manager.stats.downstream_flow_control_paused_reading_total().inc();
+        cluster.context().stats.upstream_flow_control_backed_up_total().inc();
+        Self { manager: Rc::clone(manager), cluster: Rc::clone(cluster) }
+    }
+}
+
+impl Drop for BackedUp {
+    fn drop(&mut self) {
+        self.manager.stats.downstream_flow_control_resumed_reading_total().inc();
+        self.cluster.context().stats.upstream_flow_control_drained_total().inc();
+    }
 }
 
 /// Something the stream has to decide about.
@@ -98,15 +123,24 @@ impl<D: Downstream> Stream<'_, D> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Interrupt>> {
         match up.poll_writable(cx) {
-            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Ok(())) => progress.backed_up = None,
             // The upstream takes no more: what it has to say about that comes as its response or its failure.
-            Poll::Ready(Err(_)) | Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(_)) => return Poll::Pending,
+            Poll::Pending => {
+                if progress.backed_up.is_none() {
+                    progress.backed_up = self.cluster.as_ref().map(|cluster| BackedUp::new(self.manager, cluster));
+                }
+                return Poll::Pending;
+            }
         }
         match self.poll_body(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(interrupt)) => Poll::Ready(Err(interrupt)),
             Poll::Ready(Ok(Some(Frame::Data(data)))) => {
                 let end = !self.tunnel && self.body_complete();
+                if let Some(measure) = &mut self.measure {
+                    measure.sends(data.len());
+                }
                 up.send_data(data, end);
                 if end {
                     self.request_sent(progress);
@@ -142,7 +176,11 @@ impl<D: Downstream> Stream<'_, D> {
             return Poll::Pending;
         }
         if !progress.head_seen {
-            return match up.poll_head(cx) {
+            let said = up.poll_head(cx);
+            if let (Some(measure), Poll::Ready(Ok(head))) = (&mut self.measure, &said) {
+                measure.is_told(head);
+            }
+            return match said {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
                 Poll::Ready(Ok(head)) if head.status < 200 && head.status != 101 => {
@@ -173,6 +211,9 @@ impl<D: Downstream> Stream<'_, D> {
             Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
             Poll::Ready(Ok(Some(Frame::Data(data)))) => {
                 self.info.bytes_sent += data.len() as u64;
+                if let Some(measure) = &mut self.measure {
+                    measure.receives(data.len());
+                }
                 let end = up.response_complete();
                 self.send_data(data, end);
                 if end {

@@ -50,6 +50,10 @@ impl<D: Downstream> Stream<'_, D> {
         broken: Broken,
     ) -> Step<Option<Again>> {
         self.deadlines.end_try();
+        if let (Broken::Expired(Expired::Route), Some(measure)) = (broken, &mut self.measure) {
+            measure.outlive();
+        }
+        self.measure = None;
         let limit = match broken {
             Broken::Expired(which) => which.count_of_try(cluster),
             Broken::Gone(_) => None,
@@ -105,6 +109,7 @@ impl<D: Downstream> Stream<'_, D> {
 
     /// The upstream, or all of them together, took too long; whom that is a response code for, if for anyone.
     pub(super) async fn too_late<T>(&mut self, why: &'static str, charged: Option<Origin<'_>>) -> Step<T> {
+        self.charge_budget();
         self.info.flags.insert(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
         let status = self.timeout_status;
         if let Some(origin) = charged {

@@ -26,6 +26,7 @@ use crate::upstream::cluster::Cluster;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::failure::{FailureKind, UpstreamFailure};
 use crate::upstream::host::{ActiveRequest, Host};
+use crate::upstream::measure::Measure;
 use crate::upstream::pool::{Lease, PoolProtocol};
 use crate::upstream::retry::{Decision, Wait};
 use crate::worker::timer::Tick;
@@ -69,6 +70,7 @@ struct Own {
     bytes: ByteMeter,
     /// How much of the kept body it was sent.
     sent: usize,
+    measure: Option<Box<Measure>>,
 }
 
 /// What a try's failure means.
@@ -284,6 +286,7 @@ impl<D: Downstream> Stream<'_, D> {
         self.enter(&host);
         let pool = self.pool_for(&cluster, &host, forward);
         let protocol = pool.protocol();
+        self.measure = self.begin_measure(&cluster);
         let active =
             cluster.owner(&host).config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
         race.tries.push(Rival {
@@ -433,7 +436,14 @@ impl<D: Downstream> Stream<'_, D> {
         let late = matches!(broken, Broken::Expired(Expired::Route));
         if late {
             let worker = self.manager.worker.index();
-            for rival in &race.tries {
+            for rival in &mut race.tries {
+                if let (
+                    Stage::Talking(_, Progress { head_seen: false, .. }) | Stage::Connecting { .. },
+                    Some(measure),
+                ) = (&rival.stage, &mut rival.own.measure)
+                {
+                    measure.outlive();
+                }
                 rival.cluster.context().stats.upstream_rq_timeout().inc();
                 self.count_scopes(|stats| stats.upstream_rq_timeout().inc());
                 if let Stage::Talking(..) = rival.stage {
@@ -455,9 +465,15 @@ impl<D: Downstream> Stream<'_, D> {
         }
     }
 
-    /// What is known of the try the stream is about now.
-    fn own(&self) -> Own {
-        Own { upstream: self.info.upstream.clone(), timing: self.info.timing, bytes: self.info.upstream_bytes, sent: 0 }
+    /// What is known of the try the stream is about now, which is from now on kept there.
+    fn own(&mut self) -> Own {
+        Own {
+            upstream: self.info.upstream.clone(),
+            timing: self.info.timing,
+            bytes: self.info.upstream_bytes,
+            sent: 0,
+            measure: self.measure.take(),
+        }
     }
 
     /// Makes the stream be about another try, or again about the one before.
@@ -465,6 +481,7 @@ impl<D: Downstream> Stream<'_, D> {
         swap(&mut self.info.upstream, &mut own.upstream);
         swap(&mut self.info.upstream_bytes, &mut own.bytes);
         swap(&mut self.info.timing, &mut own.timing);
+        swap(&mut self.measure, &mut own.measure);
         self.early.exchange_taken(&mut own.sent);
     }
 }

@@ -82,6 +82,7 @@ impl<D: Downstream> Stream<'_, D> {
         forward: &ForwardAction,
     ) -> Step<()> {
         while let Some(again) = self.attempt(&cluster, &host, route, forward).await? {
+            self.measure = None;
             self.deadlines.end_try();
             self.wait_for_next_try(again.wait).await?;
             (cluster, host) = self.next_try(&cluster, again, route, forward).await?;

@@ -183,6 +183,7 @@ impl<D: Downstream> Stream<'_, D> {
         forward: &ForwardAction,
     ) -> Step<Option<Again>> {
         self.enter(host);
+        self.measure = self.begin_measure(cluster);
         // Counted only for policies that read it.
         let _active =
             cluster.owner(host).config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
@@ -254,6 +255,9 @@ impl<D: Downstream> Stream<'_, D> {
             let keep_original = !self.manager.config.router().suppress_envoy_headers;
             forward.rewrite_host_to(head, Bytes::copy_from_slice(host.hostname().as_bytes()), keep_original);
         }
+        if let (Some(measure), Some(head)) = (&mut self.measure, &self.request) {
+            measure.asks(head);
+        }
         self.count_scopes(|stats| stats.upstream_rq_total().inc());
         let terminated = self.request.as_ref().and_then(|head| forward.terminates(head));
         let exchange = self.start(lease, terminated)?;
@@ -283,6 +287,7 @@ impl<D: Downstream> Stream<'_, D> {
             response_sent: false,
             informational: 0,
             held_back: false,
+            backed_up: None,
         }
     }
 
@@ -375,6 +380,7 @@ impl<D: Downstream> Stream<'_, D> {
                     self.end_retries();
                     if self.refuses_websocket(&head) {
                         drop(up);
+                        self.measure = None;
                         return self.failed_handshake(head).await;
                     }
                     self.upstream_started = true;
@@ -382,6 +388,8 @@ impl<D: Downstream> Stream<'_, D> {
                 }
                 Event::Complete => {
                     let origin = self.origin(Some(&host), None);
+                    self.measure = None;
+                    self.charge_budget();
                     self.charge_time(Origin { canary: self.canary || origin.canary, ..origin });
                     self.info.timing.last_downstream_tx = Some(self.manager.worker.timers().recent_instant());
                     if !progress.request_sent {
