@@ -153,20 +153,23 @@ async fn drill(options: Options) -> Result<bool, String> {
     Ok(report.passed)
 }
 
+/// How often a pair of runs is made until the machine is quiet enough to compare them.
+const ATTEMPTS: usize = 3;
+
 /// Runs both proxies in turn; who begins changes from round to round.
 async fn compare(options: &Options, proxies: [&Path; 2], report: &mut Report) -> Result<(), String> {
     let names = proxies.map(name);
     let [first, second] = names.each_ref().map(String::as_str);
     let mut pairs: Vec<[Run; 2]> = Vec::new();
     for (index, setting) in options.settings(5).into_iter().enumerate() {
-        let [proxy, other] = proxies;
-        let pair = if index.is_multiple_of(2) {
-            let run = run::run(proxy, setting).await?;
-            [run, run::run(other, setting).await?]
-        } else {
-            let run = run::run(other, setting).await?;
-            [run::run(proxy, setting).await?, run]
-        };
+        let mut pair = one_after_the_other(proxies, setting, index.is_multiple_of(2)).await?;
+        for _ in 1..ATTEMPTS {
+            if !pair.iter().any(Run::is_spoilt) {
+                break;
+            }
+            report.note("this machine was busy with something else: once more");
+            pair = one_after_the_other(proxies, setting, index.is_multiple_of(2)).await?;
+        }
         let [run, run_of_other] = &pair;
         report.run(first, run, true);
         // What is wrong with the other one is told, and no failure of this one.
@@ -180,11 +183,23 @@ async fn compare(options: &Options, proxies: [&Path; 2], report: &mut Report) ->
     }
     report.end(json!({
         "rounds": comparison.rounds,
+        "spoilt": pairs.iter().filter(|pair| pair.iter().any(Run::is_spoilt)).count(),
         "difference": comparison.difference,
         "lower": comparison.lower.is_finite().then_some(comparison.lower),
         "upper": comparison.upper.is_finite().then_some(comparison.upper),
     }));
     Ok(())
+}
+
+/// A pair of runs with the same faults.
+async fn one_after_the_other([proxy, other]: [&Path; 2], setting: Setting, in_order: bool) -> Result<[Run; 2], String> {
+    if in_order {
+        let run = run::run(proxy, setting).await?;
+        Ok([run, run::run(other, setting).await?])
+    } else {
+        let run = run::run(other, setting).await?;
+        Ok([run::run(proxy, setting).await?, run])
+    }
 }
 
 impl Options {
@@ -218,6 +233,13 @@ impl Report {
         match &mut self.json {
             Some(runs) => runs.push(report::json(name, run)),
             None => print!("{}", report::text(name, run)),
+        }
+    }
+
+    /// For whoever waits, and not in the way of programs.
+    fn note(&self, text: &str) {
+        if self.json.is_none() {
+            println!("{text}");
         }
     }
 

@@ -17,7 +17,7 @@ use xds_client::chain;
 
 use super::diary::RequestId;
 use super::fault::Protocol;
-use super::message::{ANSWER, Check, ID, LENGTH, body, body_length};
+use super::message::{ANSWER, Check, ID, LENGTH, body, body_length, is_abandoned};
 use super::resources::{HOST, ROUTE_TIMEOUT};
 use crate::stage::http1::connect;
 
@@ -31,6 +31,8 @@ const CONNECTIONS: usize = 4;
 pub(super) enum Outcome {
     /// The whole answer of a host, unharmed.
     Answered,
+    /// The client did not wait for it.
+    Abandoned,
     /// Another status than 200.
     Status(u16),
     /// A gRPC status that is not OK.
@@ -64,7 +66,8 @@ impl Client {
 
     /// Sends a request.
     pub(super) async fn send(&self, id: RequestId) -> Outcome {
-        let limit = ROUTE_TIMEOUT + PATIENCE;
+        let leaves = is_abandoned(id);
+        let limit = leaves.unwrap_or(ROUTE_TIMEOUT + PATIENCE);
         let outcome = timeout(limit, async {
             match self.protocol {
                 Protocol::Http1 => self.by_http1(id).await,
@@ -74,6 +77,7 @@ impl Client {
         match outcome.await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => Outcome::None(error),
+            Err(_) if leaves.is_some() => Outcome::Abandoned,
             Err(_) => Outcome::None(format!("no answer within {limit:?}")),
         }
     }

@@ -2,6 +2,7 @@
 //! not by what was planned.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::fault::Fault;
@@ -36,6 +37,8 @@ pub(super) enum Did {
 /// What a host was.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Biography {
+    /// Where it was, once it was somewhere.
+    pub(super) address: Option<SocketAddr>,
     /// When which fault began, or ended.
     pub(super) faults: Vec<(Duration, Option<Fault>)>,
     /// When it was taken out of the endpoints, or put in again.
@@ -57,13 +60,20 @@ pub(super) struct Entry(usize);
 impl Diary {
     /// An empty one of so many hosts; time counts from now.
     pub(super) fn new(hosts: usize) -> Self {
-        let hosts = vec![Biography { faults: vec![], assigned: vec![(Duration::ZERO, true)] }; hosts];
+        let hosts = vec![Biography { assigned: vec![(Duration::ZERO, true)], ..Biography::default() }; hosts];
         Self { begun: Instant::now(), tries: RefCell::default(), hosts: RefCell::new(hosts) }
     }
 
     /// When time began.
     pub(super) const fn begun(&self) -> Instant {
         self.begun
+    }
+
+    /// A host is there.
+    pub(super) fn settled(&self, host: HostId, address: SocketAddr) {
+        if let Some(host) = self.hosts.borrow_mut().get_mut(host) {
+            host.address = Some(address);
+        }
     }
 
     /// A try has reached a host.
@@ -130,6 +140,7 @@ mod tests {
     fn a_biography_knows_what_was_when() {
         let s = Duration::from_secs;
         let host = Biography {
+            address: None,
             faults: vec![(s(2), Some(Fault::Killed)), (s(4), None), (s(6), Some(Fault::Stalled)), (s(8), None)],
             assigned: vec![(s(0), true), (s(3), false), (s(5), true)],
         };

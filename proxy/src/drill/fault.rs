@@ -41,7 +41,7 @@ pub(super) enum Fault {
     Resetting,
     /// It begins every eighth answer and resets in the middle of the body, which no proxy can make good.
     BreakingOff,
-    /// It answers 503.
+    /// It answers 503 as soon as it has a head; by HTTP/1 it closes if there is a body to come.
     Overloaded,
     /// Nobody listens; what is connected goes on.
     Refusing,
@@ -53,6 +53,8 @@ pub(super) enum Fault {
     RefusingStreams,
     /// It sends GOAWAY every few requests and closes when it has answered what it has.
     GoingAway,
+    /// It sends GOAWAY and closes without answering what it has.
+    Leaving,
     /// It answers with the gRPC status UNAVAILABLE, in a head alone.
     Unavailable,
 }
@@ -61,8 +63,8 @@ impl Fault {
     /// Those that a protocol knows.
     pub(super) const fn of(protocol: Protocol) -> &'static [Self] {
         use Fault::{
-            BreakingOff, Clogged, GoingAway, HangingUp, Killed, Overloaded, Refusing, RefusingStreams, Resetting,
-            Restarted, Stalled, Unavailable,
+            BreakingOff, Clogged, GoingAway, HangingUp, Killed, Leaving, Overloaded, Refusing, RefusingStreams,
+            Resetting, Restarted, Stalled, Unavailable,
         };
         match protocol {
             Protocol::Http1 => {
@@ -78,6 +80,7 @@ impl Fault {
                 Clogged,
                 RefusingStreams,
                 GoingAway,
+                Leaving,
                 BreakingOff,
             ],
             Protocol::Grpc => &[
@@ -90,6 +93,7 @@ impl Fault {
                 Clogged,
                 RefusingStreams,
                 GoingAway,
+                Leaving,
                 Unavailable,
                 BreakingOff,
             ],

@@ -15,6 +15,7 @@ use super::diary::{Biography, Did, RequestId, Try};
 use super::fault::{Fault, Protocol};
 use super::load::Sent;
 use super::message::is_too_long;
+use super::plan::HostId;
 use super::resources::{Evidence, ROUTE_TIMEOUT, TRIES, TRY_TIMEOUT};
 use super::watch::Watch;
 
@@ -71,6 +72,8 @@ pub(super) struct Verdict {
     pub(super) tries: u64,
     /// Tries of a host that the same request had tried before, though there were others.
     pub(super) repeated: u64,
+    /// Tries beyond the first of each request, whether or not they reached a host.
+    pub(super) retries: u64,
 }
 
 /// Everything that is known about a run.
@@ -106,6 +109,8 @@ impl Case {
             let tries = self.tries(one.id);
             verdict.tries += tries.len() as u64;
             verdict.repeated += repeated(tries);
+            let made = self.evidence.get(&one.id).map_or(0, |evidence| evidence.tries);
+            verdict.retries += u64::from(made.saturating_sub(1));
             for tried in tries {
                 if tried.did == Did::Mangled {
                     verdict.wrongs.push(format!("request {}: host {} got another body", one.id, tried.host));
@@ -132,7 +137,7 @@ impl Case {
         // A client may hear of the reset and not of the head before it.
         let begun = evidence.is_some_and(|evidence| evidence.status == 200);
         Some(match (&sent.outcome, evidence) {
-            (Outcome::Answered, _) => return None,
+            (Outcome::Answered | Outcome::Abandoned, _) => return None,
             (Outcome::Wrong(what), _) => Err(what.clone()),
             (_, None) => Err("the proxy did not log it".to_owned()),
             (Outcome::BrokenOff(_), _) => self.broken_off(sent),
@@ -177,14 +182,28 @@ impl Case {
             let wrong = format!("{unseen} tries reached no host, though all of them listened");
             return self.busy(sent).ok_or(wrong);
         }
+        if let Some(host) = self.last_and_well(sent, evidence) {
+            let wrong = format!("the last try did not even reach host {host}, which was well");
+            return self.busy(sent).ok_or(wrong);
+        }
         Ok(Excuse::Exhausted)
+    }
+
+    /// The host of the last try, if the try did not reach it though it was well.
+    fn last_and_well(&self, sent: &Sent, evidence: &Evidence) -> Option<HostId> {
+        let number = self.hosts.iter().position(|host| host.address.is_some() && host.address == evidence.host)?;
+        let reached = self.tries(sent.id).iter().any(|tried| tried.host == number);
+        let from = sent.ended.saturating_sub(TRY_TIMEOUT);
+        let mut faults = self.hosts.get(number)?.faults_between(from, sent.ended + AFTER);
+        (!reached && !faults.any(Fault::fails_tries)).then_some(number)
     }
 
     /// Whether some host refused connections, or reset them, while the request was under way.
     fn some_turn_away(&self, sent: &Sent) -> bool {
         let from = sent.left.saturating_sub(BEFORE);
         let may = |fault: Fault| {
-            fault.turns_away() || matches!(fault, Fault::Resetting | Fault::BreakingOff | Fault::HangingUp)
+            fault.turns_away()
+                || matches!(fault, Fault::Resetting | Fault::BreakingOff | Fault::HangingUp | Fault::Leaving)
         };
         self.hosts.iter().any(|host| host.faults_between(from, sent.ended).any(may))
     }

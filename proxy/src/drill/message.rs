@@ -1,5 +1,7 @@
 //! The requests and their answers: made from a number, so that both ends can tell whether they were carried unharmed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::diary::RequestId;
@@ -30,6 +32,11 @@ pub(super) fn body_length(id: RequestId, protocol: Protocol) -> usize {
 /// Whether a request is so long that retries of it may be given up.
 pub(super) fn is_too_long(id: RequestId, protocol: Protocol) -> bool {
     body_length(id, protocol) >= KEPT
+}
+
+/// How long a client waits that does not wait for long; one in fifty is one, and mostly answered none the less.
+pub(super) fn is_abandoned(id: RequestId) -> Option<Duration> {
+    id.is_multiple_of(50).then(|| Duration::from_millis(1 + id / 50 % 100))
 }
 
 /// The body of a message with this number and length, as it goes over the wire: by gRPC it has a frame around it.

@@ -2,8 +2,9 @@
 //! seed gives the same plan, so that two proxies can be compared.
 //!
 //! First each kind of fault has a host to itself, then as many crowds follow in which two hosts of five have faults at
-//! once. In the middle of each of these phases the control plane takes other hosts out of the endpoints. Most of the hosts
-//! that are left are always well, and at the end all of them are.
+//! once. In the middle of each of these phases the control plane takes other hosts out of the endpoints (half of them, as a
+//! deployment does, or one of eight while there is a crowd), and at its end puts them in again. Most of the hosts that are
+//! left are always well, and at the end all of them are.
 
 use std::time::Duration;
 
@@ -68,13 +69,14 @@ impl Plan {
         let mut at = unit;
         for phase in phases {
             steps.extend(phase.iter().map(|(host, fault)| Step { at, action: Action::Break(*host, *fault) }));
-            let away = random.choose_multiple(0..hosts, (hosts / 8).max(1));
+            let away = if phase.len() > 1 { (hosts / 8).max(1) } else { hosts / 2 };
+            let away = random.choose_multiple(0..hosts, away);
             let left = (0..hosts).filter(|host| !away.contains(host)).collect();
             steps.push(Step { at: at + unit / 2, action: Action::Assign(left) });
             at += unit;
             steps.extend(phase.iter().map(|(host, _)| Step { at, action: Action::Heal(*host) }));
+            steps.push(Step { at, action: Action::Assign((0..hosts).collect()) });
         }
-        steps.push(Step { at, action: Action::Assign((0..hosts).collect()) });
         Self { steps, length }
     }
 }
@@ -122,7 +124,7 @@ mod tests {
                 assert!(breaks(*fault) >= 2, "{protocol} {fault:?}");
             }
             let changes = plan.steps.iter().filter(|step| matches!(step.action, Action::Assign(_))).count();
-            assert_eq!(changes, 2 * Fault::of(protocol).len() + 1);
+            assert_eq!(changes, 4 * Fault::of(protocol).len());
             assert!(plan.steps.is_sorted_by_key(|step| step.at));
             assert!(plan.steps.iter().all(|step| step.at < plan.length));
         }

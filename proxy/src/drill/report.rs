@@ -62,10 +62,13 @@ pub(super) fn text(name: &str, run: &Run) -> String {
     let excused = if excused.is_empty() { "nothing" } else { &excused };
     let _ = writeln!(
         text,
-        "         excused: {excused}; {} tries reached hosts, {} of them one tried before; sent at most {} late",
+        "         excused: {excused}; {} retries; {} tries reached hosts, {} of them one tried before; \
+         sent at most {} late, a processor awaited for {}",
+        run.verdict.retries,
         run.verdict.tries,
         run.verdict.repeated,
         milliseconds(run.lag),
+        milliseconds(run.kept_waiting),
     );
     for wrong in run.verdict.wrongs.iter().take(TOLD) {
         let _ = writeln!(text, "         WRONG {wrong}");
@@ -91,11 +94,13 @@ pub(super) fn json(name: &str, run: &Run) -> Value {
         "excused": excused,
         "wrongs": run.verdict.wrongs,
         "failings": failings(run),
+        "retries": run.verdict.retries,
         "tries": run.verdict.tries,
         "repeated": run.verdict.repeated,
         "p50_ms": 1e3 * percentile(&run.latencies, 50).as_secs_f64(),
         "p99_ms": 1e3 * percentile(&run.latencies, 99).as_secs_f64(),
         "lag_ms": 1e3 * run.lag.as_secs_f64(),
+        "kept_waiting_ms": 1e3 * run.kept_waiting.as_secs_f64(),
         "cpu_s": run.processor.as_secs_f64(),
         "memory_kib": { "start": run.memory.start, "peak": run.memory.peak, "end": run.memory.end },
         "descriptors": { "start": run.descriptors.start, "end": run.descriptors.end },
@@ -129,6 +134,10 @@ pub(super) fn comparison(names: [&str; 2], runs: &[[Run; 2]], comparison: &Compa
         );
     }
     let _ = writeln!(text, "\n{}", comparison.text(names));
+    let spoilt = runs.iter().filter(|pair| pair.iter().any(Run::is_spoilt)).count();
+    if spoilt > 0 {
+        let _ = writeln!(text, "{spoilt} of {} pairs of runs were disturbed by what else this machine did", runs.len());
+    }
     text
 }
 

@@ -16,7 +16,7 @@ use super::hosts::{self, Host};
 use super::judge::{Case, Verdict};
 use super::load;
 use super::plan::{Action, HostId, Plan, Step};
-use super::resources::{self, CLUSTER_NAME, REST};
+use super::resources::{self, CLUSTER_NAME, REST, TRY_TIMEOUT};
 use super::watch::Watch;
 use crate::stage::admin::Statistics;
 use crate::stage::control::{nack, publish, serving};
@@ -57,6 +57,15 @@ pub(super) struct Run {
     pub(super) descriptors: Descriptors,
     /// Gauges that did not come back to zero.
     pub(super) stuck: Vec<String>,
+    /// The most that hosts or proxy were kept waiting for a processor within the time of a try.
+    pub(super) kept_waiting: Duration,
+}
+
+impl Run {
+    /// Whether this machine was too busy for its failure rate to say much about the proxy.
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.kept_waiting > TRY_TIMEOUT / 3
+    }
 }
 
 /// Resident memory of the proxy, in KiB.
@@ -122,14 +131,16 @@ pub(super) async fn run(executable: &Path, setting: Setting) -> Result<Run, Stri
 
     let access_log = std::fs::read_to_string(&world.access_log).map_err(|error| format!("no access log: {error}"))?;
     let (tries, biographies) = world.diary.take();
+    let kept_waiting = watch.worst(TRY_TIMEOUT);
     let tries = tries.into_iter().filter(|tried| tried.request >= first).collect();
     let verdict = Case::new(setting.protocol, tries, biographies, &access_log, watch).judge(&sent);
     let mut latencies: Vec<Duration> = sent.iter().map(|sent| sent.ended.saturating_sub(sent.scheduled)).collect();
     latencies.sort_unstable();
+    let is_failure = |sent: &&load::Sent| !matches!(sent.outcome, Outcome::Answered | Outcome::Abandoned);
     Ok(Run {
         setting,
         sent: sent.len() as u64,
-        failed: sent.iter().filter(|sent| sent.outcome != Outcome::Answered).count() as u64,
+        failed: sent.iter().filter(is_failure).count() as u64,
         verdict,
         latencies,
         lag: sent.iter().map(|sent| sent.left.saturating_sub(sent.scheduled)).max().unwrap_or_default(),
@@ -137,6 +148,7 @@ pub(super) async fn run(executable: &Path, setting: Setting) -> Result<Run, Stri
         memory: Memory { start: memory, peak, end },
         descriptors: Descriptors { start: descriptors, end: left },
         stuck,
+        kept_waiting,
     })
 }
 

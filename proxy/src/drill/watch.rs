@@ -43,6 +43,17 @@ impl Watch {
         }
     }
 
+    /// The most that was lost in any time of this length.
+    pub(super) fn worst(&self, length: Duration) -> Duration {
+        let lost = self.lost.borrow();
+        let until = |end: usize| {
+            let (last, _) = lost.get(end).copied().unwrap_or_default();
+            let within = lost.iter().take(end + 1).rev().take_while(|(at, _)| *at + length >= last);
+            within.map(|(_, lost)| *lost).sum()
+        };
+        (0..lost.len()).map(until).max().unwrap_or_default()
+    }
+
     /// How much time was lost between two times.
     pub(super) fn lost_between(&self, from: Duration, until: Duration) -> Duration {
         let lost = self.lost.borrow();
@@ -82,6 +93,19 @@ mod tests {
         assert_eq!(watch.lost_between(ms(1850), ms(1900)), ms(200));
         assert_eq!(watch.lost_between(ms(2050), ms(2500)), ms(50));
         assert_eq!(watch.lost_between(ms(2200), ms(2500)), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_worst_is_what_was_lost_within_a_time() {
+        let ms = Duration::from_millis;
+        let watch = Watch::default();
+        assert_eq!(watch.worst(ms(500)), ms(0));
+        for (at, lost) in [(1000, 80), (1400, 70), (1600, 60), (3000, 100)] {
+            watch.saw(ms(at), ms(lost));
+        }
+        assert_eq!(watch.worst(ms(500)), ms(150));
+        assert_eq!(watch.worst(ms(600)), ms(210));
+        assert_eq!(watch.worst(ms(10)), ms(100));
     }
 
     #[test]

@@ -28,6 +28,15 @@ async fn requests(host: &Rc<Shared>, stream: &mut TcpStream, number: u64) -> io:
     let mut buffer = BytesMut::new();
     while let Some(head) = read_head(stream, &mut buffer).await? {
         let (entry, fault) = host.arrived(head.id);
+        let done = |did| host.diary.done(entry, did);
+        if let Some(fault @ Fault::Overloaded) = fault {
+            done(Did::Failed(fault));
+            stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await?;
+            if head.on_wire > 0 {
+                return stream.shutdown().await;
+            }
+            continue;
+        }
         let mut check = Check::new(head.id, head.length, Protocol::Http1);
         let mut left = head.on_wire;
         while left > 0 {
@@ -38,7 +47,6 @@ async fn requests(host: &Rc<Shared>, stream: &mut TcpStream, number: u64) -> io:
             left -= piece.len();
             check.add(&piece);
         }
-        let done = |did| host.diary.done(entry, did);
         if !check.is_right() {
             done(Did::Mangled);
         }
@@ -64,10 +72,6 @@ async fn requests(host: &Rc<Shared>, stream: &mut TcpStream, number: u64) -> io:
                 tokio::time::sleep(ARRIVAL).await;
                 host.reset(number);
                 return Ok(());
-            }
-            Some(fault @ Fault::Overloaded) => {
-                stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await?;
-                done(Did::Failed(fault));
             }
             None | Some(_) => {
                 stream.write_all(&answer(head.id)).await?;

@@ -25,11 +25,15 @@ pub(super) async fn serve(host: &Rc<Shared>, stream: TcpStream, number: u64) {
     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
     let mut last = 0;
     while let Some(Ok((request, respond))) = connection.accept().await {
-        if host.fault.get() == Some(Fault::GoingAway) {
-            last += 1;
-            if last == FAREWELL {
-                connection.graceful_shutdown();
+        match host.fault.get() {
+            Some(Fault::GoingAway) => {
+                last += 1;
+                if last == FAREWELL {
+                    connection.graceful_shutdown();
+                }
             }
+            Some(Fault::Leaving) => connection.abrupt_shutdown(Reason::NO_ERROR),
+            _ => {}
         }
         let host = Rc::clone(host);
         spawn_local(async move {
@@ -51,10 +55,20 @@ async fn answer(
     let length = number(LENGTH).and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
     let (entry, fault) = host.arrived(id);
     let done = |did| host.diary.done(entry, did);
-    if let Some(fault @ Fault::RefusingStreams) = fault {
-        respond.send_reset(Reason::REFUSED_STREAM);
-        done(Did::Failed(fault));
-        return Ok(());
+    match fault {
+        Some(fault @ Fault::RefusingStreams) => {
+            done(Did::Failed(fault));
+            respond.send_reset(Reason::REFUSED_STREAM);
+            return Ok(());
+        }
+        Some(fault @ Fault::Overloaded) => {
+            done(Did::Failed(fault));
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            respond.send_response(response, true)?;
+            return Ok(());
+        }
+        _ => {}
     }
     let mut check = Check::new(id, length, host.protocol);
     while let Some(data) = stream.data().await {
@@ -72,9 +86,11 @@ async fn answer(
             // Until the proxy gives it up.
             std::future::poll_fn(|cx| respond.poll_reset(cx)).await?;
         }
+        // The connection ends it.
+        Some(fault @ Fault::Leaving) => done(Did::Failed(fault)),
         Some(fault @ Fault::Resetting) => {
             done(Did::Failed(fault));
-            if id.is_multiple_of(2) {
+            if fastrand::Rng::with_seed(id).bool() {
                 respond.send_reset(Reason::INTERNAL_ERROR);
             } else {
                 host.reset(connection);
@@ -88,12 +104,6 @@ async fn answer(
             stream.send_data(half, false)?;
             tokio::time::sleep(ARRIVAL).await;
             stream.send_reset(Reason::INTERNAL_ERROR);
-        }
-        Some(fault @ Fault::Overloaded) => {
-            let mut response = Response::new(());
-            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-            respond.send_response(response, true)?;
-            done(Did::Failed(fault));
         }
         Some(fault @ Fault::Unavailable) => {
             let mut response = well(id, grpc);

@@ -22,11 +22,14 @@ fn tried(id: RequestId, host: usize, at: u64, did: Did) -> Try {
 /// Three hosts; the first has a fault from 10 s to 11 s, the second from 10 s on, the third is well and no endpoint after
 /// 15 s.
 fn hosts(fault: Fault) -> Vec<Biography> {
-    let assigned = vec![(ms(0), true)];
+    let host = |last: u8, faults, left| {
+        let assigned = [(ms(0), true)].into_iter().chain(left).collect();
+        Biography { address: Some(([127, 0, 0, last], 80).into()), faults, assigned }
+    };
     vec![
-        Biography { faults: vec![(ms(10_000), Some(fault)), (ms(11_000), None)], assigned: assigned.clone() },
-        Biography { faults: vec![(ms(10_000), Some(fault))], assigned },
-        Biography { faults: vec![], assigned: vec![(ms(0), true), (ms(15_000), false)] },
+        host(10, vec![(ms(10_000), Some(fault)), (ms(11_000), None)], None),
+        host(11, vec![(ms(10_000), Some(fault))], None),
+        host(12, vec![], Some((ms(15_000), false))),
     ]
 }
 
@@ -126,6 +129,17 @@ fn tries_that_no_host_saw_need_a_host_that_turns_away() {
     lost(excuse(Fault::Overloaded, vec![], log, outcome), "reached no host");
     let early = sent(SHORT, 9_000, 9_080, Outcome::Status(503));
     lost(excuse(Fault::Refusing, vec![], log, early), "reached no host");
+}
+
+#[test]
+fn the_log_names_the_host_of_the_last_try() {
+    let outcome = sent(SHORT, 10_100, 10_180, Outcome::Status(503));
+    let judge = |host| {
+        let log = format!("1 503 UF,URX 3 80 127.0.0.{host}:80 upstream_reset_before_response_started");
+        excuse(Fault::Refusing, vec![], &log, outcome.clone())
+    };
+    assert_eq!(judge(11), Ok(Excuse::Exhausted));
+    lost(judge(12), "did not even reach host 2, which was well");
 }
 
 #[test]
