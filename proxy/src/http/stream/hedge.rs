@@ -3,75 +3,30 @@
 //! That needs the whole request, kept: a try is too slow only after it was sent. Until then, and without hedging, there is one
 //! try at a time and nothing of this runs.
 
+mod race;
+
 use std::future::poll_fn;
 use std::mem::swap;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use filters::flags::details;
 use filters::http::ResponseHead;
-use filters::stream_info::{ByteMeter, Timing, UpstreamInfo};
 
+use self::race::{Happening, Own, Race, Rival, Stage};
 use super::deadline::Expired;
 use super::exchange::{Event, Progress};
 use super::expiry::Broken;
 use super::retry::Again;
-use super::upstream::{Talk, give_up};
+use super::upstream::Talk;
 use super::{Downstream, End, Step, Stream};
 use crate::route::{ForwardAction, Route};
-use crate::upstream::cluster::Cluster;
-use crate::upstream::exchange::Exchange;
 use crate::upstream::failure::{FailureKind, UpstreamFailure};
-use crate::upstream::host::{ActiveRequest, Host};
-use crate::upstream::measure::Measure;
-use crate::upstream::pool::{Lease, PoolProtocol};
+use crate::upstream::host::Host;
+use crate::upstream::pool::Lease;
 use crate::upstream::retry::{Decision, Wait};
 use crate::worker::timer::Tick;
-
-/// Tries side by side.
-struct Race {
-    tries: Vec<Rival>,
-    /// When another joins.
-    next: Option<(Tick, Wait)>,
-}
-
-/// One of them.
-struct Rival {
-    cluster: Rc<Cluster>,
-    host: Arc<Host>,
-    stage: Stage,
-    /// Another try was started because of it: its own outcome starts no further one.
-    relieved: bool,
-    /// When it is too slow, too quiet, too old.
-    slow: Tick,
-    quiet: Tick,
-    old: Tick,
-    /// What is only its own of the stream's state.
-    own: Own,
-    _active: Option<ActiveRequest>,
-}
-
-enum Stage {
-    Connecting {
-        lease: Pin<Box<dyn Future<Output = Result<Lease, UpstreamFailure>>>>,
-        since: Instant,
-        protocol: PoolProtocol,
-    },
-    Talking(Exchange, Progress),
-}
-
-/// What is known of one try, in the stream's place while the stream is about that try.
-struct Own {
-    upstream: Option<Box<UpstreamInfo>>,
-    timing: Timing,
-    bytes: ByteMeter,
-    /// How much of the kept body it was sent.
-    sent: usize,
-    measure: Option<Box<Measure>>,
-}
 
 /// What a try's failure means.
 enum Failed {
@@ -81,67 +36,6 @@ enum Failed {
     AmongOthers(Arc<Host>),
     /// It was the last one.
     Last(Box<Rival>),
-}
-
-/// What happened to the tries.
-enum Happening {
-    /// It is time for another.
-    Joins(Wait),
-    /// One has a connection, or will not get one.
-    Connected(usize, Result<Lease, UpstreamFailure>),
-    /// One was answered, or failed, or the client did.
-    Said(usize, Event),
-    /// One takes too long.
-    Slow(usize),
-    /// One is too old to go on.
-    Old(usize),
-    /// A deadline of them all passed, or the client left.
-    Broken(Broken),
-}
-
-impl Race {
-    /// When to look at the clock again.
-    fn rings(&self) -> Tick {
-        let next = self.next.map_or(Tick::NEVER, |(at, _)| at);
-        self.tries.iter().fold(next, |next, rival| next.min(rival.slow).min(rival.quiet).min(rival.old))
-    }
-
-    /// What the clock says.
-    fn due(&mut self, now: Tick) -> Option<Happening> {
-        if let Some((_, wait)) = self.next.take_if(|(at, _)| *at <= now) {
-            return Some(Happening::Joins(wait));
-        }
-        self.tries.iter_mut().enumerate().find_map(|(n, rival)| {
-            if rival.slow.min(rival.quiet) <= now {
-                (rival.slow, rival.quiet) = (Tick::NEVER, Tick::NEVER);
-                return Some(Happening::Slow(n));
-            }
-            (rival.old <= now).then_some(Happening::Old(n))
-        })
-    }
-
-    /// Whether an answer may still come.
-    fn is_on(&self) -> bool {
-        self.next.is_some() || !self.tries.is_empty()
-    }
-
-    /// Ends all tries.
-    fn give_up(&mut self) {
-        self.next = None;
-        self.tries.drain(..).for_each(Rival::give_up);
-    }
-}
-
-impl Rival {
-    fn give_up(self) {
-        if let Stage::Talking(up, _) = self.stage {
-            give_up(&self.cluster, up);
-        }
-    }
-
-    fn count_error(&self, worker: usize) {
-        self.host.shard(worker).rq_error.inc();
-    }
 }
 
 impl<D: Downstream> Stream<'_, D> {
