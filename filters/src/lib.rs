@@ -6,13 +6,16 @@
 //! * [`mod@format`]: `%COMMAND%` strings (access logs, header values, local replies).
 //! * [`matcher`]: string, header, query and address matchers.
 //! * [`mutation`]: header changes.
+//! * [`http_filter`]: what an HTTP filter is, and the filters: [`cors`].
 //!
 //! Nothing here opens a socket, knows a cluster or waits.
 
 pub mod config;
+pub mod cors;
 pub mod flags;
 pub mod format;
 pub mod http;
+pub mod http_filter;
 pub mod matcher;
 pub mod mutation;
 pub mod stream_info;

@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod connection;
+pub mod filter_chain;
 pub mod hygiene;
 pub mod manager;
 pub mod path;

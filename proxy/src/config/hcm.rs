@@ -107,15 +107,20 @@ impl HcmConfig {
     pub fn router(&self) -> &RouterConfig {
         match self.filters.last().map(|filter| &filter.kind) {
             Some(HttpFilterKind::Router(router)) => router,
-            None => RouterConfig::DEFAULT,
+            _ => RouterConfig::DEFAULT,
         }
     }
 
     /// Whether requests may switch to `protocol`, unless their route says otherwise.
     #[must_use]
     pub fn upgrade_enabled(&self, protocol: &[u8]) -> bool {
-        let found = self.upgrades.iter().find(|up| up.upgrade_type.as_bytes().eq_ignore_ascii_case(protocol));
-        found.is_some_and(|upgrade| upgrade.enabled)
+        self.upgrade(protocol).is_some_and(|n| self.upgrades.get(n).is_some_and(|upgrade| upgrade.enabled))
+    }
+
+    /// Which of [`Self::upgrades`] is about `protocol`.
+    #[must_use]
+    pub fn upgrade(&self, protocol: &[u8]) -> Option<usize> {
+        self.upgrades.iter().position(|upgrade| upgrade.upgrade_type.as_bytes().eq_ignore_ascii_case(protocol))
     }
 }
 
@@ -174,8 +179,21 @@ pub struct HttpFilter {
 /// The filters there are.
 #[derive(Debug)]
 pub enum HttpFilterKind {
+    /// `envoy.filters.http.cors`
+    Cors,
     /// `envoy.filters.http.router`
     Router(RouterConfig),
+}
+
+impl HttpFilterKind {
+    /// What Envoy calls such a filter in errors.
+    #[must_use]
+    pub const fn type_name(&self) -> &'static str {
+        match self {
+            Self::Cors => "envoy.filters.http.cors",
+            Self::Router(_) => "envoy.filters.http.router",
+        }
+    }
 }
 
 /// `envoy.extensions.filters.http.router.v3.Router`

@@ -9,28 +9,26 @@ mod internal_redirect;
 pub mod ledger;
 mod matching;
 mod mirror;
+mod per_filter;
 mod retry;
 mod values;
 mod virtual_host;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::HeaderValueOption;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::{FilterConfig, Route as RouteProto, RouteConfiguration};
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::envoy::config::route::v3::{Route as RouteProto, RouteConfiguration};
 use filters::config::{At, ConfigError};
 use filters::http::{HeaderKey, HeaderName};
 use filters::matcher::RegexLimits;
 use filters::mutation::{Fields, HeaderMutations, ParseFormat};
-use prost::Message;
 
 use self::action::Inherited;
 use self::values::metadata;
 use self::virtual_host::{HostLevel, buffer_limit};
-use crate::config::any;
-use crate::route::headers::{FilterConfigs, FilterLevel, FilterOverride, MutationChain};
+use crate::route::headers::{FilterConfigs, FilterLevel, MutationChain};
 use crate::route::hosts::{HostIndex, Taken};
 use crate::route::mirror::MirrorPolicy;
 use crate::route::scope::RouteScope;
@@ -92,7 +90,7 @@ impl RouteTable {
         let table = Level {
             request: parser.request(request_headers_to_add, request_headers_to_remove, at)?,
             response: parser.response(response_headers_to_add, response_headers_to_remove, at)?,
-            filters: filter_level(typed_per_filter_config, at)?,
+            filters: parser.filters(typed_per_filter_config, at)?,
         };
         let mut hosts = HostIndex::new(ignore_port_in_host_matching);
         let mut parsed = Vec::with_capacity(virtual_hosts.len());
@@ -195,7 +193,7 @@ impl Parser<'_> {
         let level = Level {
             request: self.request(request_headers_to_add, request_headers_to_remove, at)?,
             response: self.response(response_headers_to_add, response_headers_to_remove, at)?,
-            filters: filter_level(typed_per_filter_config, at)?,
+            filters: self.filters(typed_per_filter_config, at)?,
         };
         let levels = [&level, &vhost.level, table];
         let matcher = matching::parse(at.required("match", r#match)?, at.field("match"), self.env.regex)?;
@@ -205,6 +203,7 @@ impl Parser<'_> {
             retry: vhost.retry.as_ref(),
             hedge_on_per_try_timeout: vhost.hedge_on_per_try_timeout,
             mirrors: vhost.mirrors.as_ref(),
+            cors: vhost.cors.as_ref(),
         };
         let action = match action {
             None => return Err(at.field("action").error("is required")),
@@ -250,38 +249,6 @@ impl Parser<'_> {
     ) -> Result<Arc<HeaderMutations>, ConfigError> {
         HeaderMutations::parse(add, remove, at, Fields::RESPONSE, self.env.parse_format).map(Arc::new)
     }
-}
-
-/// One level's `typed_per_filter_config`, out of the `FilterConfig` wrappers.
-fn filter_level(protos: std::collections::HashMap<String, Any>, at: At<'_>) -> Result<FilterLevel, ConfigError> {
-    let here = at.field("typed_per_filter_config");
-    let mut level = BTreeMap::new();
-    for (name, any) in protos {
-        let at = here.key(&name);
-        let unwrapped = if any.type_url.ends_with("/envoy.config.route.v3.FilterConfig") {
-            let FilterConfig { config, is_optional, disabled } =
-                FilterConfig::decode(&any.value[..]).map_err(|error| {
-                    at.error(format_args!("Unable to unpack as envoy.config.route.v3.FilterConfig: {error}"))
-                })?;
-            if config.is_none() && !disabled {
-                return Err(
-                    at.error(format_args!("Empty route/virtual host per filter configuration for {name} filter"))
-                );
-            }
-            FilterOverride { config, is_optional, disabled }
-        } else {
-            FilterOverride { config: Some(any), is_optional: false, disabled: false }
-        };
-        // Envoy knows a filter by the type of its configuration. Which filters are here is for the chain to say.
-        if let FilterOverride { config: Some(config), is_optional: false, .. } = &unwrapped {
-            let typed = any::unwrap(&at, config.clone(), any::struct_to_bytes)?;
-            if !typed.type_name().starts_with("envoy.extensions.filters.http.") {
-                return Err(at.unknown_extension(&name, typed.type_name()));
-            }
-        }
-        level.insert(name, unwrapped);
-    }
-    Ok(Arc::new(level))
 }
 
 impl Parser<'_> {

@@ -16,6 +16,7 @@ use stats::{GroupHandle, LazyShard};
 use super::codec;
 use super::codec::h1::{HeaderFormat, ServerOptions, UnderscoreAction};
 use super::codec::h2::Http2Options;
+use super::filter_chain::FilterChains;
 use super::hygiene::Peer;
 use crate::config::filter_chain::FilterChain;
 use crate::config::hcm::{HcmConfig, HeaderCase, Underscores};
@@ -42,6 +43,8 @@ pub struct Manager {
     pub http2_stats: LazyShard<Http2Stats>,
     /// Where routes come from.
     pub routes: RouteSource,
+    /// The filters before the router.
+    pub filters: FilterChains,
     /// How HTTP/1 requests are decoded.
     pub h1_options: Rc<ServerOptions>,
     /// How HTTP/2 is spoken.
@@ -114,6 +117,7 @@ impl Manager {
             http1_stats: groups.2.lazy_shard(index),
             http2_stats: groups.3.lazy_shard(index),
             routes,
+            filters: FilterChains::new(&config, store, index),
             h1_options: Rc::new(h1_options),
             h2_options,
             buffer_limit,

@@ -39,6 +39,7 @@ use self::redirect::Redirects;
 pub use self::refused::refused;
 use super::codec::h1::HeaderCase;
 use super::codec::{Downstream, Interrupt};
+use super::filter_chain::StreamFilters;
 use super::hygiene::{RequestFacts, is_upgrade};
 use super::manager::{Connection, Manager};
 use super::path::PathVerdict;
@@ -212,6 +213,8 @@ struct Stream<'a, D: Downstream> {
     retry: Option<Box<RetryState>>,
     /// What is measured of the try under way, if its cluster asks for that.
     measure: Option<Box<Measure>>,
+    /// The HTTP filters that have seen the request.
+    filters: StreamFilters,
 }
 
 /// The route of a stream, found again in the table it keeps.
@@ -292,6 +295,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             mirrors: Vec::new(),
             retry: None,
             measure: None,
+            filters: StreamFilters::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use filters::cors::CorsPolicy;
 use filters::http::{HeaderKey, Method, RequestHead};
 use filters::matcher::Runtime;
 use filters::stream_info::StreamInfo;
@@ -62,6 +63,9 @@ pub struct ForwardAction {
     pub metadata_match: Option<MetadataMatch>,
     /// Which requests are sent a second time, to other clusters: the most specific level's policies.
     pub mirrors: Option<Arc<[MirrorPolicy]>>,
+    /// Which other origins may see responses, if the CORS filter finds no settings of its own: the route's `cors`, then the
+    /// virtual host's.
+    pub cors: Box<[Arc<CorsPolicy>]>,
     /// Which redirects of the upstream are followed here.
     pub internal_redirect: Option<Box<InternalRedirect>>,
     /// Upgrades that differ from the connection manager's.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use envoy_types::pb::google::protobuf::Any;
+use filters::http_filter::FilterSettings;
 use filters::mutation::HeaderMutations;
 
 /// Header changes of several levels, in the order they apply.
@@ -44,13 +44,11 @@ impl<'a> IntoIterator for &'a MutationChain {
     }
 }
 
-/// One entry of `typed_per_filter_config`, out of its `FilterConfig` wrapper. The filter it is for parses it.
-#[derive(Debug, Clone, PartialEq)]
+/// One entry of `typed_per_filter_config`, out of its `FilterConfig` wrapper.
+#[derive(Debug, Clone)]
 pub struct FilterOverride {
     /// The settings; `None` when only [`Self::disabled`] was given.
-    pub config: Option<Any>,
-    /// Whether an unknown filter may be passed over.
-    pub is_optional: bool,
+    pub settings: Option<FilterSettings>,
     /// Whether the filter is off for these requests.
     pub disabled: bool,
 }

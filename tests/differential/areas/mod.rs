@@ -9,6 +9,7 @@ pub mod headers;
 pub mod http1_exchanges;
 pub mod http1_requests;
 pub mod http2;
+pub mod http_filters;
 pub mod listeners;
 pub mod log_filters;
 pub mod manager;

@@ -1,5 +1,6 @@
 //! The filter chain of a connection manager.
 
+use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::{Router, router::UpstreamAccessLogOptions};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use filters::config::{At, ConfigError};
@@ -14,7 +15,7 @@ use crate::config::any;
 ledger! {
     /// Filters that are not here.
     pub mod unsupported_http_filters for "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter" {
-        typed_config => Refuse, "of Envoy's HTTP filters only the router is here yet";
+        typed_config => Refuse, "of Envoy's HTTP filters only cors and the router are here yet";
         config_discovery => Refuse, "filters from a control plane (ECDS) are not here yet";
     }
 }
@@ -27,6 +28,7 @@ ledger! {
     }
 }
 
+const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const ROUTER_NAME: &str = "envoy.filters.http.router";
 
@@ -42,7 +44,17 @@ pub(super) fn parse(
     for (n, proto) in protos.into_iter().enumerate() {
         let here = at.index(n);
         let Some(filter) = filter(&here, proto, context)? else { continue };
-        let HttpFilterKind::Router(_) = filter.kind;
+        let HttpFilterKind::Router(_) = filter.kind else {
+            if n == last {
+                return Err(here.error(format_args!(
+                    "Error: non-terminal filter named {} of type {} is the last filter in a {kind} filter chain.",
+                    filter.name,
+                    filter.kind.type_name(),
+                )));
+            }
+            chain.push(filter);
+            continue;
+        };
         if n < last {
             return Err(here.error(format_args!(
                 "Error: terminal filter named {} of type {ROUTER_NAME} must be the last filter in a {kind} filter chain.",
@@ -82,6 +94,10 @@ fn filter(at: &At<'_>, proto: proto::HttpFilter, context: &HcmContext<'_>) -> Re
         ROUTER => {
             let kind = HttpFilterKind::Router(router(&here, typed.decode(&here)?, context)?);
             Ok(Some(HttpFilter { name: name.into(), disabled, kind }))
+        }
+        CORS => {
+            let Cors {} = typed.decode(&here)?;
+            Ok(Some(HttpFilter { name: name.into(), disabled, kind: HttpFilterKind::Cors }))
         }
         _ if is_optional => Ok(None),
         other if other.starts_with("envoy.extensions.filters.http.") => {

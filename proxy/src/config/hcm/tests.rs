@@ -75,7 +75,8 @@ fn defaults_are_envoys() {
     assert_eq!(config.http2.max_concurrent_streams, 1024);
     assert_eq!(config.http2.initial_stream_window_size, 16 * 1024 * 1024);
     assert_eq!(config.http2.initial_connection_window_size, 24 * 1024 * 1024);
-    let HttpFilterKind::Router(router) = &config.filters[0].kind;
+    let router = config.router();
+    assert!(matches!(config.filters[0].kind, HttpFilterKind::Router(_)));
     assert!(router.dynamic_stats && !router.suppress_envoy_headers);
 }
 

@@ -17,6 +17,7 @@ use envoy_types::pb::envoy::config::route::v3::{
 };
 use envoy_types::pb::google::protobuf::Duration as DurationProto;
 use filters::config::{At, ConfigError};
+use filters::cors::CorsPolicy;
 use filters::http::HeaderKey;
 use filters::matcher::Substitution;
 use filters::mutation::Template;
@@ -44,6 +45,8 @@ pub(super) struct Inherited<'a> {
     pub(super) hedge_on_per_try_timeout: bool,
     /// The virtual host's, or the table's.
     pub(super) mirrors: Option<&'a Arc<[MirrorPolicy]>>,
+    /// The virtual host's.
+    pub(super) cors: Option<&'a Arc<CorsPolicy>>,
 }
 
 const ONE_REWRITE: &str = "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy";
@@ -93,7 +96,6 @@ impl Parser<'_> {
         at.unsupported(&row::retry_policy_typed_config, &retry_policy_typed_config)?;
         at.unsupported(&row::rate_limits, &rate_limits)?;
         at.unsupported(&row::include_vh_rate_limits, &include_vh_rate_limits)?;
-        at.unsupported(&row::cors, &cors)?;
         at.unsupported(&row::internal_redirect_action, &internal_redirect_action)?;
         at.unsupported(&row::max_internal_redirects, &max_internal_redirects)?;
 
@@ -129,6 +131,7 @@ impl Parser<'_> {
             .transpose()?;
         Ok(ForwardAction {
             mirrors,
+            cors: self.cors(cors, at)?.into_iter().chain(inherited.cors.cloned()).collect(),
             internal_redirect: redirects,
             clusters: self.clusters(cluster_specifier, inherited, metadata_match.as_ref(), at)?,
             metadata_match,

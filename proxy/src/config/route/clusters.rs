@@ -13,7 +13,7 @@ use filters::matcher::Substitution;
 use filters::mutation::Template;
 
 use super::action::{Inherited, header_key};
-use super::{Level, Parser, filter_level, ledger};
+use super::{Level, Parser, ledger};
 use crate::route::MetadataMatch;
 use crate::route::action::{ClusterSpecifier, EntryCluster, WeightedClusters, WeightedEntry};
 use crate::route::headers::{FilterConfigs, MutationChain};
@@ -127,7 +127,7 @@ impl Parser<'_> {
         let level = Level {
             request: self.request(request_headers_to_add, request_headers_to_remove, at)?,
             response: self.response(response_headers_to_add, response_headers_to_remove, at)?,
-            filters: filter_level(typed_per_filter_config, at)?,
+            filters: self.filters(typed_per_filter_config, at)?,
         };
         let levels = inherited.levels;
         Ok(WeightedEntry {

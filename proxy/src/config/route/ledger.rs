@@ -14,7 +14,6 @@ filters::ledger! {
     pub mod virtual_host for "envoy.config.route.v3.VirtualHost" {
         matcher => Refuse, "the generic match tree decides where requests go";
         rate_limits => Warn, "only the rate limit filter reads them, and it is refused by name where configured";
-        cors => Warn, "only the CORS filter reads it";
         retry_policy_typed_config => Warn, "a failure reaches the client that a retry could have hidden";
         route_specifiers => Refuse, "specifiers change the route that was found";
     }
@@ -49,7 +48,6 @@ filters::ledger! {
         retry_policy_typed_config => Warn, "a failure reaches the client that a retry could have hidden";
         rate_limits => Warn, "only the rate limit filter reads them, and it is refused by name where configured";
         include_vh_rate_limits => Warn, "only the rate limit filter reads it";
-        cors => Warn, "only the CORS filter reads it";
         internal_redirect_action => Refuse, "internal_redirect_policy has taken its place";
         max_internal_redirects => Warn, "it bounds internal_redirect_action, which is refused";
     }

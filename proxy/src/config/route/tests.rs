@@ -9,7 +9,6 @@ use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{DataSource, HeaderValue};
-use envoy_types::pb::envoy::config::route::v3::VirtualHost as VirtualHostProto;
 use envoy_types::pb::envoy::config::route::v3::redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier};
 use envoy_types::pb::envoy::config::route::v3::retry_policy::RetryBackOff;
 use envoy_types::pb::envoy::config::route::v3::route_action::upgrade_config::ConnectConfig;
@@ -24,14 +23,17 @@ use envoy_types::pb::envoy::config::route::v3::{
     DirectResponseAction, NonForwardingAction, RedirectAction, RetryPolicy as RetryProto, RouteAction, RouteMatch,
     WeightedCluster,
 };
+use envoy_types::pb::envoy::config::route::v3::{FilterConfig, VirtualHost as VirtualHostProto};
 use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher};
 use envoy_types::pb::google::protobuf::UInt32Value;
-use envoy_types::pb::google::protobuf::{BoolValue, Duration as DurationProto};
+use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration as DurationProto};
 use filters::config::Session;
 use filters::http::{Known, RequestHead, Scheme};
+use filters::http_filter::FilterSettings;
 use filters::matcher::NoRuntime;
 use filters::mutation::{ValueContext, ValueFormat};
 use filters::stream_info::{Address, ConnectionInfo, StreamInfo};
+use prost::Message;
 
 use super::*;
 use crate::route::action::ClusterName;
@@ -690,14 +692,14 @@ fn filter_settings_are_found_the_most_specific_first() {
     let on_route =
         RouteProto { typed_per_filter_config: [("f".to_owned(), off)].into(), ..forward(RouteAction::default()) };
     let vhost = VirtualHostProto {
-        typed_per_filter_config: [("f".to_owned(), plain.clone()), ("g".to_owned(), plain.clone())].into(),
+        typed_per_filter_config: [("f".to_owned(), plain.clone()), ("g".to_owned(), plain)].into(),
         ..host("v", &["*"], vec![on_route])
     };
     let table = parse(of_hosts(vec![vhost])).expect("valid");
     let route = selected(&table, &head("h", "/")).expect("matches");
     let all: Vec<_> = route.filter_configs("f", None).map(|config| config.disabled).collect();
     assert_eq!(all, [true, false]);
-    assert_eq!(route.filter_config("g", None).and_then(|config| config.config.clone()), Some(plain));
+    assert!(route.filter_configs("g", None).any(|config| matches!(config.settings, Some(FilterSettings::Other))));
     let empty = RouteProto {
         typed_per_filter_config: [("f".to_owned(), any(FilterConfig::default()))].into(),
         ..forward(RouteAction::default())

@@ -6,10 +6,11 @@ use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use envoy_types::pb::envoy::config::route::v3::{VirtualCluster, VirtualHost as VirtualHostProto};
 use envoy_types::pb::google::protobuf::{UInt32Value, UInt64Value};
 use filters::config::{At, ConfigError};
+use filters::cors::CorsPolicy;
 use filters::matcher::HeaderMatcher;
 
 use super::values::metadata;
-use super::{Level, Parser, filter_level};
+use super::{Level, Parser};
 use crate::route::index::RouteIndex;
 use crate::route::mirror::MirrorPolicy;
 use crate::route::retry::RetryPolicy;
@@ -59,7 +60,6 @@ impl Parser<'_> {
         use super::ledger::virtual_host as row;
         at.unsupported(&row::matcher, &matcher)?;
         at.unsupported(&row::rate_limits, &rate_limits)?;
-        at.unsupported(&row::cors, &cors)?;
         at.unsupported(&row::retry_policy_typed_config, &retry_policy_typed_config)?;
         at.unsupported(&row::route_specifiers, &route_specifiers)?;
         let virtual_clusters = self.virtual_clusters(&name, virtual_clusters, at.field("virtual_clusters"))?;
@@ -70,13 +70,14 @@ impl Parser<'_> {
         let level = Level {
             request: self.request(request_headers_to_add, request_headers_to_remove, at)?,
             response: self.response(response_headers_to_add, response_headers_to_remove, at)?,
-            filters: filter_level(typed_per_filter_config, at)?,
+            filters: self.filters(typed_per_filter_config, at)?,
         };
         let vhost = HostLevel {
             name: name.as_str().into(),
             level,
             retry,
             mirrors,
+            cors: self.cors(cors, at)?,
             hedge_on_per_try_timeout: hedge_policy.is_some_and(|policy| policy.hedge_on_per_try_timeout),
             body_buffer_limit: buffer_limit(per_request_buffer_limit_bytes, request_body_buffer_limit),
             include_request_attempt_count,
@@ -140,6 +141,7 @@ pub(super) struct HostLevel {
     pub(super) level: Level,
     pub(super) retry: Option<Arc<RetryPolicy>>,
     pub(super) mirrors: Option<Arc<[MirrorPolicy]>>,
+    pub(super) cors: Option<Arc<CorsPolicy>>,
     pub(super) hedge_on_per_try_timeout: bool,
     pub(super) body_buffer_limit: BodyBufferLimit,
     pub(super) include_request_attempt_count: bool,

@@ -104,6 +104,7 @@ impl<D: Downstream> Stream<'_, D> {
     /// Completes a final head and queues it.
     pub(super) fn send_head(&mut self, mut head: ResponseHead, end: bool) {
         let manager = self.manager;
+        self.filters.encode_head(&mut head);
         mutate_response(
             &manager.config.response,
             &mut head,

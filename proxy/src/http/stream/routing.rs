@@ -6,8 +6,10 @@ use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
 use filters::format::AccessLogType;
 use filters::http::{Known, Method, RequestHead};
+use filters::http_filter::Verdict;
 
 use super::{Downstream, End, Routed, Step, Stream};
+use crate::http::filter_chain::StreamFilters;
 use crate::http::hygiene::is_upgrade;
 use crate::http::reply::LocalReply;
 use crate::route::redirect::tls_redirect;
@@ -53,15 +55,47 @@ impl<D: Downstream> Stream<'_, D> {
         if self.manager.config.access_log_options.on_new_request {
             self.log(AccessLogType::DownstreamStart);
         }
+        if let Some(protocol) = upgrade.as_ref().filter(|_| moved.is_none()) {
+            self.admit_upgrade(protocol).await?;
+        }
+        self.filter(upgrade.as_deref()).await?;
         if let Some(location) = moved {
             self.count_direct_response();
             let reply = LocalReply::new(301, "").with_header(Known::Location, location);
             return self.reply_end(reply, details::DIRECT_RESPONSE).await;
         }
-        if let Some(protocol) = upgrade {
-            self.admit_upgrade(&protocol).await?;
-        }
         self.act().await
+    }
+
+    /// Shows the request to the filters before the router, one of which may answer it.
+    async fn filter(&mut self, upgrade: Option<&[u8]>) -> Step<()> {
+        let manager = self.manager;
+        let chain = manager.filters.chain(upgrade.and_then(|protocol| manager.config.upgrade(protocol)));
+        if chain.is_empty() {
+            self.filters = StreamFilters::default();
+            return Ok(());
+        }
+        let Some(mut head) = self.request.take() else { return Err(End::Done) };
+        let routed = self.routed.clone();
+        let route = routed.as_ref().and_then(Routed::resolve).map(|(_, route)| &**route);
+        let choice = routed.as_ref().zip(route).and_then(|(routed, route)| routed.choice(route, Some(&head)));
+        let of_route = route.map(|route| (route, choice.as_ref()));
+        let verdict = chain.decode_head(&mut head, of_route, &*manager.worker.runtime(), &mut self.filters);
+        drop(choice);
+        self.request = Some(head);
+        match verdict {
+            Verdict::Continue => Ok(()),
+            Verdict::Answer { head, details } => {
+                self.info.details = Some(details.into());
+                if self.down.request_complete() {
+                    let timers = manager.worker.timers();
+                    self.info.timing.last_downstream_rx.get_or_insert_with(|| timers.recent_instant());
+                }
+                self.send_head(head, true);
+                self.flush().await;
+                Err(End::Done)
+            }
+        }
     }
 
     /// Does what the route says, short of forwarding.
