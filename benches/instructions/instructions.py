@@ -6,6 +6,9 @@ twice, with different numbers of requests, and the difference of the two counts 
 one request costs: start-up and end cancel out. A scenario above its budget and its headroom fails; where the instructions
 went is in the file that the message names. What the system does for a request is not counted: benches/compare is for that.
 
+Scenarios named "resilient" are the others with a retry policy, outlier detection and circuit breakers configured, and
+nothing failing: what that costs is held against the plain scenario of the same run.
+
     benches/instructions/instructions.py                 # builds Legate (profile `callgrind`), checks every scenario
     benches/instructions/instructions.py --scenario h1   # one
     benches/instructions/instructions.py --record        # takes what is measured as the new budgets
@@ -34,6 +37,18 @@ SCENARIOS = {
     "h2": (True, peers.http2_upstream, peers.http2_client),
     "grpc": (True, peers.grpc_upstream, peers.grpc_client),
 }
+RESILIENT = "-resilient"
+NAMES = [name + more for name in SCENARIOS for more in ("", RESILIENT)]
+# How much more a request may cost when what would save it is configured.
+RESILIENCE = 0.08
+RETRIES = """retry_policy: { retry_on: "gateway-error,reset,connect-failure,refused-stream", num_retries: 2, per_try_timeout: 15s,
+  retry_host_predicate: [{ name: previous, typed_config: { "@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate } }] }"""
+WATCHED = """
+    outlier_detection: { consecutive_5xx: 5, interval: 299s, base_ejection_time: 30s, max_ejection_percent: 50 }
+    circuit_breakers:
+      thresholds:
+      - { max_connections: 100, max_pending_requests: 100, max_requests: 100, max_retries: 10, track_remaining: true,
+          retry_budget: { budget_percent: { value: 20 }, min_retry_concurrency: 3 } }"""
 FEW, MANY = 200, 1200
 # On a busy machine what is sent at once may arrive in two pieces, and timers ring more often: a few per cent.
 TRIES = 3
@@ -42,20 +57,29 @@ TRIES = 3
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--legate", help="binary to measure; default: built now with the profile callgrind")
-    parser.add_argument("--scenario", action="append", default=[], choices=SCENARIOS, help="repeatable; default all")
+    parser.add_argument("--scenario", action="append", default=[], choices=NAMES, help="repeatable; default all")
     parser.add_argument("--record", action="store_true", help="write what is measured to budgets.json")
     parser.add_argument("--profiles", default=str(ROOT / "target/instructions"), help="where callgrind's files are left")
     args = parser.parse_args()
     legate, profiles = args.legate or build(), Path(args.profiles)
     profiles.mkdir(parents=True, exist_ok=True)
     budgets = json.loads(BUDGETS.read_text()) if BUDGETS.exists() else {}
-    over = []
-    for name in args.scenario or SCENARIOS:
+    over, plain = [], {}
+    for name in args.scenario or NAMES:
+        if name.endswith(RESILIENT):
+            base = name.removesuffix(RESILIENT)
+            if base not in plain:
+                plain[base] = least(legate, base, budgets.get(base), profiles)
+            if not saves_cheaply(legate, name, plain[base], profiles):
+                over.append(name)
+            continue
         budget = budgets.get(name)
         if args.record:
             measured = budgets[name] = statistics.median_low(instructions(legate, name, profiles) for _ in range(TRIES))
             print(f"{name}: {measured:,} instructions a request, recorded (before: {budget or 'none'})", flush=True)
-        elif not within(name, least(legate, name, budget, profiles), budget, profiles):
+            continue
+        plain[name] = least(legate, name, budget, profiles)
+        if not within(name, plain[name], budget, profiles):
             over.append(name)
     if args.record:
         BUDGETS.write_text(json.dumps(budgets, indent=2) + "\n")
@@ -68,6 +92,19 @@ def least(legate, name, budget, profiles):
     while len(counts) < TRIES and not any(budget is None or count <= budget * (1 + HEADROOM) for count in counts):
         counts.append(instructions(legate, name, profiles))
     return min(counts)
+
+
+def saves_cheaply(legate, name, plain, profiles):
+    """Says what resilience costs a request that needs none, and answers whether it may pass."""
+    counts = []
+    while len(counts) < TRIES and not any(count <= plain * (1 + RESILIENCE) for count in counts):
+        counts.append(instructions(legate, name, profiles))
+    measured = min(counts)
+    passes = measured <= plain * (1 + RESILIENCE)
+    print(f"{name}: {measured:,} instructions a request, {measured / plain - 1:+.1%} of the {plain:,} without"
+          + ("" if passes else f", where {RESILIENCE:+.0%} is allowed: TOO MANY\n"
+             f"  where they went: callgrind_annotate {profiles / name}-{MANY}"), flush=True)
+    return passes
 
 
 def within(name, measured, budget, profiles):
@@ -103,11 +140,11 @@ def instructions(legate, name, profiles):
 
 def replay(legate, name, requests, profile):
     """Instructions of a process that served so many requests."""
-    http2, serve, client = SCENARIOS[name]
+    http2, serve, client = SCENARIOS[name.removesuffix(RESILIENT)]
     upstream, port = peers.Upstream(serve), peers.free_port()
     with tempfile.TemporaryDirectory() as directory:
         directory = Path(directory)
-        (directory / "bootstrap.yaml").write_text(bootstrap(port, upstream.port, http2))
+        (directory / "bootstrap.yaml").write_text(bootstrap(port, upstream.port, http2, name.endswith(RESILIENT)))
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}", legate, "--concurrency", "1",
                    "--disable-hot-restart", "-l", "warning", "-c", directory / "bootstrap.yaml",
                    "--admin-address-path", directory / "admin"]
@@ -139,11 +176,12 @@ def wait_until_listening(process, port):
     raise RuntimeError("Legate did not come up")
 
 
-def bootstrap(port, upstream, http2):
+def bootstrap(port, upstream, http2, resilient):
     """One listener, three routes, one cluster, an access log to nowhere. What happens by the clock is put off."""
     filters = "type.googleapis.com/envoy.extensions.filters"
     options = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     protocol = "http2_protocol_options" if http2 else "http_protocol_options"
+    retries, watched = (f", {RETRIES}", WATCHED) if resilient else ("", "")
     return f"""
 admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: 0 }} }} }}
 stats_flush_interval: 299s
@@ -168,15 +206,15 @@ static_resources:
             - name: shop
               domains: [shop.example]
               routes:
-              - {{ match: {{ path: /api/v2/health }}, route: {{ cluster: shop }} }}
-              - {{ match: {{ prefix: /api/ }}, route: {{ cluster: shop, timeout: 5s }} }}
-              - {{ match: {{ prefix: / }}, route: {{ cluster: shop }} }}
+              - {{ match: {{ path: /api/v2/health }}, route: {{ cluster: shop{retries} }} }}
+              - {{ match: {{ prefix: /api/ }}, route: {{ cluster: shop, timeout: 5s{retries} }} }}
+              - {{ match: {{ prefix: / }}, route: {{ cluster: shop{retries} }} }}
           http_filters:
           - name: router
             typed_config: {{ "@type": {filters}.http.router.v3.Router }}
   clusters:
   - name: shop
-    connect_timeout: 60s
+    connect_timeout: 60s{watched}
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": {options}
