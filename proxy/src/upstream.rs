@@ -9,6 +9,7 @@ pub mod failure;
 pub mod host;
 pub mod lb;
 pub mod measure;
+pub mod outlier;
 pub mod pool;
 pub mod responses;
 pub mod retry;

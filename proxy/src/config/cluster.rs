@@ -10,6 +10,7 @@ mod dns;
 mod http;
 mod lb;
 mod tracking;
+mod outlier;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use self::lb::{
     SubsetConfig, SubsetSelector, ZoneAware,
 };
 pub use self::tracking::Tracking;
+pub use self::outlier::{Enforcing, OutlierConfig, time};
 use crate::config::endpoint::{self, metadata_from};
 use crate::upstream::host::Metadata;
 
@@ -43,7 +45,6 @@ ledger! {
     stats_matcher => Warn, "statistics are filtered by the bootstrap's matcher only";
     per_connection_buffer_high_watermark_timeout => Warn, "a full buffer waits for the stream's own timeouts";
     health_checks => Warn, "active health checking is not implemented yet";
-    outlier_detection => Warn, "outlier detection is not implemented yet";
     close_connections_on_host_health_failure => Warn, "active health checking is not implemented yet";
     ignore_health_on_host_removal => Warn, "active health checking is not implemented yet";
     filters => Refuse, "upstream network filters are not implemented";
@@ -72,6 +73,7 @@ pub static LEDGER: &[&[&Entry]] = &[
     lb::common_unsupported::ALL,
     lb::policy_unsupported::ALL,
     tracking::unsupported::ALL,
+    outlier::unsupported::ALL,
     endpoint::locality_unsupported::ALL,
     endpoint::endpoint_unsupported::ALL,
     crate::config::address::socket_address_unsupported::ALL,
@@ -101,6 +103,8 @@ pub struct ClusterConfig {
     pub connection: ConnectionOptions,
     /// How much may be in flight.
     pub circuit_breakers: CircuitBreakers,
+    /// When hosts are ejected for what they answer; `None` never.
+    pub outlier_detection: Option<OutlierConfig>,
     /// How often unused hosts of an `ORIGINAL_DST` cluster are removed (5 s).
     pub cleanup_interval: Duration,
     /// Start-up and updates wait for its hosts (true).
@@ -181,7 +185,6 @@ impl ClusterConfig {
             &per_connection_buffer_high_watermark_timeout,
         )?;
         at.unsupported(&unsupported::health_checks, &health_checks)?;
-        at.unsupported(&unsupported::outlier_detection, &outlier_detection)?;
         at.unsupported(
             &unsupported::close_connections_on_host_health_failure,
             &close_connections_on_host_health_failure,
@@ -298,6 +301,9 @@ impl ClusterConfig {
                 .map(|breakers| CircuitBreakers::parse(at.field("circuit_breakers"), breakers))
                 .transpose()?
                 .unwrap_or_default(),
+            outlier_detection: outlier_detection
+                .map(|proto| OutlierConfig::parse(at.field("outlier_detection"), proto))
+                .transpose()?,
             cleanup_interval: positive(at.field("cleanup_interval"), cleanup_interval)?
                 .unwrap_or(Duration::from_secs(5)),
             wait_for_warm_on_init: wait_for_warm_on_init.is_none_or(|v| v.value),

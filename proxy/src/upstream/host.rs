@@ -23,6 +23,7 @@ use filters::stream_info::Address;
 pub use self::health::{Health, HealthFlags};
 pub use self::set::{Derived, DropOverload, HostSet, LocalityHosts, Membership, PlacedHosts, PriorityHosts};
 pub use self::stats::{Counter, Gauge, HostShard, HostStats};
+use super::outlier::{Detection, Monitor};
 
 /// `filter_metadata` of an endpoint, a locality or a cluster, by filter name space.
 pub type Metadata = serde_json::Map<String, serde_json::Value>;
@@ -139,6 +140,8 @@ pub struct HostState {
     healthy_since: AtomicU64,
     /// Chosen since the last sweep of an `ORIGINAL_DST` cluster.
     used: AtomicBool,
+    /// What outlier detection knows of it; set by control where there is any.
+    monitor: OnceLock<Box<Monitor>>,
     /// One per worker and a last one for the control thread, allocated on first use.
     shards: Box<[OnceLock<Box<HostShard>>]>,
 }
@@ -154,6 +157,7 @@ impl HostState {
             active_requests: AtomicU32::new(0),
             healthy_since: AtomicU64::new(millis_after_epoch(Instant::now())),
             used: AtomicBool::new(true),
+            monitor: OnceLock::new(),
             shards: (0..=workers).map(|_| OnceLock::new()).collect(),
         }
     }
@@ -176,6 +180,17 @@ impl HostState {
         // The closure never returns `None`, so both arms hold the previous bits.
         let (Ok(before) | Err(before)) = self.flags.fetch_update(Relaxed, Relaxed, change);
         HealthFlags::from_bits(before)
+    }
+
+    /// What outlier detection knows of it; `None` without outlier detection.
+    #[must_use]
+    pub fn monitor(&self) -> Option<&Monitor> {
+        self.monitor.get().map(|monitor| &**monitor)
+    }
+
+    /// Outliers are detected from now on, if they are not already.
+    pub fn watch(&self, detection: &Arc<Detection>) {
+        self.monitor.get_or_init(|| Box::new(Monitor::new(Arc::clone(detection), self.shards.len() - 1)));
     }
 
     /// Requests in flight over all workers; 0 unless the cluster's policy reads it.

@@ -17,6 +17,12 @@ impl Counter {
         // One writer, so a load and a store cannot lose anything, and cost no locked instruction.
         self.0.store(self.0.load(Relaxed).wrapping_add(1), Relaxed);
     }
+
+    /// The number now.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
 }
 
 impl Gauge {
