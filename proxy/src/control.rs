@@ -12,6 +12,7 @@ pub mod join;
 mod lb_stats;
 pub mod listeners;
 pub mod observer;
+mod outlier_log;
 pub mod outside;
 pub mod parse;
 pub mod prepare;
@@ -163,6 +164,7 @@ impl Control {
         let world = ClusterWorld::new(publisher.clone(), Arc::clone(&store), Rc::clone(&sources), resolver);
         let uses_cds = dynamic.clusters.is_some();
         let mut clusters = ClusterManager::new(world, publisher.workers(), uses_cds, fastrand::Rng::new());
+        clusters.set_runtime(runtime.snapshot());
         let rtds = RtdsLayers::new(&dynamic.runtime);
         if !rtds.is_ready() {
             clusters.wait_for_runtime();
@@ -242,6 +244,7 @@ impl Control {
     /// Publishes the runtime's newest values.
     pub fn publish_runtime(&self) {
         let snapshot = self.runtime.borrow().snapshot();
+        self.clusters.borrow_mut().set_runtime(Arc::clone(&snapshot));
         self.publisher.each(|mailbox| mailbox.runtime(Arc::clone(&snapshot) as _));
         for listener in self.listeners.borrow().active() {
             let limit = filters::matcher::Runtime::integer(&*snapshot, &listener.config.connection_limit_key);
@@ -300,6 +303,9 @@ impl Control {
                 for host in hosts {
                     self.clusters.borrow_mut().on_created_host(Instant::now(), &cluster, host);
                 }
+            }
+            Happening::Report(Report::Outlier { cluster, host, finding }) => {
+                self.clusters.borrow_mut().on_outlier(Instant::now(), &cluster, &host, finding);
             }
             Happening::Report(Report::ListenerStopped(id)) => self.listeners.borrow_mut().stopped(id),
             Happening::Retired(what) => drop(what),

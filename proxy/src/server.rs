@@ -263,6 +263,10 @@ impl<'a> Server<'a> {
     ) -> Result<(), String> {
         let Loaded { mut bootstrap, .. } = loaded;
         let listening = bootstrap.admin.as_ref().map(bind).transpose()?;
+        if let Some(target) = &bootstrap.outlier_log {
+            let file = self.control.env.files.open(target)?;
+            self.control.clusters.borrow_mut().outside().log_outliers(file);
+        }
         self.static_clusters(&bootstrap)?;
         self.set_sources(&bootstrap);
         for (name, raw) in &bootstrap.listeners {

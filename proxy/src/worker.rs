@@ -33,8 +33,9 @@ use crate::observe::threads::{Pulse, ThreadClusters};
 use crate::overload::{Action, Shared as Overload};
 use crate::transport::SCRATCH;
 use crate::upstream::cluster::{Cluster, ClusterContext};
-use crate::upstream::host::{Host, HostSet, Locality};
+use crate::upstream::host::{Host, HostSet, HostState, Locality};
 use crate::upstream::lb::zone::LocalHosts;
+use crate::upstream::outlier::{Finding, Outcome};
 
 /// What every worker is given when it starts.
 #[derive(Clone)]
@@ -59,6 +60,15 @@ pub struct Shared {
 pub enum Report {
     /// An `ORIGINAL_DST` cluster met new destinations.
     HostsCreated(Arc<str>, Vec<Arc<Host>>),
+    /// A host was found to be an outlier.
+    Outlier {
+        /// Of which cluster.
+        cluster: Arc<str>,
+        /// Which host.
+        host: Arc<HostState>,
+        /// What it was found to be, and what the worker did about it.
+        finding: Finding,
+    },
     /// This worker no longer accepts for a listener.
     ListenerStopped(ListenerId),
 }
@@ -186,6 +196,18 @@ impl Worker {
     pub fn report(&self, report: Report) {
         // Without a control thread the process is ending.
         let _ = self.shared.reports.send(report);
+    }
+
+    /// Lets outlier detection know how a try on `host` ended; nothing happens in a cluster without it.
+    pub fn note(&self, host: &Host, outcome: Outcome) {
+        let state = host.state();
+        let Some(monitor) = state.monitor() else { return };
+        let runtime = self.runtime.borrow();
+        let mut roll = |below: u64| self.with_rng(|rng| rng.u64(..below));
+        for finding in monitor.record(state, self.index, outcome, &**runtime, &mut roll).into_iter().flatten() {
+            let cluster = Arc::clone(monitor.detection().cluster());
+            self.report(Report::Outlier { cluster, host: Arc::clone(state), finding });
+        }
     }
 
     /// The statistics registry.

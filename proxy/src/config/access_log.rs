@@ -1,7 +1,5 @@
 //! `AccessLog` to runtime types: which streams, what a line says, where it goes.
 
-use std::path::PathBuf;
-
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::accesslog::v3 as proto;
 use envoy_types::pb::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
@@ -111,12 +109,7 @@ fn logger(
             if path.is_empty() {
                 return Err(here.field("path").error("value length must be at least 1 characters"));
             }
-            let target = match path.as_str() {
-                "/dev/stdout" => LogTarget::Stdout,
-                "/dev/stderr" => LogTarget::Stderr,
-                _ => LogTarget::File(PathBuf::from(path)),
-            };
-            (target, file_format(here, access_log_format, context)?)
+            (LogTarget::of(&path), file_format(here, access_log_format, context)?)
         }
         "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog" => {
             let stream::StdoutAccessLog { access_log_format } = typed.decode(here)?;

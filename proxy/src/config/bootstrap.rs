@@ -32,6 +32,7 @@ use self::runtime::LayerConfig;
 use super::cluster::{BindConfig, duration};
 use super::config_source::{self, ConfigSource, Files};
 use crate::cli::{Mode, Options};
+use crate::observe::access_log::LogTarget;
 use crate::overload::OverloadConfig;
 
 pub use self::load::{LoadError, Loaded, load};
@@ -74,9 +75,14 @@ ledger! {
 ledger! {
     /// What is not implemented.
     pub mod manager_unsupported for "envoy.config.bootstrap.v3.ClusterManager" {
-    outlier_detection => Warn, "outlier events are not logged yet";
     load_stats_config => Warn, "load is not reported to a management server yet";
     enable_deferred_cluster_creation => Warn, "clusters always come into being on a worker with their first use";
+} }
+
+ledger! {
+    /// What is not implemented.
+    pub mod outlier_unsupported for "envoy.config.bootstrap.v3.ClusterManager.OutlierDetection" {
+    event_service => Warn, "outlier events are logged to a file";
 } }
 
 ledger! {
@@ -115,6 +121,8 @@ pub struct Bootstrap {
     pub overload: OverloadConfig,
     /// `cluster_manager.local_cluster_name`; empty if none.
     pub local_cluster_name: String,
+    /// `cluster_manager.outlier_detection.event_log_path`: where outlier events are logged.
+    pub outlier_log: Option<LogTarget>,
     /// `cluster_manager.upstream_bind_config`: for clusters without their own.
     pub upstream_bind_config: Option<BindConfig>,
     /// `application_log_config.log_format.text_format`.
@@ -126,6 +134,7 @@ pub static LEDGER: &[&[&Entry]] = &[
     unsupported::ALL,
     admin::unsupported::ALL,
     manager_unsupported::ALL,
+    outlier_unsupported::ALL,
     dynamic_unsupported::ALL,
     overload::unsupported::ALL,
     overload::heap_unsupported::ALL,
@@ -242,9 +251,9 @@ impl Bootstrap {
             .map(|proto| parse_dynamic(at.field("dynamic_resources"), proto, options.mode))
             .transpose()?
             .unwrap_or_default();
-        let (local_cluster_name, upstream_bind_config) = match cluster_manager {
+        let ManagerConfig { local_cluster_name, outlier_log, upstream_bind_config } = match cluster_manager {
             Some(proto) => parse_cluster_manager(at.field("cluster_manager"), proto)?,
-            None => (String::new(), None),
+            None => ManagerConfig::default(),
         };
         let needs_node = dynamic != DynamicResources::default() || !local_cluster_name.is_empty();
         node::require(at, &node, needs_node)?;
@@ -273,6 +282,7 @@ impl Bootstrap {
                 .transpose()?
                 .unwrap_or_default(),
             local_cluster_name,
+            outlier_log,
             upstream_bind_config,
             log_format: log_format(at, application_log_config, options)?,
         })
@@ -358,10 +368,15 @@ fn parse_dynamic(at: At<'_>, proto: DynamicProto, mode: Mode) -> Result<DynamicR
     })
 }
 
-fn parse_cluster_manager(
-    at: At<'_>,
-    proto: proto::ClusterManager,
-) -> Result<(String, Option<BindConfig>), ConfigError> {
+/// `cluster_manager`.
+#[derive(Default)]
+struct ManagerConfig {
+    local_cluster_name: String,
+    outlier_log: Option<LogTarget>,
+    upstream_bind_config: Option<BindConfig>,
+}
+
+fn parse_cluster_manager(at: At<'_>, proto: proto::ClusterManager) -> Result<ManagerConfig, ConfigError> {
     let proto::ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -369,13 +384,17 @@ fn parse_cluster_manager(
         load_stats_config,
         enable_deferred_cluster_creation,
     } = proto;
-    at.unsupported(&manager_unsupported::outlier_detection, &outlier_detection)?;
+    let proto::cluster_manager::OutlierDetection { event_log_path, event_service } =
+        outlier_detection.unwrap_or_default();
+    let at_log = at.field("outlier_detection");
+    at_log.unsupported(&outlier_unsupported::event_service, &event_service)?;
+    let outlier_log = (!event_log_path.is_empty()).then(|| LogTarget::of(&event_log_path));
     at.unsupported(&manager_unsupported::load_stats_config, &load_stats_config)?;
     at.unsupported(&manager_unsupported::enable_deferred_cluster_creation, &enable_deferred_cluster_creation)?;
     let bind = upstream_bind_config
         .map(|proto| BindConfig::parse(at.field("upstream_bind_config"), "Bootstrap", proto))
         .transpose()?;
-    Ok((local_cluster_name, bind))
+    Ok(ManagerConfig { local_cluster_name, outlier_log, upstream_bind_config: bind })
 }
 
 /// The type that documents are read as.

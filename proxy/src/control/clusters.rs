@@ -11,6 +11,7 @@
 
 mod contract;
 mod members;
+mod outlier;
 mod resource;
 mod version;
 mod warming;
@@ -25,13 +26,17 @@ pub use self::contract::{
     CdsUpdate, ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, MergeEvent, Phase, PublishedCluster,
     Removed, WatchId,
 };
+use self::outlier::Detector;
+pub use self::outlier::{Comparison, OutlierChange, OutlierEvent, Rates};
 pub use self::resource::ClusterResource;
 use self::version::{Fed, Version};
 use super::dns::{LookupId, Outcome, Resolver};
 use crate::config::cluster::{ClusterConfig, Discovery};
 use crate::config::endpoint::LoadAssignment;
+use crate::runtime::Snapshot;
 use crate::upstream::breaker::Breakers;
-use crate::upstream::host::{Host, HostSet};
+use crate::upstream::host::{Host, HostSet, HostState};
+use crate::upstream::outlier::Finding;
 
 /// One cluster as admin pages show it.
 #[derive(Debug)]
@@ -54,6 +59,22 @@ pub struct ClusterView<'a> {
     pub breakers: &'a Arc<Breakers>,
     /// Its assignment by EDS, if it came.
     pub assignment: Option<&'a LoadAssignment>,
+    detector: Option<&'a Detector>,
+}
+
+impl ClusterView<'_> {
+    /// What outlier detection computed last; `None` without it.
+    #[must_use]
+    pub fn outlier_rates(&self) -> Option<Rates> {
+        self.detector.map(Detector::rates)
+    }
+
+    /// A host's success rates in percent, by its answers and by whether it could be reached, where outlier detection
+    /// knows them.
+    #[must_use]
+    pub fn success_rates(&self, host: &Host) -> [Option<f64>; 2] {
+        self.detector.map_or([None, None], |detector| detector.host_rates(host))
+    }
 }
 
 /// All clusters. `O` is the world outside.
@@ -72,6 +93,7 @@ pub struct ClusterManager<O> {
     lookups: HashMap<LookupId, Arc<str>>,
     next_id: u64,
     random: fastrand::Rng,
+    runtime: Arc<Snapshot>,
 }
 
 #[derive(Debug)]
@@ -104,6 +126,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
             lookups: HashMap::new(),
             next_id: 0,
             random,
+            runtime: Arc::default(),
         }
     }
 
@@ -224,6 +247,23 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
             let name = active.config.name.clone();
             self.feed(now, |version| version.published, Some(name), Fed::Created(host));
         }
+    }
+
+    /// A worker found a host of a cluster to be an outlier, and acted on it.
+    pub fn on_outlier(&mut self, now: Instant, name: &Arc<str>, host: &Arc<HostState>, finding: Finding) {
+        let watched = |cluster: &Cluster| cluster.versions().any(|version| version.watches(host));
+        if self.clusters.get(name).is_some_and(watched) {
+            let event = Fed::Outlier(Arc::clone(host), finding);
+            self.feed(now, |version| version.watches(host), Some(Arc::clone(name)), event);
+        } else if let Some(monitor) = host.monitor() {
+            // It left before the news of its ejection arrived: nobody else gives its place back.
+            monitor.detection().readmit(host);
+        }
+    }
+
+    /// The runtime's values from now on.
+    pub fn set_runtime(&mut self, runtime: Arc<Snapshot>) {
+        self.runtime = runtime;
     }
 
     /// Health bits of hosts of a cluster changed: the workers get lists divided anew.

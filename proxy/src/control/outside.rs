@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use stats::{GroupHandle, SharedCounter, Store};
 use xds_client::{Client, Hub, Interest, SourceConfig, SubscribeError, Subscription};
 
 use super::clusters::{
-    ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, MergeEvent, Phase, PublishedCluster, WatchId,
+    ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, MergeEvent, OutlierEvent, Phase, PublishedCluster,
+    WatchId,
 };
 use super::dns::driver::HickoryResolver;
 use super::dns::{LookupId, Question, Resolver};
@@ -17,10 +19,12 @@ use super::lb_stats::LbStats;
 use super::listeners::ListenerSink;
 use super::listeners::sockets::ListenSocket;
 use super::observer::{Reloads, SubscriptionScope};
+use super::outlier_log::{OutlierCounts, OutlierLog};
 use super::routes::Subscriber;
 use crate::config::cluster::{ClusterConfig, Discovery, EdsConfig, SocketMatch};
 use crate::config::filter_chain::FilterChain;
 use crate::downstream::accept::ActiveListener;
+use crate::observe::access_log::LogFile;
 use crate::observe::catalogue::{ClusterManagerStats, ClusterStats};
 use crate::observe::threads::ThreadClusters;
 use crate::upstream::cluster::ClusterShared;
@@ -65,6 +69,7 @@ pub struct ClusterWorld {
     clusters: HashMap<Arc<str>, Published>,
     inflated: ThreadClusters,
     reloads: Option<Reloads>,
+    outlier_log: Option<OutlierLog>,
     watches: HashMap<WatchId, Watch>,
     /// The newest phase of start-up, for whoever waits for it.
     phase: Phase,
@@ -77,6 +82,8 @@ struct Published {
     /// Control's shard of them.
     stats: ClusterStats,
     lb: LbStats,
+    /// `outlier_detection.*`, where outliers are detected.
+    outliers: Option<OutlierCounts>,
     /// Hosts by the transport socket match they fall under.
     sockets: Vec<SharedCounter>,
     /// The hosts published last.
@@ -98,6 +105,7 @@ impl ClusterWorld {
             _group: group,
             inflated: ThreadClusters::new(&store, "main_thread", store.control_shard()),
             reloads: None,
+            outlier_log: None,
             publisher,
             store,
             sources,
@@ -111,6 +119,11 @@ impl ClusterWorld {
     /// Clusters are discovered, and counted below `prefix`: so are updates that were taken into use.
     pub fn count_reloads(&mut self, prefix: &str) {
         self.reloads = Some(Reloads::new(&self.store, prefix));
+    }
+
+    /// Outlier events are written to this file.
+    pub fn log_outliers(&mut self, file: Arc<LogFile>) {
+        self.outlier_log = Some(OutlierLog::new(file));
     }
 
     /// The subscriptions to assignments of this name (to all of them, if there is none) at a source. The newest is first,
@@ -154,14 +167,16 @@ impl ClusterSink for ClusterWorld {
         let (config, lb) = (&shared.config.lb, LbStats::new(&shared.config, &self.store));
         hosts.prepare(config);
         lb.changed(config, &stats, None, &hosts);
+        let detects = shared.config.outlier_detection.is_some();
+        let outliers = detects.then(|| OutlierCounts::new(&self.store, &shared.config.stat_name));
         self.publisher.each(|mailbox| mailbox.cluster(&name, Arc::clone(&shared), Arc::clone(&hosts)));
-        self.clusters.insert(name, Published { shared, stats, lb, sockets, hosts });
+        self.clusters.insert(name, Published { shared, stats, lb, outliers, sockets, hosts });
         self.inflated.set(self.clusters.len());
     }
 
     fn publish_hosts(&mut self, name: &Arc<str>, hosts: &Arc<HostSet>) {
         if let Some(published) = self.clusters.get_mut(name) {
-            let Published { shared, stats, lb, sockets, hosts: known } = published;
+            let Published { shared, stats, lb, outliers: _, sockets, hosts: known } = published;
             hosts.prepare(&shared.config.lb);
             lb.changed(&shared.config.lb, stats, Some(known), hosts);
             count_matches(&shared.config, (stats, sockets), known, hosts);
@@ -268,6 +283,15 @@ impl ClusterObserver for ClusterWorld {
             MergeEvent::Published => self.stats.cluster_updated_via_merge().inc(),
             MergeEvent::Cancelled => self.stats.update_merge_cancelled().inc(),
             MergeEvent::OutOfWindow => self.stats.update_out_of_merge_window().inc(),
+        }
+    }
+
+    fn outlier(&mut self, name: &Arc<str>, event: &OutlierEvent) {
+        if let Some(counts) = self.clusters.get(name).and_then(|published| published.outliers.as_ref()) {
+            counts.count(event);
+        }
+        if let Some(log) = &self.outlier_log {
+            log.write(name, event, SystemTime::now());
         }
     }
 

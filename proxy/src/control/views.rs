@@ -9,12 +9,13 @@ use filters::stream_info::Address;
 use super::{Control, Phase, ServerState, now};
 use crate::admin::backend::{
     AdminRequest, ClusterView, ConfigDump, ConfigDumpEntry, DrainRequest, DynamicListenerDump, ErrorState, HostView,
-    ListenerView, RawResource, ThresholdsView, unready,
+    ListenerView, OutlierView, RawResource, ThresholdsView, unready,
 };
 use crate::config::cluster::{CircuitBreakers, Discovery, Thresholds};
 use crate::config::filter_chain::NetworkFilter;
 use crate::config::hcm::RouteSource;
 use crate::config::service::{ChainService, HttpChain};
+use crate::control::clusters::Rates;
 use crate::control::listeners::{Origin, StateView};
 
 impl Control {
@@ -81,12 +82,18 @@ impl Control {
                 },
                 added_via_api: view.added_via_api,
                 thresholds: thresholds(&view.config.circuit_breakers),
-                outlier: None,
+                outlier: view.outlier_rates().map(|Rates { external, local }| OutlierView {
+                    success_rate_average: external.map(|compared| compared.average),
+                    success_rate_ejection_threshold: external.map(|compared| compared.threshold),
+                    local_origin_success_rate_average: local.map(|compared| compared.average),
+                    local_origin_success_rate_ejection_threshold: local.map(|compared| compared.threshold),
+                }),
                 hosts: view
                     .hosts
                     .hosts()
                     .map(|host| {
                         let attributes = host.attributes();
+                        let [success_rate, local_origin_success_rate] = view.success_rates(host);
                         HostView {
                             address: (**host.address()).clone(),
                             hostname: host.hostname().to_string(),
@@ -96,8 +103,8 @@ impl Control {
                             locality: (*attributes.locality).clone(),
                             canary: attributes.canary,
                             priority: host.priority(),
-                            success_rate: None,
-                            local_origin_success_rate: None,
+                            success_rate,
+                            local_origin_success_rate,
                         }
                     })
                     .collect(),

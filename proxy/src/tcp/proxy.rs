@@ -29,6 +29,7 @@ use crate::upstream::breaker::{Priority, Resource};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::failure::FailureKind;
 use crate::upstream::lb::PickContext;
+use crate::upstream::outlier;
 use crate::upstream::pool::{Lease, PoolProtocol, TcpLease};
 use crate::worker::Worker;
 use crate::worker::timer::Tick;
@@ -146,6 +147,7 @@ impl TcpProxy {
             }
             match outcome {
                 Ok(Lease::Tcp(lease)) => {
+                    self.worker.note(&host, outlier::Outcome::ConnectedFinally);
                     upstream.connected = true;
                     upstream.connection_id = Some(lease.connection_id());
                     upstream.local = lease.local_address();
@@ -154,6 +156,11 @@ impl TcpProxy {
                 // A pool of this protocol gives nothing else.
                 Ok(Lease::Http1(_) | Lease::Http2(_)) => return None,
                 Err(failure) => {
+                    match failure.kind {
+                        FailureKind::Overflow => {}
+                        FailureKind::ConnectTimeout => self.worker.note(&host, outlier::Outcome::TimedOut(504)),
+                        _ => self.worker.note(&host, outlier::Outcome::ConnectFailed),
+                    }
                     if failure.kind != FailureKind::Overflow {
                         info.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
                     }

@@ -18,6 +18,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use filters::http::{Known, ResponseHead};
 use filters::matcher::Runtime;
 
 use super::host::{Counter, HealthFlags, HostState};
@@ -125,6 +126,21 @@ pub struct Volume {
     pub total: u64,
     /// Those that went well.
     pub good: u64,
+}
+
+impl Volume {
+    /// What came after `before`.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self { total: self.total.wrapping_sub(before.total), good: self.good.wrapping_sub(before.good) }
+    }
+
+    /// How many went well, in percent; `None` of none.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "requests within an interval are far below 2^53")]
+    pub fn rate(self) -> Option<f64> {
+        (self.total > 0).then(|| self.good as f64 * 100.0 / self.total as f64)
+    }
 }
 
 /// Whose fault failures are.
@@ -240,6 +256,30 @@ impl Detection {
     }
 }
 
+/// The status that the gRPC status of a response without a body stands for; `None` if it says nothing of one.
+#[must_use]
+pub fn grpc_status_as_http(head: &ResponseHead) -> Option<u16> {
+    let text = std::str::from_utf8(head.headers.value(&Known::GrpcStatus)?).ok()?.trim_ascii();
+    if text.is_empty() {
+        return None;
+    }
+    Some(match text.parse::<u64>() {
+        Ok(0) => 200,
+        Ok(1) => 499,
+        Ok(3 | 9 | 11) => 400,
+        Ok(4) => 504,
+        Ok(5) => 404,
+        Ok(6 | 10) => 409,
+        Ok(7) => 403,
+        Ok(8) => 429,
+        Ok(12) => 501,
+        Ok(14) => 503,
+        Ok(16) => 401,
+        // Unknown, internal, loss of data, and whatever is no status.
+        _ => 500,
+    })
+}
+
 /// What one outcome may give rise to: a gateway failure is an answer 5xx, too.
 pub type Findings = [Option<Finding>; 2];
 
@@ -276,9 +316,6 @@ impl Monitor {
         let split = self.detection.config.split_external_local_origin_errors;
         match outcome {
             Outcome::Response { status, degraded } => {
-                if split && status < 500 {
-                    self.reached(shard);
-                }
                 if degraded && status < 500 && self.detection.config.detect_degraded_hosts {
                     self.answered(shard, status, around);
                     return [degrade(host), None];
@@ -356,13 +393,7 @@ impl Monitor {
     }
 
     /// One failure more; a finding if it is the one that is too many.
-    fn in_a_row(
-        &self,
-        failures: &AtomicU32,
-        kind: Kind,
-        configured: u64,
-        around: &mut Around<'_>,
-    ) -> Option<Finding> {
+    fn in_a_row(&self, failures: &AtomicU32, kind: Kind, configured: u64, around: &mut Around<'_>) -> Option<Finding> {
         let key = match kind {
             Kind::ConsecutiveGatewayFailure => "outlier_detection.consecutive_gateway_failure",
             Kind::ConsecutiveLocalOriginFailure => "outlier_detection.consecutive_local_origin_failure",

@@ -15,6 +15,7 @@ pub mod log_filters;
 pub mod manager;
 pub mod matchers;
 pub mod mirrors;
+pub mod outliers;
 pub mod redirects;
 pub mod replies;
 pub mod retries;

@@ -21,7 +21,7 @@ ledger! {
     pub mod unsupported for "envoy.extensions.upstreams.http.v3.HttpProtocolOptions" {
     http_filters => Refuse, "upstream HTTP filters are not implemented";
     header_validation_config => Warn, "headers are always validated as by Envoy's default";
-    outlier_detection => Warn, "outlier detection is not implemented yet";
+    outlier_detection => Warn, "an answer counts as an error by its status alone";
     request_mirror_policies => Refuse, "mirroring by cluster is not implemented";
     auto_config => Refuse, "protocol negotiation needs TLS, which is not implemented yet";
     http3_protocol_options => Refuse, "HTTP/3 is not implemented";

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ClusterResource;
+use super::outlier::OutlierEvent;
 use crate::config::cluster::{ClusterConfig, EdsConfig};
 use crate::upstream::breaker::Breakers;
 use crate::upstream::host::{HostSet, Membership};
@@ -64,6 +65,8 @@ pub trait ClusterObserver {
     fn endpoint_update(&mut self, name: &Arc<str>, result: EndpointUpdate) {}
     /// `cluster_manager.{cluster_updated_via_merge,update_merge_cancelled,update_out_of_merge_window}`.
     fn merge(&mut self, event: MergeEvent) {}
+    /// `outlier_detection.*`, and the log of outlier events.
+    fn outlier(&mut self, name: &Arc<str>, event: &OutlierEvent) {}
     /// Start-up reached a phase.
     fn phase(&mut self, phase: Phase) {}
 }

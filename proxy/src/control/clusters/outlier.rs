@@ -82,6 +82,16 @@ pub enum OutlierChange {
     Left,
 }
 
+impl OutlierChange {
+    /// Whether the host's health is another one now.
+    const fn is_change(&self) -> bool {
+        match self {
+            Self::Found { finding, .. } => matches!(finding.verdict, Verdict::Enforced),
+            Self::Readmitted | Self::Left => true,
+        }
+    }
+}
+
 /// One host's record.
 #[derive(Debug)]
 struct Watched {
@@ -159,7 +169,8 @@ impl Detector {
         }
         self.detection.set_hosts(present.len());
         let gone: Vec<u64> = self.hosts.keys().filter(|id| !present.contains(id)).copied().collect();
-        for watched in gone.iter().filter_map(|id| self.hosts.remove(id)) {
+        for id in gone {
+            let Some(watched) = self.hosts.remove(&id) else { continue };
             if self.detection.readmit(watched.host.state()) {
                 self.events.push(self.event(&watched, OutlierChange::Left, None));
             }
@@ -175,19 +186,7 @@ impl Detector {
         runtime: &dyn Runtime,
         random: &mut fastrand::Rng,
     ) {
-        if self.hosts.contains_key(&host.id()) {
-            self.book(now, host.id(), finding, None, runtime, random);
-        } else {
-            // It left before the news of its ejection arrived: nobody else gives its place back.
-            self.detection.readmit(host);
-        }
-    }
-
-    /// A host passed an active health check.
-    pub(super) fn on_health_check_passed(&mut self, now: Instant, host: &HostState) {
-        if self.detection.config().successful_active_health_check_uneject_host {
-            self.readmit(now, host.id());
-        }
+        self.book(now, host.id(), finding, None, runtime, random);
     }
 
     /// Does what is due; whether the health of any host changed.
@@ -219,7 +218,7 @@ impl Detector {
             }
         }
         self.arm(now, runtime);
-        self.events.len() != before
+        self.events[before..].iter().any(|event| event.what.is_change())
     }
 
     fn interval(&self, runtime: &dyn Runtime) -> Duration {
@@ -291,8 +290,7 @@ impl Detector {
             number("outlier_detection.failure_percentage_minimum_hosts", config.failure_percentage_minimum_hosts);
         let least_failing_volume =
             number("outlier_detection.failure_percentage_request_volume", config.failure_percentage_request_volume);
-        let threshold =
-            number("outlier_detection.failure_percentage_threshold", config.failure_percentage_threshold);
+        let threshold = number("outlier_detection.failure_percentage_threshold", config.failure_percentage_threshold);
         let hosts = self.hosts.len() as u64;
         if hosts < least_hosts && hosts < least_failing_hosts {
             return;

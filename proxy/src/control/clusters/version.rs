@@ -7,13 +7,16 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 
 use super::members::{Change, Identity, Members, Names};
+use super::outlier::{Detector, OutlierEvent};
 use super::{ClusterView, EndpointUpdate, MergeEvent, NEVER, PublishedCluster, WatchId};
 use crate::config::address::EndpointAddress;
 use crate::config::cluster::{ClusterConfig, Discovery, DnsConfig};
 use crate::config::endpoint::LoadAssignment;
 use crate::control::dns::{LookupId, Outcome, Question, Refresh};
+use crate::runtime::Snapshot;
 use crate::upstream::breaker::Breakers;
-use crate::upstream::host::{Host, Membership};
+use crate::upstream::host::{Host, HostState, Membership};
+use crate::upstream::outlier::{Finding, Verdict};
 
 /// One version of a cluster.
 #[derive(Debug)]
@@ -43,6 +46,16 @@ pub(super) struct Version {
     unpublished: Change,
     last_publication: Option<Instant>,
     merge_at: Option<Instant>,
+    /// From the beginning on, where the cluster detects outliers.
+    detector: Option<Detector>,
+}
+
+/// What a version's reaction to an event depends on.
+pub(super) struct Around<'a> {
+    /// The assignment of the version in use, for one that warms.
+    pub(super) cached: Option<&'a Arc<LoadAssignment>>,
+    pub(super) runtime: &'a Snapshot,
+    pub(super) random: &'a mut fastrand::Rng,
 }
 
 /// A name to look up, at its place in the assignment.
@@ -62,6 +75,8 @@ pub(super) enum Fed {
     Removed,
     Looked(LookupId, Outcome),
     Created(Arc<Host>),
+    /// A worker found a host to be an outlier.
+    Outlier(Arc<HostState>, Finding),
     HealthChanged,
     Timer,
 }
@@ -96,6 +111,7 @@ impl Version {
             unpublished: Change::None,
             last_publication: None,
             merge_at: None,
+            detector: None,
         }
     }
 
@@ -111,8 +127,10 @@ impl Version {
     }
 
     /// Begins to find hosts: those that are given are known at once, names are due to be looked up.
-    pub(super) fn begin(&mut self, now: Instant) {
+    pub(super) fn begin(&mut self, now: Instant, runtime: &Snapshot) {
         let config = self.config.clone();
+        let detection = config.outlier_detection.as_ref();
+        self.detector = detection.map(|detection| Detector::new(config.name.clone(), detection, now, runtime));
         match &config.discovery {
             Discovery::Static(assignment) => {
                 self.assign(assignment);
@@ -134,16 +152,18 @@ impl Version {
                 self.ready = true;
             }
         }
+        self.watch_hosts();
     }
 
     /// Takes in an event.
-    pub(super) fn feed(
-        &mut self,
-        now: Instant,
-        event: &Fed,
-        cached: Option<&Arc<LoadAssignment>>,
-        random: &mut fastrand::Rng,
-    ) -> Vec<EndpointUpdate> {
+    pub(super) fn feed(&mut self, now: Instant, event: &Fed, around: &mut Around<'_>) -> Vec<EndpointUpdate> {
+        let updates = self.react(now, event, around);
+        self.watch_hosts();
+        updates
+    }
+
+    fn react(&mut self, now: Instant, event: &Fed, around: &mut Around<'_>) -> Vec<EndpointUpdate> {
+        let cached = around.cached;
         match event {
             Fed::Assigned(assignment) => vec![self.assigned(now, assignment.clone())],
             Fed::Failed | Fed::Removed => {
@@ -152,7 +172,16 @@ impl Version {
                 updates.extend(self.without_assignment(now, cached));
                 updates
             }
-            Fed::Looked(id, outcome) => self.looked(now, *id, outcome, random),
+            Fed::Looked(id, outcome) => self.looked(now, *id, outcome, around.random),
+            Fed::Outlier(host, finding) => {
+                if let Some(detector) = &mut self.detector {
+                    detector.on_finding(now, host, *finding, around.runtime, around.random);
+                }
+                if finding.verdict == Verdict::Enforced {
+                    self.health_changed();
+                }
+                Vec::new()
+            }
             Fed::Created(host) => {
                 if self.members.add(host.clone()) {
                     self.unpublished = Change::Membership;
@@ -160,12 +189,40 @@ impl Version {
                 Vec::new()
             }
             Fed::HealthChanged => {
-                self.members.rebuild();
-                self.unpublished = self.unpublished.max(Change::Attributes);
+                self.health_changed();
                 Vec::new()
             }
-            Fed::Timer => self.timer(now, cached),
+            Fed::Timer => {
+                let updates = self.timer(now, cached);
+                let detector = self.detector.as_mut();
+                if detector.is_some_and(|detector| detector.on_timer(now, around.runtime, around.random)) {
+                    self.health_changed();
+                }
+                updates
+            }
         }
+    }
+
+    fn health_changed(&mut self) {
+        self.members.rebuild();
+        self.unpublished = self.unpublished.max(Change::Attributes);
+    }
+
+    /// Outlier detection learns of hosts before the workers do.
+    fn watch_hosts(&mut self) {
+        if let Some(detector) = &mut self.detector {
+            detector.sync(self.members.set());
+        }
+    }
+
+    /// What outlier detection has to tell.
+    pub(super) fn take_outlier_events(&mut self) -> Vec<OutlierEvent> {
+        self.detector.as_mut().map(Detector::take_events).unwrap_or_default()
+    }
+
+    /// Whether outlier detection watches this host.
+    pub(super) fn watches(&self, host: &HostState) -> bool {
+        self.detector.as_ref().is_some_and(|detector| detector.watches(host))
     }
 
     /// Whether this lookup's answer is for it.
@@ -251,12 +308,14 @@ impl Version {
             hosts: self.members.set(),
             breakers: &self.breakers,
             assignment: self.assignment.as_deref(),
+            detector: self.detector.as_ref(),
         }
     }
 
     /// When something is due next.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let fixed = [self.fetch_deadline, self.stale_at, self.sweep_at, self.merge_at];
+        let outliers = self.detector.as_ref().map(Detector::deadline);
+        let fixed = [self.fetch_deadline, self.stale_at, self.sweep_at, self.merge_at, outliers];
         fixed.into_iter().flatten().chain(self.targets.values().filter_map(|target| target.due)).min()
     }
 

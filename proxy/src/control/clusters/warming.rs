@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::super::dns::{LookupId, Resolver};
 use super::contract::{ClusterObserver, ClusterSink, EdsSubscriber, MergeEvent, Phase, WatchId};
-use super::version::{Fed, Version};
+use super::version::{Around, Fed, Version};
 use super::{Cluster, ClusterManager};
 use crate::config::cluster::Discovery;
 
@@ -33,7 +33,8 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
             version.fetch_deadline = eds.initial_fetch_timeout.and_then(|timeout| now.checked_add(timeout));
             self.outside.subscribe(watch, &version.config.stat_name, eds);
         }
-        version.begin(now);
+        let runtime = Arc::clone(&self.runtime);
+        version.begin(now, &runtime);
         self.ask(now, name, &mut version);
         self.settle(now, name, version, Slot::Warming);
     }
@@ -54,8 +55,12 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
             }
             let Some(mut version) = place.take() else { continue };
             let cached = cached.as_ref().filter(|_| slot == Slot::Warming);
-            for update in version.feed(now, &event, cached, &mut self.random) {
+            let mut around = Around { cached, runtime: &self.runtime, random: &mut self.random };
+            for update in version.feed(now, &event, &mut around) {
                 self.outside.endpoint_update(&name, update);
+            }
+            for event in version.take_outlier_events() {
+                self.outside.outlier(&name, &event);
             }
             self.ask(now, &name, &mut version);
             self.settle(now, &name, version, slot);

@@ -29,6 +29,8 @@ pub(super) struct Progress {
     pub(super) held_back: bool,
     /// The request waits for an upstream that reads slowly.
     pub(super) backed_up: Option<BackedUp>,
+    /// Outlier detection knows that it took too long.
+    pub(super) timeout_noted: bool,
 }
 
 /// A request that waits for an upstream that reads slowly, until this is dropped.

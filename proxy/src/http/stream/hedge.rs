@@ -24,6 +24,7 @@ use super::{Downstream, End, Step, Stream};
 use crate::route::{ForwardAction, Route};
 use crate::upstream::failure::{FailureKind, UpstreamFailure};
 use crate::upstream::host::Host;
+use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::Lease;
 use crate::upstream::retry::{Decision, Wait};
 use crate::worker::timer::Tick;
@@ -64,6 +65,7 @@ impl<D: Downstream> Stream<'_, D> {
             host,
             stage: Stage::Talking(up, progress),
             relieved: true,
+            timeout_noted: true,
             slow: Tick::NEVER,
             quiet: Tick::NEVER,
             old: self.deadlines.try_ends(),
@@ -96,6 +98,10 @@ impl<D: Downstream> Stream<'_, D> {
                 }
                 Happening::Connected(n, Err(failure)) => self.lost(&mut race, n, failure, false).await?,
                 Happening::Slow(n) => {
+                    if let Some(rival) = race.tries.get_mut(n) {
+                        self.manager.worker.note(&rival.host, Outcome::TimedOut(self.timeout_status));
+                        rival.timeout_noted = true;
+                    }
                     if let Some(wait) = self.rule(|retry, around| retry.beside_slow_try(around)).wait()
                         && let Some(rival) = race.tries.get_mut(n)
                     {
@@ -192,6 +198,7 @@ impl<D: Downstream> Stream<'_, D> {
             cluster,
             host,
             relieved: false,
+            timeout_noted: false,
             slow: Tick::NEVER,
             quiet: Tick::NEVER,
             old: Tick::NEVER,
@@ -211,6 +218,7 @@ impl<D: Downstream> Stream<'_, D> {
     ) -> Option<UpstreamFailure> {
         let rival = race.tries.get_mut(n)?;
         let Stage::Connecting { since, protocol, .. } = &rival.stage else { return None };
+        self.manager.worker.note(&rival.host, Outcome::Connected);
         let (since, protocol) = (*since, *protocol);
         self.exchange_own(&mut rival.own);
         self.info.upstream_mut().pool_ready = Some(self.since(since));
@@ -249,6 +257,7 @@ impl<D: Downstream> Stream<'_, D> {
             }
         }
         let rival = race.tries.remove(n);
+        self.note_answer(&rival.host, head);
         rival.count_error(self.manager.worker.index());
         if let Decision::Retry(_) = decision {
             rival.cluster.context().responses.retried(&self.manager.worker, head.status);
@@ -268,6 +277,9 @@ impl<D: Downstream> Stream<'_, D> {
             && let Some(rival) = race.tries.get(n)
         {
             self.host_tried(&rival.host);
+        }
+        if let Some(rival) = race.tries.get(n) {
+            self.note_failure(&rival.host, failure.kind);
         }
         let charged = failure.kind.status();
         match self.failed(race, n, failure.kind, begun) {
@@ -342,6 +354,9 @@ impl<D: Downstream> Stream<'_, D> {
                 self.count_scopes(|stats| stats.upstream_rq_timeout().inc());
                 if let Stage::Talking(..) = rival.stage {
                     rival.host.shard(worker).rq_timeout.inc();
+                    if !rival.timeout_noted {
+                        self.manager.worker.note(&rival.host, Outcome::TimedOut(self.timeout_status));
+                    }
                     rival.count_error(worker);
                 }
                 self.charge(self.timeout_status, self.origin(Some(&rival.host), None));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
-use filters::http::{Known, Version};
+use filters::http::{Known, RequestHead, ResponseHead, Version};
 use filters::stream_info::ByteMeter;
 
 use super::deadline::Expired;
@@ -31,6 +31,7 @@ use crate::upstream::exchange::Exchange;
 use crate::upstream::failure::{FailureKind, UpstreamFailure};
 use crate::upstream::host::Host;
 use crate::upstream::lb::PickContext;
+use crate::upstream::outlier::{Outcome, grpc_status_as_http};
 use crate::upstream::pool::{Lease, Pool, PoolProtocol};
 use crate::upstream::responses::Origin;
 
@@ -198,14 +199,19 @@ impl<D: Downstream> Stream<'_, D> {
                 if !failure.without_host {
                     self.host_tried(host);
                 }
+                self.note_failure(host, failure.kind);
                 return self.upstream_failed(host, failure, false).await;
             }
             Err(broken) => return self.broken(cluster, host, broken).await,
         };
+        self.manager.worker.note(host, Outcome::Connected);
         self.deadlines.begin_try(self.manager.worker.timers());
         let exchange = match self.open(host, lease, pool.protocol(), forward) {
             Ok(exchange) => exchange,
-            Err(failure) => return self.upstream_failed(host, failure, true).await,
+            Err(failure) => {
+                self.note_failure(host, failure.kind);
+                return self.upstream_failed(host, failure, true).await;
+            }
         };
         let progress = self.begun();
         self.converse(
@@ -288,6 +294,7 @@ impl<D: Downstream> Stream<'_, D> {
             informational: 0,
             held_back: false,
             backed_up: None,
+            timeout_noted: false,
         }
     }
 
@@ -336,6 +343,10 @@ impl<D: Downstream> Stream<'_, D> {
             if let Event::Expired(Expired::PerTry | Expired::PerTryIdle) = event
                 && self.hedges
             {
+                if !self.upstream_started {
+                    self.manager.worker.note(&host, Outcome::TimedOut(self.timeout_status));
+                    progress.timeout_noted = true;
+                }
                 let Some(wait) = self.hedge() else { continue };
                 (Talk { cluster, host, up, progress }, event) =
                     self.race(Talk { cluster, host, up, progress }, wait, route, forward).await?;
@@ -357,6 +368,7 @@ impl<D: Downstream> Stream<'_, D> {
                     }
                 }
                 Event::Head(head) => {
+                    self.note_answer(&host, &head);
                     if self.retry.is_some()
                         && let Some(again) = self.retry_after_head(&cluster, &host, &head)
                     {
@@ -401,6 +413,7 @@ impl<D: Downstream> Stream<'_, D> {
                 Event::Upstream(failure) => {
                     up.count_reset(&cluster.owner(&host), failure.kind);
                     drop(up);
+                    self.note_failure(&host, failure.kind);
                     return self.upstream_failed(&host, failure, true).await;
                 }
                 Event::Downstream(interrupt) => {
@@ -411,10 +424,31 @@ impl<D: Downstream> Stream<'_, D> {
                     give_up(&cluster.owner(&host), up);
                     if which.is_of_upstream() {
                         host.shard(self.manager.worker.index()).rq_timeout.inc();
+                        if !self.upstream_started && !progress.timeout_noted {
+                            self.manager.worker.note(&host, Outcome::TimedOut(self.timeout_status));
+                        }
                     }
                     return self.broken(&cluster, &host, Broken::Expired(which)).await;
                 }
             }
+        }
+    }
+
+    /// Lets outlier detection know of an answer.
+    pub(super) fn note_answer(&self, host: &Host, head: &ResponseHead) {
+        if host.state().monitor().is_none() {
+            return;
+        }
+        let grpc = self.request.as_ref().is_some_and(RequestHead::is_grpc);
+        let status = grpc.then(|| grpc_status_as_http(head)).flatten().unwrap_or(head.status);
+        let degraded = head.headers.value(&Known::XEnvoyDegraded).is_some();
+        self.manager.worker.note(host, Outcome::Response { status, degraded });
+    }
+
+    /// Lets outlier detection know of a try that came to nothing. That a limit of ours was reached is not the host's fault.
+    pub(super) fn note_failure(&self, host: &Host, kind: FailureKind) {
+        if kind != FailureKind::Overflow {
+            self.manager.worker.note(host, Outcome::ConnectFailed);
         }
     }
 

@@ -255,6 +255,16 @@ impl LogFile {
 }
 
 impl LogTarget {
+    /// What a configured path stands for.
+    #[must_use]
+    pub fn of(path: &str) -> Self {
+        match path {
+            "/dev/stdout" => Self::Stdout,
+            "/dev/stderr" => Self::Stderr,
+            _ => Self::File(PathBuf::from(path)),
+        }
+    }
+
     fn path(&self) -> &Path {
         match self {
             Self::File(path) => path,

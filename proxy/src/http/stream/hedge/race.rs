@@ -33,6 +33,8 @@ pub(super) struct Rival {
     pub(super) stage: Stage,
     /// Another try was started because of it: its own outcome starts no further one.
     pub(super) relieved: bool,
+    /// Outlier detection knows that it took too long.
+    pub(super) timeout_noted: bool,
     /// When it is too slow, too quiet, too old.
     pub(super) slow: Tick,
     pub(super) quiet: Tick,
