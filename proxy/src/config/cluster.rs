@@ -68,6 +68,7 @@ pub static LEDGER: &[&[&Entry]] = &[
     dns::cares_unsupported::ALL,
     dns::resolver_unsupported::ALL,
     http::unsupported::ALL,
+    http::outlier_unsupported::ALL,
     http::sni_unsupported::ALL,
     http::http1_unsupported::ALL,
     lb::common_unsupported::ALL,

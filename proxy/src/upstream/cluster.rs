@@ -12,7 +12,7 @@ use stats::{ComputedHandle, GroupHandle, LazyShard, Store};
 
 use super::aggregate::Aggregate;
 use super::breaker::{BreakerHandle, Breakers, Priority};
-use super::host::{Host, HostSet};
+use super::host::{HealthFlags, Host, HostSet};
 use super::lb::subset::SubsetNote;
 use super::lb::zone::ZoneNote;
 use super::lb::{PickContext, Scheduler};
@@ -225,8 +225,8 @@ impl Cluster {
         Arc::clone(&self.state.borrow().hosts)
     }
 
-    /// Takes a new host set; returns the old one, to be freed elsewhere. Pools of hosts that left are drained, or all of
-    /// them if hosts came or went and the cluster says so: idle connections close, requests in flight finish.
+    /// Takes a new host set; returns the old one, to be freed elsewhere. Pools of hosts that left or failed are drained, or
+    /// all of them if hosts came or went and the cluster says so: idle connections close, requests in flight finish.
     pub fn set_hosts(&self, hosts: Arc<HostSet>) -> Arc<HostSet> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
@@ -234,8 +234,9 @@ impl Cluster {
             let present: HashSet<u64> = hosts.hosts().map(|host| host.id()).collect();
             let all = self.context.config.lb.close_connections_on_host_set_change
                 && present != state.hosts.hosts().map(|host| host.id()).collect::<HashSet<_>>();
+            let failed = self.failed(&state.hosts, &hosts);
             state.pools.retain(|(id, ..), pool| {
-                let stays = !all && present.contains(id);
+                let stays = !all && present.contains(id) && !failed.contains(id);
                 if !stays {
                     pool.drain();
                 }
@@ -246,6 +247,23 @@ impl Cluster {
             scheduler.refresh(Arc::clone(&hosts));
         }
         std::mem::replace(&mut state.hosts, hosts)
+    }
+
+    /// Hosts that outlier detection or a health check took out of `after`, which were still in `before`. Their connections
+    /// are not kept for later: another one may do better when they are back.
+    fn failed(&self, before: &HostSet, after: &HostSet) -> HashSet<u64> {
+        if self.context.config.outlier_detection.is_none() {
+            return HashSet::new();
+        }
+        let was_well: HashSet<u64> = before.available().map(|host| host.id()).collect();
+        let is_well: HashSet<u64> = after.available().map(|host| host.id()).collect();
+        let failed = |host: &&Arc<Host>| {
+            let flags = host.state().flags();
+            (flags.contains(HealthFlags::FAILED_OUTLIER_CHECK) || flags.contains(HealthFlags::FAILED_ACTIVE_HC))
+                && was_well.contains(&host.id())
+                && !is_well.contains(&host.id())
+        };
+        after.hosts().filter(failed).map(|host| host.id()).collect()
     }
 
     /// Chooses a host; `None` when no host may be chosen.

@@ -164,14 +164,6 @@ const TIMELINES: &[Timeline] = &[
         pause: Some((1, 600)),
         ..USUAL
     },
-    Timeline {
-        name: "rate",
-        row: "3.7 success_rate",
-        detection: "consecutive_5xx: 0, max_ejection_percent: 100, interval: 0.8s, success_rate_minimum_hosts: 1, success_rate_request_volume: 2, failure_percentage_minimum_hosts: 1, failure_percentage_request_volume: 2, failure_percentage_threshold: 60, enforcing_failure_percentage: 100",
-        answers: &[500, 500, 500, 200],
-        pause: Some((3, 1000)),
-        ..USUAL
-    },
 ];
 
 /// The area.

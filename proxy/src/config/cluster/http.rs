@@ -21,10 +21,15 @@ ledger! {
     pub mod unsupported for "envoy.extensions.upstreams.http.v3.HttpProtocolOptions" {
     http_filters => Refuse, "upstream HTTP filters are not implemented";
     header_validation_config => Warn, "headers are always validated as by Envoy's default";
-    outlier_detection => Warn, "an answer counts as an error by its status alone";
     request_mirror_policies => Refuse, "mirroring by cluster is not implemented";
     auto_config => Refuse, "protocol negotiation needs TLS, which is not implemented yet";
     http3_protocol_options => Refuse, "HTTP/3 is not implemented";
+} }
+
+ledger! {
+    /// What is not implemented.
+    pub mod outlier_unsupported for "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.OutlierDetection" {
+    error_matcher => Refuse, "outlier detection takes an answer for an error by its status alone";
 } }
 
 ledger! {
@@ -164,7 +169,8 @@ impl HttpOptions {
         } = proto;
         upstream_filters(at.field("http_filters"), &http_filters)?;
         at.unsupported(&unsupported::header_validation_config, &header_validation_config)?;
-        at.unsupported(&unsupported::outlier_detection, &outlier_detection)?;
+        let http::http_protocol_options::OutlierDetection { error_matcher } = outlier_detection.unwrap_or_default();
+        at.field("outlier_detection").unsupported(&outlier_unsupported::error_matcher, &error_matcher)?;
         at.unsupported(&unsupported::request_mirror_policies, &request_mirror_policies)?;
         let hash_policy = hash::parse(hash_policy, at.field("hash_policy"), RegexLimits::default())?;
         // The limits on expressions that the runtime may set are for routes.

@@ -129,6 +129,11 @@ impl HostSet {
         self.priorities.iter().flat_map(|priority| &priority.hosts)
     }
 
+    /// Every host that was healthy or degraded when the set was built.
+    pub fn available(&self) -> impl Iterator<Item = &Arc<Host>> {
+        self.priorities.iter().flat_map(|priority| priority.healthy.iter().chain(&priority.degraded))
+    }
+
     /// Counts as of now.
     #[must_use]
     pub fn membership(&self) -> Membership {
