@@ -280,6 +280,15 @@ pub fn grpc_status_as_http(head: &ResponseHead) -> Option<u16> {
     })
 }
 
+impl Outcome {
+    /// What an answer to a request, which may be one of gRPC, is for outlier detection.
+    #[must_use]
+    pub fn answer(head: &ResponseHead, grpc: bool) -> Self {
+        let status = grpc.then(|| grpc_status_as_http(head)).flatten().unwrap_or(head.status);
+        Self::Response { status, degraded: head.headers.value(&Known::XEnvoyDegraded).is_some() }
+    }
+}
+
 /// What one outcome may give rise to: a gateway failure is an answer 5xx, too.
 pub type Findings = [Option<Finding>; 2];
 

@@ -26,9 +26,10 @@ use crate::route::ForwardAction;
 use crate::upstream::breaker::Priority;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::exchange::Exchange;
-use crate::upstream::failure::UpstreamFailure;
+use crate::upstream::failure::{FailureKind, UpstreamFailure};
 use crate::upstream::host::Host;
 use crate::upstream::lb::PickContext;
+use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::PoolProtocol;
 use crate::upstream::responses::Origin;
 use crate::worker::Worker;
@@ -240,6 +241,9 @@ impl Copy {
         };
         let _active = self.cluster.config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
         if let Err(failure) = self.talk(&host).await {
+            if failure.kind != FailureKind::Overflow {
+                self.worker.note(&host, Outcome::ConnectFailed);
+            }
             host.shard(self.worker.index()).rq_error.inc();
             self.charge(failure.kind.status(), Some(&host), None);
         }
@@ -252,6 +256,7 @@ impl Copy {
             UpstreamProtocol::Http1 | UpstreamProtocol::UseDownstream => PoolProtocol::Http1,
         };
         let lease = self.cluster.pool(host, Priority::Default, protocol).acquire().await?;
+        self.worker.note(host, Outcome::Connected);
         let up = Exchange::start(lease, &self.head, self.end, false, None)?;
         let mut way = UnderWay { cluster: &self.cluster, up: Some(up) };
         let (mut sent, mut answered) = (self.end, false);
@@ -305,6 +310,7 @@ impl Copy {
     }
 
     fn answered(&self, host: &Host, head: &ResponseHead) {
+        self.worker.note(host, Outcome::answer(head, self.head.is_grpc()));
         let shard = host.shard(self.worker.index());
         if head.status >= 500 {
             shard.rq_error.inc()

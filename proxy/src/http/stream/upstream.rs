@@ -31,7 +31,7 @@ use crate::upstream::exchange::Exchange;
 use crate::upstream::failure::{FailureKind, UpstreamFailure};
 use crate::upstream::host::Host;
 use crate::upstream::lb::PickContext;
-use crate::upstream::outlier::{Outcome, grpc_status_as_http};
+use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::{Lease, Pool, PoolProtocol};
 use crate::upstream::responses::Origin;
 
@@ -440,9 +440,7 @@ impl<D: Downstream> Stream<'_, D> {
             return;
         }
         let grpc = self.request.as_ref().is_some_and(RequestHead::is_grpc);
-        let status = grpc.then(|| grpc_status_as_http(head)).flatten().unwrap_or(head.status);
-        let degraded = head.headers.value(&Known::XEnvoyDegraded).is_some();
-        self.manager.worker.note(host, Outcome::Response { status, degraded });
+        self.manager.worker.note(host, Outcome::answer(head, grpc));
     }
 
     /// Lets outlier detection know of a try that came to nothing. That a limit of ours was reached is not the host's fault.
