@@ -169,7 +169,7 @@ impl OutlierConfig {
         let base_ejection_time = positive(at.field("base_ejection_time"), base_ejection_time)?;
         let base_ejection_time = base_ejection_time.unwrap_or(defaults.base_ejection_time);
         let max_ejection_time = positive(at.field("max_ejection_time"), max_ejection_time)?;
-        let max_ejection_time = max_ejection_time.unwrap_or(defaults.max_ejection_time.max(base_ejection_time));
+        let max_ejection_time = max_ejection_time.unwrap_or_else(|| defaults.max_ejection_time.max(base_ejection_time));
         if max_ejection_time < base_ejection_time {
             return Err(at.error("outlier detector's max_ejection_time cannot be smaller than base_ejection_time"));
         }
