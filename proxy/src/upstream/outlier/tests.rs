@@ -52,8 +52,9 @@ impl Runtime for Number {
 fn rows_of_failures_eject_at_their_threshold() {
     use Kind::{Consecutive5xx as Any, ConsecutiveGatewayFailure as Gateway};
     use Verdict::{Enforced, Spared};
+    type Findings = Vec<(Kind, Verdict)>;
     let found = |findings: &[(Kind, Verdict)]| findings.to_vec();
-    let table: [(&[u16], Vec<(Kind, Verdict)>); 8] = [
+    let table: [(&[u16], Findings); 8] = [
         (&[500, 500, 500], found(&[(Any, Enforced)])),
         (&[500, 500, 499], found(&[])),
         (&[500, 500, 200, 500, 500], found(&[])),
