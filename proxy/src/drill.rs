@@ -182,7 +182,7 @@ async fn compare(options: &Options, proxies: [&Path; 2], report: &mut Report) ->
         println!("{}", report::comparison([first, second], &pairs, &comparison));
     }
     report.end(json!({
-        "rounds": comparison.rounds,
+        "pairs": comparison.pairs,
         "spoilt": pairs.iter().filter(|pair| pair.iter().any(Run::is_spoilt)).count(),
         "difference": comparison.difference,
         "lower": comparison.lower.is_finite().then_some(comparison.lower),

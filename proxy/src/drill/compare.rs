@@ -11,7 +11,7 @@ use super::run::Run;
 /// What the runs say.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Comparison {
-    pub(super) rounds: usize,
+    pub(super) pairs: usize,
     /// How much higher the first one's failure rate is, on average.
     pub(super) difference: f64,
     /// It is higher than this, with 95 % confidence.
@@ -21,37 +21,25 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// Of pairs of runs; those of one seed are one round, whatever their protocol.
+    /// Of pairs of runs.
     pub(super) fn of(pairs: &[[Run; 2]]) -> Self {
-        let mut seeds: Vec<u64> = pairs.iter().map(|[run, _]| run.setting.seed).collect();
-        seeds.sort_unstable();
-        seeds.dedup();
-        let differences: Vec<f64> = seeds
-            .into_iter()
-            .map(|seed| {
-                let of_seed = || pairs.iter().filter(move |[run, _]| run.setting.seed == seed);
-                let rate_of = |side: fn(&[Run; 2]) -> &Run| {
-                    let failed = of_seed().map(|pair| side(pair).failed).sum();
-                    rate(failed, of_seed().map(|pair| side(pair).sent).sum())
-                };
-                rate_of(|[run, _]| run) - rate_of(|[_, other]| other)
-            })
-            .collect();
+        let of = |run: &Run| rate(run.failed, run.sent);
+        let differences: Vec<f64> = pairs.iter().map(|[run, other]| of(run) - of(other)).collect();
         Self::of_differences(&differences)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "rounds are few")]
+    #[expect(clippy::cast_precision_loss, reason = "runs are few")]
     fn of_differences(differences: &[f64]) -> Self {
-        let rounds = differences.len();
-        let number = rounds.max(1) as f64;
+        let pairs = differences.len();
+        let number = pairs.max(1) as f64;
         let mean = differences.iter().sum::<f64>() / number;
         let squares: f64 = differences.iter().map(|difference| (difference - mean).powi(2)).sum();
-        // One round says nothing about how rounds differ.
-        let margin = match rounds {
+        // One pair says nothing about how pairs differ.
+        let margin = match pairs {
             0 | 1 => f64::INFINITY,
-            _ => quantile(rounds - 1) * (squares / (number - 1.0) / number).sqrt(),
+            _ => quantile(pairs - 1) * (squares / (number - 1.0) / number).sqrt(),
         };
-        Self { rounds, difference: mean, lower: mean - margin, upper: mean + margin }
+        Self { pairs, difference: mean, lower: mean - margin, upper: mean + margin }
     }
 
     /// Whether the first one is shown to fail more often.
@@ -68,10 +56,10 @@ impl Comparison {
         };
         let points = |value: f64| format!("{:+.3}", 100.0 * value);
         format!(
-            "{verdict}: {} percentage points on average over {} rounds, between {} and {} with 95 % confidence to \
+            "{verdict}: {} percentage points on average over {} alternated runs, between {} and {} with 95 % confidence to \
              either side (paired t-test)",
             points(self.difference),
-            self.rounds,
+            self.pairs,
             points(self.lower),
             points(self.upper),
         )
@@ -112,7 +100,7 @@ mod tests {
         assert!((comparison.upper - 3.5075).abs() < 1e-3, "{comparison:?}");
         // Differences about nothing show nothing.
         assert!(!Comparison::of_differences(&[0.01, -0.01, 0.005, -0.004, 0.001]).is_worse());
-        // And one round never does.
+        // And one pair never does.
         assert!(!Comparison::of_differences(&[0.5]).is_worse());
     }
 }

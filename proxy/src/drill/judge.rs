@@ -72,6 +72,9 @@ pub(super) struct Verdict {
     pub(super) tries: u64,
     /// Tries of a host that the same request had tried before, though there were others.
     pub(super) repeated: u64,
+    /// Requests that succeeded after a try had come to nothing at a host that was well.
+    pub(super) wasted: u64,
+    pub(super) notes: Vec<String>,
     /// Tries beyond the first of each request, whether or not they reached a host.
     pub(super) retries: u64,
 }
@@ -123,7 +126,14 @@ impl Case {
                 }
             }
             match self.excuse(one) {
-                None => {}
+                None => {
+                    let [before @ .., _] = tries else { continue };
+                    let wasted = one.outcome == Outcome::Answered && self.wasted(one, before).is_some();
+                    if wasted && self.busy(one).is_none() {
+                        verdict.wasted += 1;
+                        verdict.notes.push(self.story(one));
+                    }
+                }
                 Some(Ok(excuse)) => *verdict.excused.entry(excuse).or_default() += 1,
                 Some(Err(wrong)) => verdict.wrongs.push(format!("request {}: {wrong}; {}", one.id, self.story(one))),
             }
@@ -169,13 +179,9 @@ impl Case {
             return Err(format!("given up after {} of {TRIES} tries", evidence.tries));
         }
         let tries = self.tries(sent.id);
-        let ends = tries.iter().skip(1).map(|next| next.at).chain([sent.ended]);
-        for (tried, end) in tries.iter().zip(ends) {
-            let had_its_time = end.saturating_sub(tried.at) + TOLERANCE >= TRY_TIMEOUT;
-            if !had_its_time && !self.faults(tried).any(Fault::fails_tries) {
-                let wrong = format!("a try came to nothing at host {}, which was well", tried.host);
-                return self.busy(sent).ok_or(wrong);
-            }
+        if let Some(host) = self.wasted(sent, tries) {
+            let wrong = format!("a try came to nothing at host {host}, which was well");
+            return self.busy(sent).ok_or(wrong);
         }
         let unseen = u64::from(evidence.tries).saturating_sub(tries.len() as u64);
         if unseen > 0 && !self.some_turn_away(sent) {
@@ -187,6 +193,17 @@ impl Case {
             return self.busy(sent).ok_or(wrong);
         }
         Ok(Excuse::Exhausted)
+    }
+
+    /// The host of the first of these tries of a request that came to nothing without a reason.
+    fn wasted(&self, sent: &Sent, tries: &[Try]) -> Option<HostId> {
+        let ends = self.tries(sent.id).iter().skip(1).map(|next| next.at).chain([sent.ended]);
+        let had_its_time = |tried: &Try, end: Duration| end.saturating_sub(tried.at) + TOLERANCE >= TRY_TIMEOUT;
+        let mut wasted = tries
+            .iter()
+            .zip(ends)
+            .filter(|(tried, end)| !had_its_time(tried, *end) && !self.faults(tried).any(Fault::fails_tries));
+        wasted.next().map(|(tried, _)| tried.host)
     }
 
     /// The host of the last try, if the try did not reach it though it was well.

@@ -145,12 +145,12 @@ fn cluster(protocol: Protocol, outliers: bool) -> Result<Typed, String> {
     resource(CLUSTER, CLUSTER_NAME, &yaml)
 }
 
-/// What App Mesh makes of `outlierDetection` of five server errors in five seconds, with ejections as short as the
-/// drill's phases.
+/// What App Mesh makes of `outlierDetection` of three server errors, with an interval and ejections as short as the drill's
+/// phases are.
 const OUTLIERS: &str = "    outlier_detection:
-      consecutive_5xx: 5
-      interval: 1s
-      base_ejection_time: 2s
+      consecutive_5xx: 3
+      interval: 0.5s
+      base_ejection_time: 1s
       max_ejection_percent: 50
       enforcing_consecutive_5xx: 100
       enforcing_success_rate: 0
