@@ -152,9 +152,8 @@ impl Case {
             (_, None) => Err("the proxy did not log it".to_owned()),
             (Outcome::BrokenOff(_), _) => self.broken_off(sent),
             (Outcome::None(_), Some(_)) if begun => self.broken_off(sent),
-            (Outcome::None(_) | Outcome::Status(_) | Outcome::GrpcStatus(_), Some(evidence)) => {
-                self.failed(sent, evidence)
-            }
+            (Outcome::None(_), Some(_)) => Err("the client was not answered".to_owned()),
+            (Outcome::Status(_) | Outcome::GrpcStatus(_), Some(evidence)) => self.failed(sent, evidence),
         })
     }
 

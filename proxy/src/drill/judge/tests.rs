@@ -119,6 +119,9 @@ fn a_request_whose_time_is_used_up_may_have_tries_left() {
     let outcome = sent(SHORT, 0, 4_001, Outcome::Status(504));
     let log = "1 504 UT 1 4000 - response_timeout";
     assert_eq!(excuse(Fault::Stalled, vec![], log, outcome), Ok(Excuse::TimeUp));
+    // But it must be told.
+    let hung = sent(SHORT, 0, 10_000, Outcome::None("no answer within 10s".to_owned()));
+    lost(excuse(Fault::Stalled, vec![], "1 0 DC 1 10000 - downstream_remote_disconnect", hung), "not answered");
 }
 
 #[test]
