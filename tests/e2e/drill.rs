@@ -34,7 +34,7 @@ fn a_proxy_that_cannot_start_is_an_error() {
 fn drill(protocol: &str, more: &[&str]) {
     let seconds = std::env::var("DRILL_SECONDS").unwrap_or_else(|_| "4".to_owned());
     let proxy = Kind::under_test().binary().expect("it is installed");
-    let mut command = command(&["--protocol", protocol, "--seconds", &seconds, "--rate", "150"]);
+    let mut command = command(&["--protocol", protocol, "--seconds", &seconds, "--rate", "100"]);
     let output = command.arg("--proxy").arg(proxy).args(more).output().expect("it runs");
     let report = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -145,14 +145,16 @@ impl Case {
     fn excuse(&self, sent: &Sent) -> Option<Result<Excuse, String>> {
         let evidence = self.evidence.get(&sent.id);
         // A client may hear of the reset and not of the head before it.
-        let begun = evidence.is_some_and(|evidence| evidence.status == 200);
+        let begun = evidence.is_some_and(|evidence| {
+            evidence.details == "via_upstream" || evidence.details.starts_with("upstream_reset_after_response_started")
+        });
         Some(match (&sent.outcome, evidence) {
             (Outcome::Answered | Outcome::Abandoned, _) => return None,
             (Outcome::Wrong(what), _) => Err(what.clone()),
             (_, None) => Err("the proxy did not log it".to_owned()),
             (Outcome::BrokenOff(_), _) => self.broken_off(sent),
             (Outcome::None(_), Some(_)) if begun => self.broken_off(sent),
-            (Outcome::None(_), Some(_)) => Err("the client was not answered".to_owned()),
+            (Outcome::None(_), Some(_)) => self.busy(sent).ok_or_else(|| "the client was not answered".to_owned()),
             (Outcome::Status(_) | Outcome::GrpcStatus(_), Some(evidence)) => self.failed(sent, evidence),
         })
     }
@@ -164,7 +166,10 @@ impl Case {
         };
         let tries = self.tries(sent.id);
         let excused = tries.last().is_some_and(|last| self.faults(last).any(breaks));
-        if excused { Ok(Excuse::Begun) } else { Err("the answer of a host that is well was broken off".to_owned()) }
+        if excused {
+            return Ok(Excuse::Begun);
+        }
+        self.busy(sent).ok_or_else(|| "the answer of a host that is well was broken off".to_owned())
     }
 
     fn failed(&self, sent: &Sent, evidence: &Evidence) -> Result<Excuse, String> {
