@@ -1,3 +1,4 @@
 //! Layer-4 proxying.
 
+mod direction;
 pub mod proxy;

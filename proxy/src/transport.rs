@@ -1,6 +1,8 @@
 //! Byte streams and what wraps them.
 
 mod io;
+mod pipe;
 pub mod proxy_protocol;
 
 pub use io::{Io, SCRATCH};
+pub use pipe::{Pipe, Pipes};

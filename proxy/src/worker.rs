@@ -31,7 +31,7 @@ use crate::observe::access_log::WorkerLogs;
 use crate::observe::catalogue::AsyncClientStats;
 use crate::observe::threads::{Pulse, ThreadClusters};
 use crate::overload::{Action, Shared as Overload};
-use crate::transport::SCRATCH;
+use crate::transport::{Pipes, SCRATCH};
 use crate::upstream::cluster::{Cluster, ClusterContext};
 use crate::upstream::host::{Host, HostSet, HostState, Locality};
 use crate::upstream::lb::zone::LocalHosts;
@@ -80,6 +80,7 @@ pub struct Worker {
     shared: Shared,
     timers: Rc<Timers>,
     scratch: RefCell<Box<[u8]>>,
+    pipes: Pipes,
     rng: RefCell<fastrand::Rng>,
     connections: Cell<u64>,
     /// Looked into by every request; what it is keyed by comes from configuration.
@@ -167,6 +168,7 @@ impl Worker {
             shared,
             timers: Timers::new(),
             scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+            pipes: Pipes::default(),
             rng: RefCell::new(fastrand::Rng::new()),
             connections: Cell::new(0),
             clusters: RefCell::default(),
@@ -184,6 +186,12 @@ impl Worker {
     #[must_use]
     pub const fn index(&self) -> usize {
         self.index
+    }
+
+    /// Pipes for connections that move bulk data.
+    #[must_use]
+    pub const fn pipes(&self) -> &Pipes {
+        &self.pipes
     }
 
     /// How many workers there are.

@@ -8,10 +8,9 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use filters::flags::ResponseFlags;
 use filters::format::{AccessLogType, FormatContext};
 use filters::stream_info::{ConnectionInfo, StreamInfo};
@@ -19,7 +18,6 @@ use filters::stream_info::{ConnectionInfo, StreamInfo};
 use crate::config::service::TcpChain;
 use crate::config::tcp_proxy::TcpProxyConfig;
 use crate::downstream::drain::Drain;
-use crate::http::codec::h1::WriteBuf;
 use crate::observe::access_log::AccessLog;
 use crate::observe::catalogue::TcpStats;
 use crate::route::MetadataMatch;
@@ -33,6 +31,8 @@ use crate::upstream::outlier;
 use crate::upstream::pool::{Lease, PoolProtocol, TcpLease};
 use crate::worker::Worker;
 use crate::worker::timer::Tick;
+
+use super::direction::{Direction, Side};
 
 /// A TCP proxy of one filter chain on one worker.
 pub struct TcpProxy {
@@ -183,11 +183,11 @@ impl TcpProxy {
         let (mut request, mut response) = (Direction::default(), Direction::default());
         let outcome = poll_fn(|cx| {
             loop {
-                let before = (request.moved, response.moved);
-                let request_open = !request.closed;
+                let before = (request.moved(), response.moved());
+                let request_open = !request.is_closed();
                 let sent = request.poll(cx, &self.worker, down, &mut lease.io);
                 let received = response.poll(cx, &self.worker, &mut lease.io, down);
-                self.count(lease, request.moved - before.0, response.moved - before.1);
+                self.count(lease, request.moved() - before.0, response.moved() - before.1);
                 match (sent, received) {
                     (Poll::Ready(Err(Side::To)), _) | (_, Poll::Ready(Err(Side::From))) => {
                         return Poll::Ready(Outcome::UpstreamReset);
@@ -200,7 +200,7 @@ impl TcpProxy {
                     }
                     _ => {}
                 }
-                if (request.moved, response.moved) != before {
+                if (request.moved(), response.moved()) != before {
                     idle = timers.now().after_opt(self.config.idle_timeout);
                     if self.config.check_drain_close && closes(drains) {
                         return Poll::Ready(Outcome::Drained);
@@ -218,12 +218,12 @@ impl TcpProxy {
                     return Poll::Ready(Outcome::Idle);
                 }
                 log_at = now.after_opt(self.config.access_log_flush_interval);
-                note(info, request.moved, response.moved);
+                note(info, request.moved(), response.moved());
                 self.log(info, AccessLogType::TcpPeriodic);
             }
         })
         .await;
-        note(info, request.moved, response.moved);
+        note(info, request.moved(), response.moved());
         match outcome {
             Outcome::Complete { by_upstream: false } | Outcome::DownstreamReset => {}
             Outcome::Complete { by_upstream: true } => lease.closed_by_peer(),
@@ -279,44 +279,4 @@ enum Outcome {
     Drained,
     Idle,
     TooLong,
-}
-
-/// The side of a direction that broke.
-#[derive(Debug, PartialEq, Eq)]
-enum Side {
-    From,
-    To,
-}
-
-/// One direction of a connection.
-#[derive(Default)]
-struct Direction {
-    read: BytesMut,
-    out: WriteBuf,
-    ended: bool,
-    closed: bool,
-    moved: u64,
-}
-
-impl Direction {
-    /// Ready when this direction has ended and the end was passed on.
-    fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, from: &mut Io, to: &mut Io) -> Poll<Result<(), Side>> {
-        loop {
-            while !self.out.is_empty() {
-                ready!(to.poll_write(cx, &mut self.out)).map_err(|_| Side::To)?;
-            }
-            if self.ended {
-                if !self.closed {
-                    ready!(to.poll_shutdown(cx)).map_err(|_| Side::To)?;
-                    self.closed = true;
-                }
-                return Poll::Ready(Ok(()));
-            }
-            let n = ready!(worker.with_scratch(|scratch| from.poll_read(cx, scratch, &mut self.read)))
-                .map_err(|_| Side::From)?;
-            self.ended = n == 0;
-            self.moved += n as u64;
-            self.out.push(self.read.split().freeze());
-        }
-    }
 }

@@ -7,14 +7,15 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::pipe::Pipe;
 use crate::http::codec::h1::WriteBuf;
 
 /// How much a read asks for at first; also the size of a worker's scratch buffer.
@@ -161,6 +162,59 @@ impl Io {
                 Poll::Ready(Ok(n))
             }
             other => other,
+        }
+    }
+
+    /// Whether bytes may move to and from this stream without passing through this process: nothing has to see them, and
+    /// none was taken off the socket already.
+    #[must_use]
+    pub const fn can_splice(&self) -> bool {
+        self.prefix.is_empty()
+    }
+
+    /// Moves what has arrived into `pipe`, which is empty; ready with 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// What the socket reports; `InvalidInput` where it cannot be spliced.
+    pub fn poll_splice_from(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        loop {
+            let moved = match &self.stream {
+                Stream::Tcp(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || pipe.fill(stream))
+                }
+                Stream::Unix(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || pipe.fill(stream))
+                }
+            };
+            match moved {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                moved => return Poll::Ready(moved),
+            }
+        }
+    }
+
+    /// Moves what `pipe` holds to the socket, as much as that takes in one call.
+    ///
+    /// # Errors
+    /// What the socket reports.
+    pub fn poll_splice_to(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        loop {
+            let moved = match &self.stream {
+                Stream::Tcp(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, || pipe.drain(stream))
+                }
+                Stream::Unix(stream) => {
+                    ready!(stream.poll_write_ready(cx))?;
+                    stream.try_io(Interest::WRITABLE, || pipe.drain(stream))
+                }
+            };
+            match moved {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                moved => return Poll::Ready(moved),
+            }
         }
     }
 
