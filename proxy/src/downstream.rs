@@ -4,3 +4,4 @@ pub mod accept;
 pub mod chain_match;
 pub mod drain;
 pub mod listener_filters;
+pub mod network_filters;

@@ -56,6 +56,10 @@ impl Runtime for Snapshot {
     fn integer(&self, key: &str) -> Option<u64> {
         self.values.get(key).and_then(Value::integer)
     }
+
+    fn boolean(&self, key: &str) -> Option<bool> {
+        self.values.get(key).and_then(Value::boolean)
+    }
 }
 
 /// What is said of a value that is none, by its key.

@@ -2,3 +2,4 @@
 
 mod direction;
 pub mod proxy;
+pub mod reply;

@@ -371,6 +371,10 @@ impl Worker {
 struct SharedRuntime(Arc<dyn Runtime + Send + Sync>);
 
 impl Runtime for SharedRuntime {
+    fn boolean(&self, key: &str) -> Option<bool> {
+        self.0.boolean(key)
+    }
+
     fn fraction(&self, key: &str) -> Option<filters::matcher::FractionalPercent> {
         self.0.fraction(key)
     }

@@ -49,6 +49,11 @@ pub trait Runtime: fmt::Debug {
 
     /// The value of `key` as an unsigned integer.
     fn integer(&self, key: &str) -> Option<u64>;
+
+    /// The value of `key` as a switch.
+    fn boolean(&self, _key: &str) -> Option<bool> {
+        None
+    }
 }
 
 /// A runtime without any value.

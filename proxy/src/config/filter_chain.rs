@@ -2,8 +2,11 @@
 
 pub mod matches;
 mod network;
+pub mod rbac;
+pub mod read_filter;
 #[cfg(test)]
 mod tests;
+mod token_bucket;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -20,6 +23,7 @@ use prost::Message;
 
 use self::matches::ChainMatch;
 pub use self::network::UNSUPPORTED_FILTERS;
+use self::read_filter::ReadFilter;
 use super::any;
 use super::listener::fingerprint::Fingerprint;
 use super::listener::metadata::{self, Metadata};
@@ -35,6 +39,8 @@ pub struct FilterChain {
     pub name: Arc<str>,
     /// What stands between the socket and the network filter.
     pub transport: Transport,
+    /// The network filters before it.
+    pub read_filters: Vec<ReadFilter>,
     /// The terminal network filter.
     pub network: NetworkFilter,
     /// Where its configuration stands in the listener, for what is found wrong with it only when it is joined.
@@ -67,6 +73,10 @@ pub enum NetworkFilter {
     Http(HttpManager),
     /// `envoy.filters.network.tcp_proxy`.
     TcpProxy(Arc<TcpProxyConfig>),
+    /// `envoy.filters.network.direct_response`: what is sent before the connection is closed.
+    DirectResponse(Bytes),
+    /// `envoy.filters.network.echo`.
+    Echo,
     /// A chain without filters: connections are closed as soon as they are there.
     Empty,
 }
@@ -86,7 +96,7 @@ ledger! {
 }
 
 /// The rows of the support ledger about filter chains.
-pub static LEDGER: &[&[&Entry]] = &[unsupported::ALL, network::unsupported::ALL];
+pub static LEDGER: &[&[&Entry]] = &[unsupported::ALL, network::unsupported::ALL, read_filter::unsupported::ALL];
 
 /// Transport sockets Envoy has and Legate has not, refused by name.
 pub static UNSUPPORTED_TRANSPORTS: &[Entry] = &[
@@ -173,11 +183,14 @@ fn filter_chain(at: &At<'_>, chain: proto::FilterChain, identity: u64) -> Result
     } = chain;
     at.unsupported(&unsupported::use_proxy_proto, &use_proxy_proto.is_some_and(|v| v.value))?;
     let timeout = at.field("transport_socket_connect_timeout");
+    let network_path = at.field("filters").index(filters.len().saturating_sub(1)).field("typed_config").path();
+    let (read_filters, network) = network::parse(&at.field("filters"), filters)?;
     Ok(Arc::new(FilterChain {
         name: name.into(),
-        network_path: at.field("filters").index(filters.len().saturating_sub(1)).field("typed_config").path(),
+        network_path,
         transport: transport_socket_of(&at.field("transport_socket"), transport_socket)?,
-        network: network::parse(&at.field("filters"), filters)?,
+        read_filters,
+        network,
         transport_socket_connect_timeout: match transport_socket_connect_timeout {
             Some(value) => Some(super::duration::duration(&timeout, &value)?).filter(|d| !d.is_zero()),
             None => None,

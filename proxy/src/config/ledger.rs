@@ -43,8 +43,15 @@ fn declared() -> impl Iterator<Item = &'static Entry> {
         tcp_proxy::unsupported::ALL,
         tcp_proxy::hash_policy_unsupported::ALL,
     ];
-    let others =
-        [bootstrap::LEDGER, cluster::LEDGER, filter_chain::LEDGER, hcm::LEDGER, http2::LEDGER, matcher::LEDGER];
+    let others = [
+        bootstrap::LEDGER,
+        cluster::LEDGER,
+        filter_chain::LEDGER,
+        filter_chain::rbac::LEDGER,
+        hcm::LEDGER,
+        http2::LEDGER,
+        matcher::LEDGER,
+    ];
     let rows = others.into_iter().flatten().chain(OWN);
     rows.flat_map(|rows| rows.iter().copied())
 }

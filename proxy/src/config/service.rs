@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::hcm::HcmConfig;
 use super::tcp_proxy::TcpProxyConfig;
 use crate::observe::access_log::AccessLog;
@@ -14,6 +16,10 @@ pub enum ChainService {
     Http(HttpChain),
     /// A TCP proxy.
     Tcp(TcpChain),
+    /// A fixed response.
+    DirectResponse(Bytes),
+    /// What came, sent back.
+    Echo,
     /// Nothing: connections are closed as soon as they are there.
     Close,
 }

@@ -25,6 +25,8 @@ pub struct TcpProxyConfig {
     pub stat_prefix: Arc<str>,
     /// Where connections go.
     pub cluster: ClusterSpecifier,
+    /// `metadata_match` of the proxy itself.
+    pub metadata_match: Option<MetadataMatch>,
     /// The client's address decides over the host, where the cluster's policy hashes.
     pub hash_by_source: bool,
     /// Time without a byte either way after which both sides close; `None` for ever.
@@ -152,13 +154,15 @@ impl TcpProxyConfig {
             }) => (access_log_flush_interval, flush_access_log_on_connected, flush_access_log_on_start),
             None => (access_log_flush_interval, flush_access_log_on_connected, false),
         };
+        let metadata_match = MetadataMatch::parse(metadata_match);
         Ok(Self {
             stat_prefix: stat_prefix.into(),
             cluster: ClusterSpecifier::parse(
                 at,
                 at.required("cluster_specifier", cluster_specifier)?,
-                MetadataMatch::parse(metadata_match),
+                metadata_match.clone(),
             )?,
+            metadata_match,
             hash_by_source: hashes_source(&at.field("hash_policy"), hash_policy)?,
             idle_timeout: match idle_timeout {
                 None => Some(DEFAULT_IDLE_TIMEOUT),
@@ -189,6 +193,14 @@ impl TcpProxyConfig {
             flush_access_log_on_connected: on_connected,
             flush_access_log_on_start: on_start,
         })
+    }
+}
+
+impl TcpProxyConfig {
+    /// Where a connection goes whose cluster a filter has chosen.
+    #[must_use]
+    pub fn chosen(&self, cluster: &Arc<str>) -> Target {
+        Target { cluster: Arc::clone(cluster), metadata_match: self.metadata_match.clone() }
     }
 }
 

@@ -65,6 +65,8 @@ impl Join {
         let env = &self.0.env;
         Ok(match &chain.network {
             NetworkFilter::Empty => ChainService::Close,
+            NetworkFilter::DirectResponse(response) => ChainService::DirectResponse(response.clone()),
+            NetworkFilter::Echo => ChainService::Echo,
             NetworkFilter::TcpProxy(config) => {
                 let at = at.field("access_log");
                 let logs = access_log::parse_all(&at, config.access_logs.clone(), &env.log())?;

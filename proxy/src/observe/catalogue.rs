@@ -609,6 +609,41 @@ stats::group! {
 }
 
 stats::group! {
+    /// `connection_limit.<stat_prefix>.`: the network filter.
+    pub struct ConnectionLimitStats {
+        counters { limited_connections }
+        gauges { active_connections }
+    }
+}
+
+stats::group! {
+    /// `local_rate_limit.<stat_prefix>.`: the network filter.
+    pub struct LocalRateLimitStats {
+        counters { rate_limited }
+    }
+}
+
+stats::group! {
+    /// `<stat_prefix>.rbac.`: what the network filter enforces.
+    pub struct RbacStats {
+        counters {
+            allowed,
+            denied,
+        }
+    }
+}
+
+stats::group! {
+    /// `<stat_prefix>.rbac.[<shadow_rules_stat_prefix>.]`: what it would enforce.
+    pub struct RbacShadowStats {
+        counters {
+            shadow_allowed,
+            shadow_denied,
+        }
+    }
+}
+
+stats::group! {
     /// `tcp.<stat_prefix>.`: a TCP proxy.
     pub struct TcpStats {
         counters {

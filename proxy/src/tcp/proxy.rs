@@ -16,7 +16,7 @@ use filters::format::{AccessLogType, FormatContext};
 use filters::stream_info::{ConnectionInfo, StreamInfo};
 
 use crate::config::service::TcpChain;
-use crate::config::tcp_proxy::TcpProxyConfig;
+use crate::config::tcp_proxy::{Target, TcpProxyConfig};
 use crate::downstream::drain::Drain;
 use crate::observe::access_log::AccessLog;
 use crate::observe::catalogue::TcpStats;
@@ -78,8 +78,24 @@ impl TcpProxy {
         })
     }
 
-    /// Serves one connection to its end. `drains` are what it belongs to: the process, the listener, the chain.
-    pub async fn serve(self: Rc<Self>, connection: Rc<ConnectionInfo>, mut down: Io, drains: &[&Drain; 3]) {
+    /// Counts and logs a connection that a filter before this one has closed.
+    pub fn refused(&self, connection: &Rc<ConnectionInfo>, flags: ResponseFlags) {
+        self.stats.downstream_cx_total().inc();
+        let now = std::time::SystemTime::now();
+        let mut info = StreamInfo::new(Rc::clone(connection), connection.accepted, now, fastrand::u64(..));
+        info.flags = flags;
+        drop(Logged { proxy: self, info });
+    }
+
+    /// Serves one connection to its end. `drains` are what it belongs to: the process, the listener, the chain. A `cluster`
+    /// that a filter chose goes before the configured one.
+    pub async fn serve(
+        self: Rc<Self>,
+        connection: Rc<ConnectionInfo>,
+        mut down: Io,
+        drains: &[&Drain; 3],
+        cluster: Option<&Arc<str>>,
+    ) {
         self.stats.downstream_cx_total().inc();
         let now = std::time::SystemTime::now();
         let info = StreamInfo::new(Rc::clone(&connection), connection.accepted, now, fastrand::u64(..));
@@ -87,7 +103,9 @@ impl TcpProxy {
             self.log(&info, AccessLogType::TcpConnectionStart);
         }
         let mut logged = Logged { proxy: &self, info };
-        self.run(&mut logged.info, &mut down, drains).await;
+        let chosen = cluster.map(|cluster| self.config.chosen(cluster));
+        let target = chosen.as_ref().unwrap_or_else(|| self.config.cluster.pick(fastrand::u64(..)));
+        self.run(&mut logged.info, &mut down, drains, target).await;
     }
 
     fn log(&self, info: &StreamInfo, log_type: AccessLogType) {
@@ -97,8 +115,7 @@ impl TcpProxy {
         }
     }
 
-    async fn run(&self, info: &mut StreamInfo, down: &mut Io, drains: &[&Drain; 3]) {
-        let target = self.config.cluster.pick(fastrand::u64(..));
+    async fn run(&self, info: &mut StreamInfo, down: &mut Io, drains: &[&Drain; 3], target: &Target) {
         let Some(cluster) = self.worker.cluster(&target.cluster) else {
             self.stats.downstream_cx_no_route().inc();
             info.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);

@@ -32,6 +32,23 @@ pub struct Io {
     prefix: Bytes,
     /// The last read filled its buffer: more is waiting, read in bulk.
     bulk: bool,
+    /// Who is asked before anything that was read is handed out.
+    gates: Vec<Gate>,
+}
+
+/// Decides, when a peer first says something, whether it is heard.
+pub struct Gate {
+    /// An end without a word before it is asked about as well.
+    at_end: bool,
+    ask: Box<dyn FnOnce() -> bool>,
+}
+
+impl Gate {
+    /// A gate that opens if `ask` says so; with `at_end` for the end of a silent peer as well.
+    #[must_use]
+    pub fn new(at_end: bool, ask: impl FnOnce() -> bool + 'static) -> Self {
+        Self { at_end, ask: Box::new(ask) }
+    }
 }
 
 enum Stream {
@@ -43,13 +60,13 @@ impl Io {
     /// A TCP connection; `prefix` is read before anything from the socket.
     #[must_use]
     pub const fn tcp(stream: TcpStream, prefix: Bytes) -> Self {
-        Self { stream: Stream::Tcp(stream), prefix, bulk: false }
+        Self { stream: Stream::Tcp(stream), prefix, bulk: false, gates: Vec::new() }
     }
 
     /// A Unix socket connection; `prefix` is read before anything from the socket.
     #[must_use]
     pub const fn unix(stream: UnixStream, prefix: Bytes) -> Self {
-        Self { stream: Stream::Unix(stream), prefix, bulk: false }
+        Self { stream: Stream::Unix(stream), prefix, bulk: false, gates: Vec::new() }
     }
 
     /// Gives bytes back, to be read again first.
@@ -75,16 +92,42 @@ impl Io {
         }
     }
 
+    /// Has `gate` asked before the peer is heard, after those that are there already.
+    pub fn guard(&mut self, gate: Gate) {
+        self.gates.push(gate);
+    }
+
+    /// Asks the gates about a first read of `n` bytes. One that stays shut leaves the others unasked.
+    #[cold]
+    fn pass_gates(&mut self, n: usize) -> io::Result<()> {
+        if n == 0 && !self.gates.iter().any(|gate| gate.at_end) {
+            return Ok(());
+        }
+        let open = std::mem::take(&mut self.gates).into_iter().all(|gate| (gate.ask)());
+        if open { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+
     /// Appends what has arrived to `buf`; ready with 0 at the end of the stream.
     ///
     /// # Errors
-    /// What the socket reports.
+    /// What the socket reports; `PermissionDenied` where a gate does not open, and then nothing that was read may be used.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
         buf: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
+        let read = self.poll_take(cx, scratch, buf);
+        if !self.gates.is_empty()
+            && let Poll::Ready(Ok(n)) = read
+            && let Err(error) = self.pass_gates(n)
+        {
+            return Poll::Ready(Err(error));
+        }
+        read
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         if !self.prefix.is_empty() {
             let n = self.prefix.len();
             buf.extend_from_slice(&std::mem::take(&mut self.prefix));
@@ -169,7 +212,7 @@ impl Io {
     /// none was taken off the socket already.
     #[must_use]
     pub const fn can_splice(&self) -> bool {
-        self.prefix.is_empty()
+        self.prefix.is_empty() && self.gates.is_empty()
     }
 
     /// Moves what has arrived into `pipe`, which is empty; ready with 0 at the end of the stream.
@@ -233,15 +276,20 @@ impl Io {
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.prefix.is_empty() {
+        let before = buf.filled().len();
+        if this.prefix.is_empty() {
+            ready!(match &mut this.stream {
+                Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+                Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            })?;
+        } else {
             let n = this.prefix.len().min(buf.remaining());
             buf.put_slice(&this.prefix.split_to(n));
-            return Poll::Ready(Ok(()));
         }
-        match &mut this.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        if !this.gates.is_empty() {
+            this.pass_gates(buf.filled().len() - before)?;
         }
+        Poll::Ready(Ok(()))
     }
 }
 

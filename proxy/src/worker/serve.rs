@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use filters::format::{AccessLogType, FormatContext};
 use filters::stream_info::{ConnectionInfo, StreamInfo};
 use stats::GroupHandle;
@@ -18,6 +19,7 @@ use crate::downstream::accept::{
     Accepted, Acceptors, ActiveListener, ConnectionHandler, ListenerCounter, ListenerId, Stream,
 };
 use crate::downstream::listener_filters::{FilterCounter, FilterStats};
+use crate::downstream::network_filters::{Held, NetworkFilters};
 use crate::http::manager::{Connection, Manager};
 use crate::observe::catalogue::{ListenerFilterStats, ListenerStats, ListenerWorkerStats};
 use crate::tcp::proxy::TcpProxy;
@@ -42,7 +44,7 @@ struct ListenerRuntime {
     _groups: (Arc<GroupHandle<ListenerStats>>, Arc<GroupHandle<ListenerWorkerStats>>),
     _filter_group: Arc<GroupHandle<ListenerFilterStats>>,
     /// By identity of the chain: chains an update kept are the same.
-    chains: HashMap<*const FilterChain, Service>,
+    chains: HashMap<*const FilterChain, Served>,
     /// By the filter's place in the listener's list.
     filters: Vec<FilterStats>,
     /// With the chain that serves each; aborted when the drain time of the listener or the chain is over.
@@ -54,7 +56,16 @@ struct ListenerRuntime {
 enum Service {
     Http(Rc<Manager>),
     Tcp(Rc<TcpProxy>),
+    DirectResponse(Bytes),
+    Echo,
     Close,
+}
+
+/// A chain: what its connections pass first, and what serves them.
+#[derive(Clone)]
+struct Served {
+    filters: Option<Rc<NetworkFilters>>,
+    service: Service,
 }
 
 impl Listeners {
@@ -116,7 +127,7 @@ impl Handler {
             .map(|chain| {
                 let key = Arc::as_ptr(chain);
                 let kept = before.as_ref().and_then(|before| before.chains.get(&key)).cloned();
-                (key, kept.unwrap_or_else(|| self.service(chain, config)))
+                (key, kept.unwrap_or_else(|| self.served(chain, config)))
             })
             .collect();
         let groups = (
@@ -139,6 +150,12 @@ impl Handler {
         self.listeners.borrow_mut().insert(listener.id, Rc::new(runtime));
     }
 
+    fn served(&self, chain: &Arc<FilterChain>, listener: &Arc<ListenerConfig>) -> Served {
+        let service = self.service(chain, listener);
+        let filters = NetworkFilters::new(&self.worker, &chain.read_filters, matches!(service, Service::Tcp(_)));
+        Served { filters, service }
+    }
+
     fn service(&self, chain: &Arc<FilterChain>, listener: &Arc<ListenerConfig>) -> Service {
         match chain.service.get() {
             Some(ChainService::Http(http)) => {
@@ -149,6 +166,8 @@ impl Handler {
                 Service::Http(Manager::new(&self.worker, http, &listener.stat_prefix, limit))
             }
             Some(ChainService::Tcp(tcp)) => Service::Tcp(TcpProxy::new(&self.worker, tcp)),
+            Some(ChainService::DirectResponse(response)) => Service::DirectResponse(response.clone()),
+            Some(ChainService::Echo) => Service::Echo,
             Some(ChainService::Close) | None => Service::Close,
         }
     }
@@ -166,28 +185,45 @@ impl ConnectionHandler for Rc<Handler> {
     fn serve(&self, accepted: Accepted) {
         let Some(runtime) = self.listener(accepted.listener.id) else { return };
         let key = Arc::as_ptr(&accepted.chain);
-        let service = match runtime.chains.get(&key) {
-            Some(service) => service.clone(),
+        let Served { filters, service } = match runtime.chains.get(&key) {
+            Some(served) => served.clone(),
             // The chain was replaced between the match and now: it still serves what it matched.
-            None => self.service(&accepted.chain, &accepted.listener.config),
+            None => self.served(&accepted.chain, &accepted.listener.config),
         };
         let Accepted { stream, prefix, info, chain, listener, guard, .. } = accepted;
-        let io = match stream {
+        let mut io = match stream {
             Stream::Tcp(stream) => Io::tcp(stream, prefix),
             Stream::Unix(stream) => Io::unix(stream, prefix),
         };
         let counted = Counted::new(&runtime, &info);
         let server = Arc::clone(&self.worker.shared().drain);
+        let worker = Rc::clone(&self.worker);
         let task = tokio::task::spawn_local(async move {
             let _open = (guard, counted);
+            let admitted = match &filters {
+                Some(filters) => filters.admit(&info, &mut io).await,
+                None => Ok(Held::default()),
+            };
+            let held = match admitted {
+                Ok(held) => held,
+                Err(flags) => {
+                    if let Service::Tcp(proxy) = service {
+                        proxy.refused(&info, flags);
+                    }
+                    return;
+                }
+            };
             match service {
                 Service::Http(manager) => {
                     let connection = Connection::new(&manager, info, [server, Arc::clone(&listener.drain)], chain);
                     crate::http::connection::serve(manager, connection, io).await;
                 }
                 Service::Tcp(proxy) => {
-                    proxy.serve(info, io, &[&server, &listener.drain, &chain.drain]).await;
+                    let drains = [&*server, &*listener.drain, &chain.drain];
+                    proxy.serve(info, io, &drains, held.cluster.as_ref()).await;
                 }
+                Service::DirectResponse(response) => crate::tcp::reply::direct_response(io, response).await,
+                Service::Echo => crate::tcp::reply::echo(&worker, io).await,
                 Service::Close => {}
             }
         });

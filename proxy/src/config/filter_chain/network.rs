@@ -4,14 +4,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::listener::v3 as proto;
+use envoy_types::pb::envoy::extensions::filters::network::direct_response::v3 as direct_response;
+use envoy_types::pb::envoy::extensions::filters::network::echo::v3 as echo;
 use filters::config::{At, ConfigError, Entry, Verdict};
 use filters::ledger;
 
+use super::read_filter::{self, ReadFilter};
 use super::{HttpManager, NetworkFilter, type_name, unpack, untyped};
+use crate::config::access_log::data_source;
 use crate::config::tcp_proxy::TcpProxyConfig;
 
 const HTTP: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const TCP: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+const DIRECT_RESPONSE: &str = "envoy.extensions.filters.network.direct_response.v3.Config";
+const ECHO: &str = "envoy.extensions.filters.network.echo.v3.Echo";
 
 ledger! {
     /// What a network filter may say that Legate does not do.
@@ -42,24 +48,18 @@ macro_rules! terminal {
 }
 
 filters! {
-    "connection_limit.v3.ConnectionLimit" => "connections would not be limited";
     "dynamic_modules.v3.DynamicModuleNetworkFilter" => "modules are not loaded";
     "ext_authz.v3.ExtAuthz" => "connections would not be authorised";
     "ext_proc.v3.NetworkExternalProcessor" => "connections would not be processed";
     "geoip.v3.Geoip" => "locations would be missing";
-    "local_ratelimit.v3.LocalRateLimit" => "connections would not be limited";
     "mongo_proxy.v3.MongoProxy" => "database protocols are not understood";
     "ratelimit.v3.RateLimit" => "connections would not be limited";
-    "rbac.v3.RBAC" => "connections would not be authorised";
     "set_filter_state.v3.Config" => "filter state would be missing";
-    "sni_cluster.v3.SniCluster" => "the server name would choose the cluster";
     "sni_dynamic_forward_proxy.v3.FilterConfig" => "the server name would choose the host";
     "tcp_bandwidth_limit.v3.TcpBandwidthLimit" => "bandwidth would not be limited";
     "wasm.v3.Wasm" => "Wasm modules are not run";
     "zookeeper_proxy.v3.ZooKeeperProxy" => "database protocols are not understood";
-    #[terminal] "direct_response.v3.Config" => "there is no fixed response for a connection";
     #[terminal] "dubbo_proxy.v3.DubboProxy" => "Dubbo is not understood";
-    #[terminal] "echo.v3.Echo" => "there is no echo service";
     #[terminal] "generic_proxy.v3.GenericProxy" => "generic codecs are not there";
     #[terminal] "redis_proxy.v3.RedisProxy" => "database protocols are not understood";
     #[terminal] "reverse_tunnel.v3.ReverseTunnel" => "reverse tunnels are not there";
@@ -67,9 +67,10 @@ filters! {
 }
 
 /// Parses `filters` of a chain.
-pub(super) fn parse(at: &At<'_>, list: Vec<proto::Filter>) -> Result<NetworkFilter, ConfigError> {
+pub(super) fn parse(at: &At<'_>, list: Vec<proto::Filter>) -> Result<(Vec<ReadFilter>, NetworkFilter), ConfigError> {
     let last = list.len().saturating_sub(1);
     let mut found = NetworkFilter::Empty;
+    let mut before = Vec::new();
     for (index, filter) in list.into_iter().enumerate() {
         let at = at.index(index);
         let label = filter.name.clone();
@@ -84,19 +85,26 @@ pub(super) fn parse(at: &At<'_>, list: Vec<proto::Filter>) -> Result<NetworkFilt
                 "Error: non-terminal filter named {label} of type {kind} is the last filter in a network filter chain."
             )));
         }
-        if let Some(filter) = filter {
-            found = filter;
+        match filter {
+            Some(Parsed::Terminal(filter)) => found = filter,
+            Some(Parsed::Before(filter)) => before.push(filter),
+            None => {}
         }
     }
-    Ok(found)
+    Ok((before, found))
 }
 
 struct Step {
     /// The extension's name, `envoy.filters.network.tcp_proxy`.
     kind: String,
     /// `None` when the operator chose to load the chain without it.
-    filter: Option<NetworkFilter>,
+    filter: Option<Parsed>,
     terminal: bool,
+}
+
+enum Parsed {
+    Terminal(NetworkFilter),
+    Before(ReadFilter),
 }
 
 fn step(at: &At<'_>, filter: proto::Filter) -> Result<Step, ConfigError> {
@@ -114,12 +122,30 @@ fn step(at: &At<'_>, filter: proto::Filter) -> Result<Step, ConfigError> {
     let config = untyped(&here, config)?;
     let kind = type_name(&config);
     let (filter, terminal) = match kind {
-        HTTP => (Some(NetworkFilter::Http(HttpManager { config: Bytes::copy_from_slice(&config.value) })), true),
+        HTTP => {
+            let config = Bytes::copy_from_slice(&config.value);
+            (Some(Parsed::Terminal(NetworkFilter::Http(HttpManager { config }))), true)
+        }
         TCP => {
             let config = TcpProxyConfig::parse(&here, unpack(&here, &config)?)?;
-            (Some(NetworkFilter::TcpProxy(Arc::new(config))), true)
+            (Some(Parsed::Terminal(NetworkFilter::TcpProxy(Arc::new(config)))), true)
+        }
+        DIRECT_RESPONSE => {
+            let direct_response::Config { response } = unpack(&here, &config)?;
+            let response = match response {
+                Some(source) => data_source(&here.field("response"), source)?,
+                None => Bytes::new(),
+            };
+            (Some(Parsed::Terminal(NetworkFilter::DirectResponse(response))), true)
+        }
+        ECHO => {
+            let echo::Echo {} = unpack(&here, &config)?;
+            (Some(Parsed::Terminal(NetworkFilter::Echo)), true)
         }
         other => {
+            if let Some(filter) = read_filter::parse(&here, &config)? {
+                return Ok(Step { kind: extension_name(other), filter: Some(Parsed::Before(filter)), terminal: false });
+            }
             let Some(entry) = UNSUPPORTED_FILTERS.iter().find(|entry| entry.message == other) else {
                 return Err(here.unknown_extension(&name, other));
             };

@@ -8,6 +8,7 @@ fn chain(index: usize) -> Arc<FilterChain> {
     Arc::new(FilterChain {
         name: index.to_string().into(),
         transport: Transport::RawBuffer,
+        read_filters: Vec::new(),
         network: NetworkFilter::Empty,
         network_path: String::new(),
         transport_socket_connect_timeout: None,
