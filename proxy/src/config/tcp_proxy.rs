@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::accesslog::v3::AccessLog;
+use envoy_types::pb::envoy::config::core::v3::BackoffStrategy;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as proto;
 use envoy_types::pb::envoy::r#type::v3::HashPolicy;
 use envoy_types::pb::envoy::r#type::v3::hash_policy::PolicySpecifier;
@@ -33,6 +34,8 @@ pub struct TcpProxyConfig {
     pub idle_timeout: Option<Duration>,
     /// Attempts to connect upstream before giving up.
     pub max_connect_attempts: NonZeroU32,
+    /// The shortest and the longest of the growing pauses between them; `None` for no pause.
+    pub backoff: Option<(Duration, Duration)>,
     /// Life span of a downstream connection.
     pub max_downstream_connection_duration: Option<Duration>,
     /// Random extension of that, percent.
@@ -81,7 +84,6 @@ ledger! {
         on_demand => Refuse, "clusters are not discovered on demand";
         downstream_idle_timeout => Warn, "Envoy does not implement it either; idle_timeout is";
         upstream_idle_timeout => Warn, "Envoy does not implement it either; idle_timeout is";
-        backoff_options => Warn, "connecting is attempted again without a pause";
         tunneling_config => Refuse, "the bytes would go upstream without a tunnel";
         proxy_protocol_tlvs => Warn, "the PROXY protocol is not spoken upstream";
         proxy_protocol_tlv_merge_policy => Warn, "the PROXY protocol is not spoken upstream";
@@ -138,7 +140,6 @@ impl TcpProxyConfig {
         at.unsupported(&unsupported::on_demand, &on_demand)?;
         at.unsupported(&unsupported::downstream_idle_timeout, &downstream_idle_timeout)?;
         at.unsupported(&unsupported::upstream_idle_timeout, &upstream_idle_timeout)?;
-        at.unsupported(&unsupported::backoff_options, &backoff_options)?;
         at.unsupported(&unsupported::tunneling_config, &tunneling_config)?;
         at.unsupported(&unsupported::proxy_protocol_tlvs, &proxy_protocol_tlvs)?;
         at.unsupported(&unsupported::proxy_protocol_tlv_merge_policy, &proxy_protocol_tlv_merge_policy)?;
@@ -174,6 +175,7 @@ impl TcpProxyConfig {
                     at.field("max_connect_attempts").error("value must be greater than or equal to 1")
                 })?,
             },
+            backoff: backoff_options.map(|options| backoff(&at.field("backoff_options"), options)).transpose()?,
             max_downstream_connection_duration: at_least_1_ms(
                 &at.field("max_downstream_connection_duration"),
                 max_downstream_connection_duration,
@@ -295,6 +297,22 @@ fn hashes_source(at: &At<'_>, protos: Vec<HashPolicy>) -> Result<bool, ConfigErr
             Ok(false)
         }
     }
+}
+
+fn backoff(at: &At<'_>, options: BackoffStrategy) -> Result<(Duration, Duration), ConfigError> {
+    let BackoffStrategy { base_interval, max_interval } = options;
+    let base = at.required("base_interval", at_least_1_ms(&at.field("base_interval"), base_interval)?)?;
+    let max = match max_interval {
+        None => base.saturating_mul(10),
+        Some(value) => duration(&at.field("max_interval"), &value)?,
+    };
+    if max.is_zero() {
+        return Err(at.field("max_interval").error("value must be greater than 0s"));
+    }
+    if max < base {
+        return Err(at.error("max_backoff_interval must be greater or equal to base_backoff_interval"));
+    }
+    Ok((base, max))
 }
 
 fn at_least_1_ms(at: &At<'_>, value: Option<wkt::Duration>) -> Result<Option<Duration>, ConfigError> {

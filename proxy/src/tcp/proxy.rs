@@ -29,6 +29,7 @@ use crate::upstream::failure::FailureKind;
 use crate::upstream::lb::PickContext;
 use crate::upstream::outlier;
 use crate::upstream::pool::{Lease, PoolProtocol, TcpLease};
+use crate::upstream::retry::back_off::BackOff;
 use crate::worker::Worker;
 use crate::worker::timer::Tick;
 
@@ -138,7 +139,12 @@ impl TcpProxy {
     ) -> Option<TcpLease> {
         let context = cluster.context();
         let hash = if self.config.hash_by_source { address_hash(&info.remote) } else { None };
-        for _ in 0..self.config.max_connect_attempts.get() {
+        let mut back_off = self.config.backoff.map(|(base, max)| BackOff::between(base, max));
+        for attempt in 0..self.config.max_connect_attempts.get() {
+            if let Some(back_off) = back_off.as_mut().filter(|_| attempt > 0) {
+                let timers = self.worker.timers();
+                timers.sleep_until(timers.now().after(back_off.next(fastrand::u64(..)))).await;
+            }
             // Unlike a pool, which may always open its first connection, a TCP proxy does not ask where the limit is reached.
             if context.breakers.try_acquire(Priority::Default, Resource::Connections).is_err() {
                 context.stats.upstream_cx_overflow().inc();

@@ -1,5 +1,7 @@
 //! A byte stream to a host, with the cluster's socket options.
 
+mod happy_eyeballs;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -51,9 +53,17 @@ pub(super) fn failed(context: &ClusterContext, host: &Host, guard: &ConnectionGu
     guard.ended(failure.kind == FailureKind::ConnectFailure, 0, false);
 }
 
-/// A connected byte stream to `address`, with the cluster's socket options.
-pub(super) async fn socket(context: &ClusterContext, address: &Address) -> io::Result<Io> {
-    match address {
+/// A connected byte stream to `host`, with the cluster's socket options; where the host has several addresses, to the first
+/// that answers.
+pub(super) async fn socket(context: &ClusterContext, host: &Host) -> io::Result<Io> {
+    let others = &host.attributes().additional_addresses;
+    match &**host.address() {
+        Address::Ip(first) if !others.is_empty() => {
+            let addresses = happy_eyeballs::order(*first, others);
+            let connect = |address| tcp_socket(context, address);
+            let stream = happy_eyeballs::race(context.worker.timers(), addresses, connect).await?;
+            Ok(Io::tcp(stream, Bytes::new()))
+        }
         Address::Ip(address) => Ok(Io::tcp(tcp_socket(context, *address).await?, Bytes::new())),
         Address::Pipe(path) => Ok(Io::unix(unix_socket(path).await?, Bytes::new())),
         Address::Internal(name) => {

@@ -8,7 +8,7 @@
 //! Envoy's order of questions is kept, because statistics tell it: is the outcome one that is retried; are tries left; do
 //! the breakers allow a retry; does the runtime.
 
-mod back_off;
+pub(crate) mod back_off;
 
 use std::cell::RefCell;
 use std::sync::Arc;

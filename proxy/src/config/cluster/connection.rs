@@ -27,7 +27,7 @@ ledger! {
     /// What is not implemented.
     pub mod options_unsupported for "envoy.config.cluster.v3.UpstreamConnectionOptions" {
     set_local_interface_name_on_upstream_connections => Warn, "the interface name is not reported";
-    happy_eyeballs_config => Warn, "addresses of a host are tried one after another";
+    happy_eyeballs_config => Warn, "the addresses of a host take turns by family, the first one first";
 } }
 
 ledger! {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::rbac::v3 as proto;
+use envoy_types::pb::envoy::config::route::v3::HeaderMatcher;
 use envoy_types::pb::envoy::extensions::filters::network::rbac::v3 as extension;
 use filters::config::{At, ConfigError, Entry};
-use filters::http::Headers;
 use filters::ledger;
-use filters::matcher::{CidrRange, HeaderMatcher, RegexLimits, StringMatcher};
+use filters::matcher::{CidrRange, RegexLimits, StringMatcher};
 use filters::stream_info::{Address, ConnectionInfo};
 
 /// How deep rules may be nested: configuration comes from outside.
@@ -52,7 +52,7 @@ struct Policy {
 /// A permission or a principal: what either asks of a connection.
 #[derive(Debug)]
 enum Rule {
-    /// Known already: a connection without TLS has no certificate, and no connection has headers.
+    /// Known already: a connection without TLS has no certificate, and no connection has a path.
     Constant(bool),
     All(Vec<Self>),
     Any(Vec<Self>),
@@ -235,7 +235,7 @@ fn permission(at: &At<'_>, permission: proto::Permission, depth: u32) -> Result<
         Proto::NotRule(rule) => Rule::Not(Box::new(self::permission(&at.field("not_rule"), *rule, depth + 1)?)),
         Proto::Any(true) => Rule::Constant(true),
         Proto::Any(false) => return Err(at.field("any").error("value must equal true")),
-        Proto::Header(header) => header_rule(&at.field("header"), header)?,
+        Proto::Header(header) => return Err(no_headers(&at.field("header"), &header)),
         // A connection has no path.
         Proto::UrlPath(_) => Rule::Constant(false),
         Proto::DestinationIp(range) => Rule::Destination(CidrRange::parse(&range, at.field("destination_ip"))?),
@@ -284,7 +284,7 @@ fn principal(at: &At<'_>, principal: proto::Principal, depth: u32) -> Result<Rul
         Proto::SourceIp(range) => Rule::Remote(CidrRange::parse(&range, at.field("source_ip"))?),
         Proto::RemoteIp(range) => Rule::Remote(CidrRange::parse(&range, at.field("remote_ip"))?),
         Proto::DirectRemoteIp(range) => Rule::DirectRemote(CidrRange::parse(&range, at.field("direct_remote_ip"))?),
-        Proto::Header(header) => header_rule(&at.field("header"), header)?,
+        Proto::Header(header) => return Err(no_headers(&at.field("header"), &header)),
         Proto::UrlPath(_) => Rule::Constant(false),
         #[expect(deprecated, reason = "deprecated fields are accounted for as well")]
         Proto::Metadata(value) => never(at.unsupported(&unsupported::metadata, &Some(value)))?,
@@ -299,13 +299,9 @@ fn never(refused: Result<(), ConfigError>) -> Result<Rule, ConfigError> {
     refused.map(|()| Rule::Constant(false))
 }
 
-/// What a header matcher says of no headers at all.
-fn header_rule(
-    at: &At<'_>,
-    header: envoy_types::pb::envoy::config::route::v3::HeaderMatcher,
-) -> Result<Rule, ConfigError> {
-    let matcher = HeaderMatcher::parse(header, *at, RegexLimits::default())?;
-    Ok(Rule::Constant(matcher.matches_headers(&Headers::default())))
+/// A connection has no headers, and Envoy does not take rules about them.
+fn no_headers(at: &At<'_>, header: &HeaderMatcher) -> ConfigError {
+    at.error(format_args!("Found header({}) rule,not supported by RBAC network filter", header.name))
 }
 
 impl Rule {
@@ -323,6 +319,90 @@ impl Rule {
             Self::ServerName(matcher) => matcher.matches(info.requested_server_name.as_bytes()),
             Self::Remote(range) => within(range, &info.remote),
             Self::DirectRemote(range) => within(range, &info.direct_remote),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::envoy::config::core::v3::CidrRange as CidrProto;
+    use envoy_types::pb::envoy::r#type::v3::Int32Range;
+    use envoy_types::pb::google::protobuf::UInt32Value;
+    use filters::config::Session;
+    use proto::permission::Rule as May;
+    use proto::principal::Identifier as Who;
+
+    use super::*;
+
+    fn rules(action: proto::rbac::Action, may: May, who: Who) -> Result<Rules, String> {
+        let policy = proto::Policy {
+            permissions: vec![proto::Permission { rule: Some(may) }],
+            principals: vec![proto::Principal { identifier: Some(who) }],
+            ..proto::Policy::default()
+        };
+        let rules = proto::Rbac {
+            action: action.into(),
+            policies: [("p".to_owned(), policy)].into(),
+            audit_logging_options: None,
+        };
+        Rules::parse(&Session::default().root(), rules).map_err(|error| error.to_string())
+    }
+
+    fn range(text: &str, length: u32) -> CidrProto {
+        CidrProto { address_prefix: text.into(), prefix_len: Some(UInt32Value { value: length }) }
+    }
+
+    fn connection() -> ConnectionInfo {
+        let address = |text: &str| Address::Ip(text.parse().expect("address"));
+        ConnectionInfo {
+            direct_remote: address("9.9.9.9:9"),
+            ..ConnectionInfo::between(address("10.0.0.1:5"), address("127.0.0.1:80"))
+        }
+    }
+
+    #[test]
+    fn a_policy_matches_by_what_is_known_of_a_connection() {
+        let not = |rule: May| May::NotRule(Box::new(proto::Permission { rule: Some(rule) }));
+        let all = |rules: Vec<May>| {
+            let rules = rules.into_iter().map(|rule| proto::Permission { rule: Some(rule) }).collect();
+            May::AndRules(proto::permission::Set { rules })
+        };
+        let ports = |start, end| May::DestinationPortRange(Int32Range { start, end });
+        for (may, who, matches) in [
+            (May::Any(true), Who::Any(true), true),
+            (May::DestinationPort(80), Who::Any(true), true),
+            (May::DestinationPort(81), Who::Any(true), false),
+            (ports(1, 80), Who::Any(true), false),
+            (ports(80, 81), Who::Any(true), true),
+            (not(May::DestinationPort(81)), Who::Any(true), true),
+            (all(vec![May::DestinationPort(80), May::DestinationIp(range("10.0.0.0", 8))]), Who::Any(true), false),
+            (all(vec![May::DestinationPort(80), May::DestinationIp(range("127.0.0.0", 8))]), Who::Any(true), true),
+            (May::Any(true), Who::RemoteIp(range("10.0.0.0", 8)), true),
+            (May::Any(true), Who::DirectRemoteIp(range("10.0.0.0", 8)), false),
+            (May::Any(true), Who::DirectRemoteIp(range("9.0.0.0", 8)), true),
+            (May::Any(true), Who::Authenticated(proto::principal::Authenticated::default()), false),
+        ] {
+            let case = format!("{may:?} {who:?}");
+            let allow = |action| rules(action, may.clone(), who.clone()).expect("valid").allow(&connection());
+            assert_eq!(allow(proto::rbac::Action::Allow), matches, "{case}");
+            assert_eq!(allow(proto::rbac::Action::Deny), !matches, "{case}");
+            assert!(allow(proto::rbac::Action::Log), "{case}");
+        }
+    }
+
+    #[test]
+    fn what_a_connection_does_not_have_is_refused() {
+        use proto::rbac::Action::Allow;
+        let header = HeaderMatcher { name: "x".into(), ..HeaderMatcher::default() };
+        for (outcome, expected) in [
+            (rules(Allow, May::Header(header.clone()), Who::Any(true)), "not supported by RBAC network filter"),
+            (rules(Allow, May::Any(true), Who::Header(header)), "not supported by RBAC network filter"),
+            (rules(Allow, May::Any(false), Who::Any(true)), "value must equal true"),
+            (rules(Allow, May::DestinationPort(65536), Who::Any(true)), "less than or equal to 65535"),
+            (rules(Allow, May::OrRules(proto::permission::Set::default()), Who::Any(true)), "at least 1 item(s)"),
+        ] {
+            let error = outcome.expect_err(expected);
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

@@ -56,7 +56,7 @@ enum Opened {
 }
 
 async fn open(pool: &Pool) -> Result<Opened, UpstreamFailure> {
-    let io = socket(&pool.context, pool.host.address()).await.map_err(|error| connect_failure(&error))?;
+    let io = socket(&pool.context, &pool.host).await.map_err(|error| connect_failure(&error))?;
     match pool.protocol {
         PoolProtocol::Http1 => Ok(Opened::Http1(io)),
         PoolProtocol::Tcp => Ok(Opened::Tcp(io)),

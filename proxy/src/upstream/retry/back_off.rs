@@ -12,7 +12,7 @@ const BASE: u64 = 25;
 
 /// Exponential back-off with full jitter, in milliseconds.
 #[derive(Debug)]
-pub(super) struct BackOff {
+pub(crate) struct BackOff {
     next: u64,
     max: u64,
 }
@@ -30,8 +30,14 @@ impl BackOff {
         Self { next: base, max: max.max(1) }
     }
 
+    /// A back-off between these.
+    pub(crate) fn between(base: Duration, max: Duration) -> Self {
+        let millis = |interval: Duration| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+        Self { next: millis(base), max: millis(max) }
+    }
+
     /// The next wait: anything below the interval, which then doubles up to its cap.
-    pub(super) fn next(&mut self, random: u64) -> Duration {
+    pub(crate) fn next(&mut self, random: u64) -> Duration {
         let interval = self.next;
         self.next = interval.saturating_mul(2).min(self.max);
         Duration::from_millis(random % interval)
