@@ -4,5 +4,5 @@ mod io;
 mod pipe;
 pub mod proxy_protocol;
 
-pub use io::{Gate, Io, SCRATCH};
+pub use io::{Denial, Gate, Io, SCRATCH};
 pub use pipe::{Pipe, Pipes};

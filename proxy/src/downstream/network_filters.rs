@@ -14,7 +14,7 @@ use filters::flags::ResponseFlags;
 use filters::stream_info::ConnectionInfo;
 use stats::{Group, GroupHandle};
 
-use crate::config::filter_chain::rbac::{RbacConfig, Rules};
+use crate::config::filter_chain::rbac::RbacConfig;
 use crate::config::filter_chain::read_filter::{ConnectionLimit, LocalRateLimit, ReadFilter};
 use crate::observe::catalogue::{ConnectionLimitStats, LocalRateLimitStats, RbacShadowStats, RbacStats};
 use crate::transport::{Gate, Io};
@@ -104,7 +104,7 @@ impl NetworkFilters {
                 Filter::ConnectionLimit(_) | Filter::RateLimit(..) => {}
                 Filter::Rbac(rbac) => {
                     let (rbac, info) = (Rc::clone(rbac), Rc::clone(info));
-                    io.guard(Gate::new(self.at_end, move || rbac.allow(&info)));
+                    io.guard(Gate::new(self.at_end, move || rbac.judge(&info)));
                 }
                 Filter::SniCluster => {
                     if !info.requested_server_name.is_empty() {
@@ -156,21 +156,25 @@ impl Filter {
 }
 
 impl Rbac {
-    /// Counts what both sets of rules say; what is enforced is the answer.
-    fn allow(&self, info: &ConnectionInfo) -> bool {
-        let verdict = |rules: &Option<Rules>| rules.as_ref().map(|rules| rules.allow(info));
-        match verdict(&self.config.shadow) {
+    /// Counts what both sets of rules say. What is enforced is the answer, with what logs say of a connection that is denied.
+    fn judge(&self, info: &ConnectionInfo) -> Result<(), String> {
+        match self.config.shadow.as_ref().map(|rules| rules.judge(info).0) {
             Some(true) => self.shadow.shard.shadow_allowed().inc(),
             Some(false) => self.shadow.shard.shadow_denied().inc(),
             None => {}
         }
-        let verdict = verdict(&self.config.rules);
-        match verdict {
-            Some(true) => self.stats.shard.allowed().inc(),
-            Some(false) => self.stats.shard.denied().inc(),
-            None => {}
+        match self.config.rules.as_ref().map(|rules| rules.judge(info)) {
+            Some((false, policy)) => {
+                self.stats.shard.denied().inc();
+                let policy = policy.unwrap_or("none").replace(|c: char| c.is_ascii_whitespace(), "_");
+                Err(format!("rbac_access_denied_matched_policy[{policy}]"))
+            }
+            Some((true, _)) => {
+                self.stats.shard.allowed().inc();
+                Ok(())
+            }
+            None => Ok(()),
         }
-        verdict.unwrap_or(true)
     }
 }
 

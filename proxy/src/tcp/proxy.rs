@@ -247,6 +247,10 @@ impl TcpProxy {
         })
         .await;
         note(info, request.moved(), response.moved());
+        if let Some(denial) = down.take_denial() {
+            info.bytes_received += denial.bytes;
+            info.termination_details = Some(denial.details.into());
+        }
         match outcome {
             Outcome::Complete { by_upstream: false } | Outcome::DownstreamReset => {}
             Outcome::Complete { by_upstream: true } => lease.closed_by_peer(),

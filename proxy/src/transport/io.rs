@@ -34,19 +34,30 @@ pub struct Io {
     bulk: bool,
     /// Who is asked before anything that was read is handed out.
     gates: Vec<Gate>,
+    /// A gate that did not open.
+    denial: Option<Denial>,
+}
+
+/// Why a peer is not heard.
+#[derive(Debug)]
+pub struct Denial {
+    /// For logs.
+    pub details: String,
+    /// What it had said, in bytes.
+    pub bytes: u64,
 }
 
 /// Decides, when a peer first says something, whether it is heard.
 pub struct Gate {
     /// An end without a word before it is asked about as well.
     at_end: bool,
-    ask: Box<dyn FnOnce() -> bool>,
+    ask: Box<dyn FnOnce() -> Result<(), String>>,
 }
 
 impl Gate {
-    /// A gate that opens if `ask` says so; with `at_end` for the end of a silent peer as well.
+    /// A gate that opens unless `ask` has something against it; with `at_end` for the end of a silent peer as well.
     #[must_use]
-    pub fn new(at_end: bool, ask: impl FnOnce() -> bool + 'static) -> Self {
+    pub fn new(at_end: bool, ask: impl FnOnce() -> Result<(), String> + 'static) -> Self {
         Self { at_end, ask: Box::new(ask) }
     }
 }
@@ -60,13 +71,13 @@ impl Io {
     /// A TCP connection; `prefix` is read before anything from the socket.
     #[must_use]
     pub const fn tcp(stream: TcpStream, prefix: Bytes) -> Self {
-        Self { stream: Stream::Tcp(stream), prefix, bulk: false, gates: Vec::new() }
+        Self { stream: Stream::Tcp(stream), prefix, bulk: false, gates: Vec::new(), denial: None }
     }
 
     /// A Unix socket connection; `prefix` is read before anything from the socket.
     #[must_use]
     pub const fn unix(stream: UnixStream, prefix: Bytes) -> Self {
-        Self { stream: Stream::Unix(stream), prefix, bulk: false, gates: Vec::new() }
+        Self { stream: Stream::Unix(stream), prefix, bulk: false, gates: Vec::new(), denial: None }
     }
 
     /// Gives bytes back, to be read again first.
@@ -103,8 +114,18 @@ impl Io {
         if n == 0 && !self.gates.iter().any(|gate| gate.at_end) {
             return Ok(());
         }
-        let open = std::mem::take(&mut self.gates).into_iter().all(|gate| (gate.ask)());
-        if open { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+        for gate in std::mem::take(&mut self.gates) {
+            if let Err(details) = (gate.ask)() {
+                self.denial = Some(Denial { details, bytes: n as u64 });
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the peer was not heard, once, if it was not.
+    pub const fn take_denial(&mut self) -> Option<Denial> {
+        self.denial.take()
     }
 
     /// Appends what has arrived to `buf`; ready with 0 at the end of the stream.

@@ -60,7 +60,14 @@ pub(super) async fn socket(context: &ClusterContext, host: &Host) -> io::Result<
     match &**host.address() {
         Address::Ip(first) if !others.is_empty() => {
             let addresses = happy_eyeballs::order(*first, others);
-            let connect = |address| tcp_socket(context, address);
+            // Each attempt counts as a connection, and the first is counted already.
+            let first = std::cell::Cell::new(true);
+            let connect = |address| {
+                if !first.replace(false) {
+                    context.stats.upstream_cx_total().inc();
+                }
+                tcp_socket(context, address)
+            };
             let stream = happy_eyeballs::race(context.worker.timers(), addresses, connect).await?;
             Ok(Io::tcp(stream, Bytes::new()))
         }

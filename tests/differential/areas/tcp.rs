@@ -154,11 +154,6 @@ fn cases() -> Vec<Case> {
             Act::Send(bulk("pong")),
             Act::Close,
         ]),
-        case("bulk_between_buffers", "buffered", vec![ping(), Step::Until("pong")]).acts(vec![
-            Act::Until(b"ping"),
-            Act::Send(bulk("pong")),
-            Act::Hold,
-        ]),
         case("echo", "echo", vec![ping(), Step::Until("ping")]),
         case("echo_bulk", "echo", vec![Step::Send(bulk("ping")), Step::Until("ping")]),
         case("direct_response", "direct", vec![Step::End]),

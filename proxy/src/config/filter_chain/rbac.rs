@@ -1,5 +1,6 @@
 //! `envoy.filters.network.rbac`: which connections may speak, by what is known of a connection without TLS.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::rbac::v3 as proto;
@@ -45,6 +46,7 @@ enum Action {
 
 #[derive(Debug)]
 struct Policy {
+    name: String,
     permissions: Vec<Rule>,
     principals: Vec<Rule>,
 }
@@ -173,29 +175,33 @@ impl Rules {
             Err(_) => return Err(at.field("action").error("value must be one of the defined enum values")),
         };
         let here = at.field("policies");
-        let policies = policies.into_iter().map(|(name, policy)| Policy::parse(&here.field(&name), policy));
+        // The first that matches is the one that is named, and names are in order.
+        let policies: BTreeMap<_, _> = policies.into_iter().collect();
+        let policies = policies.into_iter().map(|(name, policy)| Policy::parse(&here.key(&name), &name, policy));
         Ok(Self { action, policies: policies.collect::<Result<_, _>>()? })
     }
 
-    /// Whether the connection may go on.
+    /// Whether the connection may go on, and the name of the policy it matches.
     #[must_use]
-    pub fn allow(&self, info: &ConnectionInfo) -> bool {
-        let matched = || self.policies.iter().any(|policy| policy.matches(info));
-        match self.action {
-            Action::Allow => matched(),
-            Action::Deny => !matched(),
+    pub fn judge(&self, info: &ConnectionInfo) -> (bool, Option<&str>) {
+        let matched = self.policies.iter().find(|policy| policy.matches(info)).map(|policy| &*policy.name);
+        let allowed = match self.action {
+            Action::Allow => matched.is_some(),
+            Action::Deny => matched.is_none(),
             Action::Log => true,
-        }
+        };
+        (allowed, matched)
     }
 }
 
 impl Policy {
-    fn parse(at: &At<'_>, policy: proto::Policy) -> Result<Self, ConfigError> {
+    fn parse(at: &At<'_>, name: &str, policy: proto::Policy) -> Result<Self, ConfigError> {
         let proto::Policy { permissions, principals, condition, checked_condition, cel_config } = policy;
         at.unsupported(&policy_unsupported::condition, &condition)?;
         at.unsupported(&policy_unsupported::checked_condition, &checked_condition)?;
         at.unsupported(&policy_unsupported::cel_config, &cel_config)?;
         Ok(Self {
+            name: name.to_owned(),
             permissions: list(&at.field("permissions"), permissions, 0, permission)?,
             principals: list(&at.field("principals"), principals, 0, principal)?,
         })
@@ -383,10 +389,15 @@ mod tests {
             (May::Any(true), Who::Authenticated(proto::principal::Authenticated::default()), false),
         ] {
             let case = format!("{may:?} {who:?}");
-            let allow = |action| rules(action, may.clone(), who.clone()).expect("valid").allow(&connection());
-            assert_eq!(allow(proto::rbac::Action::Allow), matches, "{case}");
-            assert_eq!(allow(proto::rbac::Action::Deny), !matches, "{case}");
-            assert!(allow(proto::rbac::Action::Log), "{case}");
+            let allow = |action| {
+                let rules = rules(action, may.clone(), who.clone()).expect("valid");
+                let (allowed, policy) = rules.judge(&connection());
+                (allowed, policy.map(str::to_owned))
+            };
+            let named = matches.then(|| "p".to_owned());
+            assert_eq!(allow(proto::rbac::Action::Allow), (matches, named.clone()), "{case}");
+            assert_eq!(allow(proto::rbac::Action::Deny), (!matches, named), "{case}");
+            assert!(allow(proto::rbac::Action::Log).0, "{case}");
         }
     }
 
