@@ -33,7 +33,7 @@ use crate::upstream::retry::back_off::BackOff;
 use crate::worker::Worker;
 use crate::worker::timer::Tick;
 
-use super::direction::{Direction, Side};
+use super::direction::{Direction, Limits, Side, Tally};
 
 /// A TCP proxy of one filter chain on one worker.
 pub struct TcpProxy {
@@ -45,6 +45,8 @@ pub struct TcpProxy {
     pub stats: TcpStats,
     /// Access logs, empty for none.
     pub logs: Arc<[AccessLog]>,
+    /// Bytes a client's connection may buffer.
+    buffer_limit: usize,
     /// Keeps the statistics in the scrape.
     _group: Arc<stats::GroupHandle<TcpStats>>,
 }
@@ -66,15 +68,16 @@ impl Drop for Logged<'_> {
 }
 
 impl TcpProxy {
-    /// The proxy a chain's configuration describes, on `worker`.
+    /// The proxy a chain's configuration describes, on `worker`, for connections that may buffer `buffer_limit` bytes.
     #[must_use]
-    pub fn new(worker: &Rc<Worker>, chain: &TcpChain) -> Rc<Self> {
+    pub fn new(worker: &Rc<Worker>, chain: &TcpChain, buffer_limit: usize) -> Rc<Self> {
         let group = worker.store().group::<TcpStats>(&format!("tcp.{}.", chain.config.stat_prefix));
         Rc::new(Self {
             worker: Rc::clone(worker),
             config: Arc::clone(&chain.config),
             stats: group.shard(worker.index()),
             logs: Arc::clone(&chain.logs),
+            buffer_limit,
             _group: group,
         })
     }
@@ -203,14 +206,16 @@ impl TcpProxy {
         let end = timers.now().after_opt(self.max_duration());
         let mut idle = timers.now().after_opt(self.config.idle_timeout);
         let mut log_at = timers.now().after_opt(self.config.access_log_flush_interval);
-        let (mut request, mut response) = (Direction::default(), Direction::default());
+        let (client, host) = (self.buffer_limit, lease.buffer_limit());
+        let mut request = Direction::new(Limits { from: client, to: host });
+        let mut response = Direction::new(Limits { from: host, to: client });
         let outcome = poll_fn(|cx| {
             loop {
-                let before = (request.moved(), response.moved());
+                let before = (request.tally(), response.tally());
                 let request_open = !request.is_closed();
                 let sent = request.poll(cx, &self.worker, down, &mut lease.io);
                 let received = response.poll(cx, &self.worker, &mut lease.io, down);
-                self.count(lease, request.moved() - before.0, response.moved() - before.1);
+                self.count(lease, request.tally(), response.tally(), before);
                 match (sent, received) {
                     (Poll::Ready(Err(Side::To)), _) | (_, Poll::Ready(Err(Side::From))) => {
                         return Poll::Ready(Outcome::UpstreamReset);
@@ -223,7 +228,7 @@ impl TcpProxy {
                     }
                     _ => {}
                 }
-                if (request.moved(), response.moved()) != before {
+                if (request.tally().moved, response.tally().moved) != (before.0.moved, before.1.moved) {
                     idle = timers.now().after_opt(self.config.idle_timeout);
                     if self.config.check_drain_close && closes(drains) {
                         return Poll::Ready(Outcome::Drained);
@@ -241,12 +246,12 @@ impl TcpProxy {
                     return Poll::Ready(Outcome::Idle);
                 }
                 log_at = now.after_opt(self.config.access_log_flush_interval);
-                note(info, request.moved(), response.moved());
+                note(info, request.tally().moved, response.tally().moved);
                 self.log(info, AccessLogType::TcpPeriodic);
             }
         })
         .await;
-        note(info, request.moved(), response.moved());
+        note(info, request.tally().moved, response.tally().moved);
         if let Some(denial) = down.take_denial() {
             info.bytes_received += denial.bytes;
             info.termination_details = Some(denial.details.into());
@@ -268,11 +273,20 @@ impl TcpProxy {
         }
     }
 
-    fn count(&self, lease: &mut TcpLease, received: u64, sent: u64) {
+    /// Counts what has happened since `before`.
+    fn count(&self, lease: &mut TcpLease, request: Tally, response: Tally, before: (Tally, Tally)) {
+        let (received, sent) = (request.moved - before.0.moved, response.moved - before.1.moved);
         if received > 0 || sent > 0 {
             self.stats.downstream_cx_rx_bytes_total().add(received);
             self.stats.downstream_cx_tx_bytes_total().add(sent);
             lease.bytes(sent, received);
+        }
+        if request.paused != before.0.paused || request.resumed != before.0.resumed {
+            self.stats.downstream_flow_control_paused_reading_total().add(request.paused - before.0.paused);
+            self.stats.downstream_flow_control_resumed_reading_total().add(request.resumed - before.0.resumed);
+        }
+        if response.paused != before.1.paused || response.resumed != before.1.resumed {
+            lease.flow_control(response.paused - before.1.paused, response.resumed - before.1.resumed);
         }
     }
 

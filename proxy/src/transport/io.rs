@@ -28,10 +28,18 @@ const BULK: usize = 64 * 1024;
 /// A connection's byte stream.
 pub struct Io {
     stream: Stream,
-    /// Bytes taken off the socket while it was being inspected, to be read again first.
-    prefix: Bytes,
     /// The last read filled its buffer: more is waiting, read in bulk.
     bulk: bool,
+    /// What comes before the next read of the socket. Most connections never have any, and all that a read asks is whether
+    /// this is there.
+    ahead: Option<Box<Ahead>>,
+}
+
+/// What a connection's first reads meet.
+#[derive(Default)]
+struct Ahead {
+    /// Bytes taken off the socket while it was being inspected, to be read again first.
+    prefix: Bytes,
     /// Who is asked before anything that was read is handed out.
     gates: Vec<Gate>,
     /// A gate that did not open.
@@ -62,6 +70,17 @@ impl Gate {
     }
 }
 
+impl Ahead {
+    fn of(prefix: Bytes) -> Option<Box<Self>> {
+        (!prefix.is_empty()).then(|| Box::new(Self { prefix, ..Self::default() }))
+    }
+
+    /// Whether nothing of it is left. A denial stays: it has to be told.
+    fn is_passed(&self) -> bool {
+        self.prefix.is_empty() && self.gates.is_empty() && self.denial.is_none()
+    }
+}
+
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -70,20 +89,23 @@ enum Stream {
 impl Io {
     /// A TCP connection; `prefix` is read before anything from the socket.
     #[must_use]
-    pub const fn tcp(stream: TcpStream, prefix: Bytes) -> Self {
-        Self { stream: Stream::Tcp(stream), prefix, bulk: false, gates: Vec::new(), denial: None }
+    pub fn tcp(stream: TcpStream, prefix: Bytes) -> Self {
+        Self { stream: Stream::Tcp(stream), bulk: false, ahead: Ahead::of(prefix) }
     }
 
     /// A Unix socket connection; `prefix` is read before anything from the socket.
     #[must_use]
-    pub const fn unix(stream: UnixStream, prefix: Bytes) -> Self {
-        Self { stream: Stream::Unix(stream), prefix, bulk: false, gates: Vec::new(), denial: None }
+    pub fn unix(stream: UnixStream, prefix: Bytes) -> Self {
+        Self { stream: Stream::Unix(stream), bulk: false, ahead: Ahead::of(prefix) }
     }
 
     /// Gives bytes back, to be read again first.
     pub fn unread(&mut self, bytes: Bytes) {
-        self.prefix =
-            if self.prefix.is_empty() { bytes } else { [bytes, std::mem::take(&mut self.prefix)].concat().into() };
+        if bytes.is_empty() {
+            return;
+        }
+        let prefix = &mut self.ahead.get_or_insert_default().prefix;
+        *prefix = if prefix.is_empty() { bytes } else { [bytes, std::mem::take(prefix)].concat().into() };
     }
 
     /// The local address of a TCP connection.
@@ -105,27 +127,12 @@ impl Io {
 
     /// Has `gate` asked before the peer is heard, after those that are there already.
     pub fn guard(&mut self, gate: Gate) {
-        self.gates.push(gate);
-    }
-
-    /// Asks the gates about a first read of `n` bytes. One that stays shut leaves the others unasked.
-    #[cold]
-    fn pass_gates(&mut self, n: usize) -> io::Result<()> {
-        if n == 0 && !self.gates.iter().any(|gate| gate.at_end) {
-            return Ok(());
-        }
-        for gate in std::mem::take(&mut self.gates) {
-            if let Err(details) = (gate.ask)() {
-                self.denial = Some(Denial { details, bytes: n as u64 });
-                return Err(io::ErrorKind::PermissionDenied.into());
-            }
-        }
-        Ok(())
+        self.ahead.get_or_insert_default().gates.push(gate);
     }
 
     /// Why the peer was not heard, once, if it was not.
-    pub const fn take_denial(&mut self) -> Option<Denial> {
-        self.denial.take()
+    pub fn take_denial(&mut self) -> Option<Denial> {
+        self.ahead.as_mut()?.denial.take()
     }
 
     /// Appends what has arrived to `buf`; ready with 0 at the end of the stream.
@@ -138,22 +145,54 @@ impl Io {
         scratch: &mut [u8],
         buf: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
-        let read = self.poll_take(cx, scratch, buf);
-        if !self.gates.is_empty()
-            && let Poll::Ready(Ok(n)) = read
-            && let Err(error) = self.pass_gates(n)
-        {
-            return Poll::Ready(Err(error));
+        if self.ahead.is_some() {
+            return self.poll_read_ahead(cx, scratch, buf);
         }
-        read
+        self.poll_read_socket(cx, scratch, buf)
     }
 
-    fn poll_take(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], buf: &mut BytesMut) -> Poll<io::Result<usize>> {
-        if !self.prefix.is_empty() {
-            let n = self.prefix.len();
-            buf.extend_from_slice(&std::mem::take(&mut self.prefix));
-            return Poll::Ready(Ok(n));
+    /// A read that has the prefix first, and asks the gates.
+    #[cold]
+    fn poll_read_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        buf: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let prefix = self.ahead.as_mut().map(|ahead| std::mem::take(&mut ahead.prefix)).unwrap_or_default();
+        let n = if prefix.is_empty() {
+            ready!(self.poll_read_socket(cx, scratch, buf))?
+        } else {
+            buf.extend_from_slice(&prefix);
+            prefix.len()
+        };
+        self.pass_gates(n)?;
+        Poll::Ready(Ok(n))
+    }
+
+    /// Asks the gates about a first read of `n` bytes. One that stays shut leaves the others unasked.
+    fn pass_gates(&mut self, n: usize) -> io::Result<()> {
+        let Some(ahead) = &mut self.ahead else { return Ok(()) };
+        if n > 0 || ahead.gates.iter().any(|gate| gate.at_end) {
+            for gate in std::mem::take(&mut ahead.gates) {
+                if let Err(details) = (gate.ask)() {
+                    ahead.denial = Some(Denial { details, bytes: n as u64 });
+                    return Err(io::ErrorKind::PermissionDenied.into());
+                }
+            }
         }
+        if ahead.is_passed() {
+            self.ahead = None;
+        }
+        Ok(())
+    }
+
+    fn poll_read_socket(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        buf: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
         if self.bulk {
             buf.reserve(BULK);
             let room = buf.capacity() - buf.len();
@@ -181,7 +220,7 @@ impl Io {
 
     /// Ready when a read would not wait: bytes, an end, or an error are there. No system call.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.prefix.is_empty() {
+        if self.ahead.as_ref().is_some_and(|ahead| !ahead.prefix.is_empty()) {
             return Poll::Ready(());
         }
         match &self.stream {
@@ -233,23 +272,23 @@ impl Io {
     /// none was taken off the socket already.
     #[must_use]
     pub const fn can_splice(&self) -> bool {
-        self.prefix.is_empty() && self.gates.is_empty()
+        self.ahead.is_none()
     }
 
-    /// Moves what has arrived into `pipe`, which is empty; ready with 0 at the end of the stream.
+    /// Moves what has arrived into `pipe`, which is empty, but not more than `most`; ready with 0 at the end of the stream.
     ///
     /// # Errors
     /// What the socket reports; `InvalidInput` where it cannot be spliced.
-    pub fn poll_splice_from(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+    pub fn poll_splice_from(&self, cx: &mut Context<'_>, pipe: &mut Pipe, most: usize) -> Poll<io::Result<usize>> {
         loop {
             let moved = match &self.stream {
                 Stream::Tcp(stream) => {
                     ready!(stream.poll_read_ready(cx))?;
-                    stream.try_io(Interest::READABLE, || pipe.fill(stream))
+                    stream.try_io(Interest::READABLE, || pipe.fill(stream, most))
                 }
                 Stream::Unix(stream) => {
                     ready!(stream.poll_read_ready(cx))?;
-                    stream.try_io(Interest::READABLE, || pipe.fill(stream))
+                    stream.try_io(Interest::READABLE, || pipe.fill(stream, most))
                 }
             };
             match moved {
@@ -298,16 +337,17 @@ impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        if this.prefix.is_empty() {
-            ready!(match &mut this.stream {
+        match &mut this.ahead {
+            Some(ahead) if !ahead.prefix.is_empty() => {
+                let n = ahead.prefix.len().min(buf.remaining());
+                buf.put_slice(&ahead.prefix.split_to(n));
+            }
+            _ => ready!(match &mut this.stream {
                 Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
                 Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            })?;
-        } else {
-            let n = this.prefix.len().min(buf.remaining());
-            buf.put_slice(&this.prefix.split_to(n));
+            })?,
         }
-        if !this.gates.is_empty() {
+        if this.ahead.is_some() {
             this.pass_gates(buf.filled().len() - before)?;
         }
         Poll::Ready(Ok(()))

@@ -58,12 +58,13 @@ impl Pipe {
         self.len == 0
     }
 
-    /// Moves what `from` holds into the pipe. To be asked of an empty pipe only: then `WouldBlock` speaks of the socket.
+    /// Moves what `from` holds into the pipe, but not more than `most`. To be asked of an empty pipe only: then `WouldBlock`
+    /// speaks of the socket.
     ///
     /// # Errors
     /// What the kernel answers.
-    pub(super) fn fill(&mut self, from: impl AsFd) -> io::Result<usize> {
-        let n = splice(from, None, &self.write, None, PIPE_SIZE, FLAGS)?;
+    pub(super) fn fill(&mut self, from: impl AsFd, most: usize) -> io::Result<usize> {
+        let n = splice(from, None, &self.write, None, most.min(PIPE_SIZE), FLAGS)?;
         self.len += n;
         Ok(n)
     }
@@ -97,10 +98,10 @@ mod tests {
         let ((from, mut client), (to, mut server)) = (pair(), pair());
         let pipes = Pipes::default();
         let mut pipe = pipes.take().expect("a pipe");
-        let nothing = pipe.fill(&from).expect_err("nothing was sent");
+        let nothing = pipe.fill(&from, PIPE_SIZE).expect_err("nothing was sent");
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
         client.write_all(b"hello").expect("write");
-        assert_eq!(pipe.fill(&from).expect("filled"), 5);
+        assert_eq!(pipe.fill(&from, PIPE_SIZE).expect("filled"), 5);
         assert!(!pipe.is_empty());
         assert_eq!(pipe.drain(&to).expect("drained"), 5);
         assert!(pipe.is_empty());
@@ -108,7 +109,15 @@ mod tests {
         server.read_exact(&mut got).expect("read");
         assert_eq!(&got, b"hello");
         drop(client);
-        assert_eq!(pipe.fill(&from).expect("the end"), 0);
+        assert_eq!(pipe.fill(&from, PIPE_SIZE).expect("the end"), 0);
+    }
+
+    #[test]
+    fn no_more_is_taken_than_may_be() {
+        let (from, mut client) = pair();
+        let mut pipe = Pipe::new().expect("a pipe");
+        client.write_all(b"hello world").expect("write");
+        assert_eq!(pipe.fill(&from, 5).expect("filled"), 5);
     }
 
     #[test]
@@ -117,7 +126,7 @@ mod tests {
         let pipes = Pipes::default();
         let mut full = pipes.take().expect("a pipe");
         client.write_all(b"secret").expect("write");
-        full.fill(&from).expect("filled");
+        full.fill(&from, PIPE_SIZE).expect("filled");
         pipes.put(full);
         assert!(pipes.0.borrow().is_empty());
         pipes.put(Pipe::new().expect("a pipe"));

@@ -157,15 +157,15 @@ impl Handler {
     }
 
     fn service(&self, chain: &Arc<FilterChain>, listener: &Arc<ListenerConfig>) -> Service {
+        let limit = match listener.per_connection_buffer_limit {
+            0 => usize::MAX / 2,
+            limit => limit as usize,
+        };
         match chain.service.get() {
             Some(ChainService::Http(http)) => {
-                let limit = match listener.per_connection_buffer_limit {
-                    0 => usize::MAX / 2,
-                    limit => limit as usize,
-                };
                 Service::Http(Manager::new(&self.worker, http, &listener.stat_prefix, limit))
             }
-            Some(ChainService::Tcp(tcp)) => Service::Tcp(TcpProxy::new(&self.worker, tcp)),
+            Some(ChainService::Tcp(tcp)) => Service::Tcp(TcpProxy::new(&self.worker, tcp, limit)),
             Some(ChainService::DirectResponse(response)) => Service::DirectResponse(response.clone()),
             Some(ChainService::Echo) => Service::Echo,
             Some(ChainService::Close) | None => Service::Close,

@@ -154,6 +154,12 @@ fn cases() -> Vec<Case> {
             Act::Send(bulk("pong")),
             Act::Close,
         ]),
+        case("bulk_between_buffers", "buffered", vec![ping(), Step::Until("pong")]).acts(vec![
+            Act::Until(b"ping"),
+            // One segment: how many reads it takes is not left to chance.
+            Act::Send([vec![b'x'; 20_000], b"pong".to_vec()].concat()),
+            Act::Hold,
+        ]),
         case("echo", "echo", vec![ping(), Step::Until("ping")]),
         case("echo_bulk", "echo", vec![Step::Send(bulk("ping")), Step::Until("ping")]),
         case("direct_response", "direct", vec![Step::End]),

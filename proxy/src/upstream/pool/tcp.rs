@@ -68,6 +68,19 @@ impl TcpLease {
         self.guard.bytes(received, sent);
     }
 
+    /// Counts how often nothing was read from it because its other side took no more, and how often that was over.
+    pub fn flow_control(&self, paused: u64, resumed: u64) {
+        let stats = &self.pool.context.stats;
+        stats.upstream_flow_control_paused_reading_total().add(paused);
+        stats.upstream_flow_control_resumed_reading_total().add(resumed);
+    }
+
+    /// Bytes the connection may buffer.
+    #[must_use]
+    pub fn buffer_limit(&self) -> usize {
+        self.pool.context.buffer_limit()
+    }
+
     /// What crossed the connection so far.
     #[must_use]
     pub const fn meter(&self) -> ByteMeter {
