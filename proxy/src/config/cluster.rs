@@ -9,8 +9,8 @@ mod discovery;
 mod dns;
 mod http;
 mod lb;
-mod tracking;
 mod outlier;
+mod tracking;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,8 +33,8 @@ pub use self::lb::{
     Fallback, HashFunction, Hashing, LbConfig, LbPolicy, LeastRequest, Maglev, RingHash, SelectorFallback, SlowStart,
     SubsetConfig, SubsetSelector, ZoneAware,
 };
-pub use self::tracking::Tracking;
 pub use self::outlier::{Enforcing, OutlierConfig, time};
+pub use self::tracking::Tracking;
 use crate::config::endpoint::{self, metadata_from};
 use crate::upstream::host::Metadata;
 
