@@ -48,6 +48,12 @@ impl Snapshot {
     }
 }
 
+impl From<Values> for Snapshot {
+    fn from(values: Values) -> Self {
+        Self { values }
+    }
+}
+
 impl Runtime for Snapshot {
     fn fraction(&self, key: &str) -> Option<FractionalPercent> {
         self.values.get(key).and_then(Value::fraction)

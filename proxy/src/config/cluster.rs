@@ -30,8 +30,8 @@ pub use self::discovery::{Discovery, EdsConfig, InvalidDestination, OriginalDstC
 pub use self::dns::{Backoff, DnsConfig, LookupFamily, ResolverConfig};
 pub use self::http::{CommonHttpOptions, HttpOptions, UnderscoreAction, UpstreamHttp1Options, UpstreamProtocol};
 pub use self::lb::{
-    Fallback, HashFunction, Hashing, LbConfig, LbPolicy, LeastRequest, Maglev, RingHash, SelectorFallback, SlowStart,
-    SubsetConfig, SubsetSelector, ZoneAware,
+    Fallback, HashFunction, Hashing, LbConfig, LbPolicy, LeastRequest, Maglev, RingHash, RuntimeKeys, SelectorFallback,
+    SlowStart, SubsetConfig, SubsetSelector, ZONE_ROUTING_KEY, ZoneAware,
 };
 pub use self::outlier::{Enforcing, OutlierConfig, time};
 pub use self::tracking::Tracking;

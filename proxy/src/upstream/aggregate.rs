@@ -46,7 +46,8 @@ impl Aggregate {
             _ => false,
         };
         if self.sets.len() != sets.len() || !self.sets.iter().zip(&sets).all(same) {
-            self.renew(sets, config);
+            let healthy_panic_threshold = config.panic_threshold(&*worker.runtime());
+            self.renew(sets, &LbConfig { healthy_panic_threshold, ..config.clone() });
         }
         let (level, availability) = self.loads.draw(fastrand::u64(..));
         let (member, priority) = self.levels.get(level)?;

@@ -279,7 +279,9 @@ impl Cluster {
             Scheduler::new(config, hosts, self.context.worker.workers(), fastrand::Rng::new())
         });
         let local = self.context.worker.local_hosts(self, &state.hosts);
-        let picked = scheduler.pick(&PickContext { local: local.as_ref(), ..*context });
+        let runtime = local.is_some().then(|| self.context.worker.runtime());
+        let runtime = runtime.as_deref();
+        let picked = scheduler.pick(&PickContext { local: local.as_ref(), runtime, ..*context });
         if local.is_some() {
             self.count_zones(scheduler.zone_note());
         }

@@ -28,7 +28,9 @@ use self::rotation::Level;
 use self::subset::{SubsetNote, SubsetSchedulers};
 use self::zone::{LocalHosts, ZoneNote, ZoneRouting};
 use super::host::{Health, Host, HostSet};
-use crate::config::cluster::{LbConfig, LbPolicy};
+use filters::matcher::Runtime;
+
+use crate::config::cluster::{LbConfig, LbPolicy, ZONE_ROUTING_KEY};
 use crate::route::MetadataMatch;
 
 /// Other loads of priorities than a cluster's usual ones; `None` leaves them.
@@ -51,6 +53,8 @@ pub struct PickContext<'a> {
     pub metadata: Option<&'a MetadataMatch>,
     /// The cluster the proxy belongs to, if it knows: requests stay in its zone where that is fair.
     pub local: Option<&'a LocalHosts>,
+    /// What the runtime has to say about zones, where they matter.
+    pub runtime: Option<&'a dyn Runtime>,
     /// The priority, and which of its hosts, where an aggregate chose that already.
     pub level: Option<(usize, Availability)>,
 }
@@ -58,6 +62,8 @@ pub struct PickContext<'a> {
 /// Chooses hosts of one cluster, or of one subset of it, on one worker.
 #[derive(Debug)]
 pub struct Scheduler {
+    /// As configured, and as it is for these hosts.
+    usual: Arc<LbConfig>,
     config: Arc<LbConfig>,
     hosts: Arc<HostSet>,
     loads: PriorityLoads,
@@ -106,6 +112,7 @@ impl Scheduler {
         let loads = PriorityLoads::default();
         let clock = Instant::now;
         let mut scheduler = Self {
+            usual: Arc::clone(&config),
             config,
             hosts: Arc::default(),
             loads,
@@ -122,6 +129,7 @@ impl Scheduler {
 
     /// Goes on with other hosts. Rotations keep their place.
     pub fn refresh(&mut self, hosts: Arc<HostSet>) {
+        self.config = Arc::clone(hosts.tuned().unwrap_or(&self.usual));
         self.loads = PriorityLoads::new(&hosts, &self.config);
         self.zones = None;
         match &mut self.state {
@@ -208,9 +216,18 @@ impl Scheduler {
             return Some(picked);
         }
         // Overtaken by a change of health: one division by health as of now is as good as any number.
-        let hosts = Arc::new(self.hosts.rebuilt());
+        let hosts = Arc::new(self.hosts_now());
         self.refresh(hosts);
         self.pick_once(context)
+    }
+
+    /// The hosts, divided by health as of now.
+    fn hosts_now(&self) -> HostSet {
+        let hosts = self.hosts.rebuilt();
+        if let Some(tuned) = self.hosts.tuned() {
+            hosts.tune(Arc::clone(tuned));
+        }
+        hosts
     }
 
     /// Whether the host still is what it was chosen as.
@@ -231,7 +248,7 @@ impl Scheduler {
             return None;
         }
         let zone = match context.local {
-            Some(local) if priority == 0 && !self.in_panic => self.choose_zone(local)?,
+            Some(local) if priority == 0 && !self.in_panic => self.choose_zone(local, context.runtime)?,
             _ => None,
         };
         let Self { config, hosts, random, clock, state, .. } = self;
@@ -244,7 +261,7 @@ impl Scheduler {
     /// The locality a request stays in, or leaves for, as far as zones matter; no request is served at all (`None`) where
     /// the proxies of the cluster are not well and that is to fail.
     #[expect(clippy::option_option, reason = "no zone and no host are two things")]
-    fn choose_zone(&mut self, local: &LocalHosts) -> Option<Option<usize>> {
+    fn choose_zone(&mut self, local: &LocalHosts, runtime: Option<&dyn Runtime>) -> Option<Option<usize>> {
         let Self { config, hosts, zones, zone_note, random, .. } = self;
         *zone_note = ZoneNote::default();
         if !zones.as_ref().is_some_and(|zones| zones.is_for(local)) {
@@ -252,14 +269,13 @@ impl Scheduler {
         }
         let Some(zones) = zones.as_ref().filter(|zones| zones.is_in_force()) else { return Some(None) };
         // Whoever weighs localities has chosen one already; see `Level::source`.
-        if config.locality_weighted || random.u32(..100) >= config.zone_aware.routing_enabled {
+        let enabled = runtime.and_then(|runtime| runtime.integer(ZONE_ROUTING_KEY));
+        let enabled = enabled.unwrap_or_else(|| config.zone_aware.routing_enabled.into());
+        if config.locality_weighted || random.u64(..100) >= enabled {
             return Some(None);
         }
-        let too_few = local
-            .hosts
-            .priorities
-            .first()
-            .is_none_or(|level| priority::in_panic(level, config.healthy_panic_threshold));
+        let threshold = runtime.map_or(config.healthy_panic_threshold, |runtime| config.panic_threshold(runtime));
+        let too_few = local.hosts.priorities.first().is_none_or(|level| priority::in_panic(level, threshold));
         if too_few {
             zone_note.local_not_ok = true;
             return (!config.zone_aware.fail_traffic_on_panic).then_some(None);
@@ -287,7 +303,7 @@ impl Scheduler {
         }
         // Overtaken by a change of health. The next table is on its way: until then the next host that is well, if health
         // still is to be minded.
-        let now = PriorityLoads::new(&self.hosts.rebuilt(), &self.config);
+        let now = PriorityLoads::new(&self.hosts_now(), &self.config);
         if now.in_panic(priority) {
             self.in_panic = true;
             return Some(picked.clone());

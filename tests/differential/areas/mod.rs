@@ -20,6 +20,7 @@ pub mod redirects;
 pub mod replies;
 pub mod retries;
 pub mod routing;
+pub mod runtime_keys;
 pub mod scopes;
 pub mod tcp;
 pub mod timeouts;

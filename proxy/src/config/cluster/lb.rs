@@ -14,11 +14,13 @@ use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use filters::config::{At, ConfigError};
 use filters::ledger;
+use filters::matcher::Runtime;
 
 pub use self::hashing::{HashFunction, Hashing, Maglev, RingHash};
 pub use self::subset::{Fallback, SelectorFallback, SubsetConfig, SubsetSelector};
 use super::{duration, percent};
 use crate::route::HashPolicy;
+use crate::runtime::Snapshot;
 
 ledger! {
     /// What is not implemented.
@@ -54,7 +56,25 @@ pub struct LbConfig {
     pub update_merge_window: Duration,
     /// Connections to all hosts are closed when the set of hosts changes.
     pub close_connections_on_host_set_change: bool,
+    /// Where the runtime may have other numbers.
+    pub keys: RuntimeKeys,
 }
+
+/// The runtime keys a cluster names itself; those of all clusters are in [`LbConfig::tuned`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuntimeKeys {
+    /// Of [`LeastRequest::active_request_bias`].
+    pub active_request_bias: Option<Box<str>>,
+    /// Of [`SlowStart::aggression`].
+    pub aggression: Option<Box<str>>,
+}
+
+/// The runtime's key for [`LbConfig::healthy_panic_threshold`], in all clusters.
+const PANIC_THRESHOLD_KEY: &str = "upstream.healthy_panic_threshold";
+/// The runtime's key for [`ZoneAware::min_cluster_size`], in all clusters.
+const MIN_CLUSTER_SIZE_KEY: &str = "upstream.zone_routing.min_cluster_size";
+/// The runtime's key for [`ZoneAware::routing_enabled`], in all clusters.
+pub const ZONE_ROUTING_KEY: &str = "upstream.zone_routing.enabled";
 
 /// A load-balancing policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,6 +142,7 @@ impl Default for LbConfig {
             healthy_panic_threshold: 50,
             update_merge_window: Duration::from_secs(1),
             close_connections_on_host_set_change: false,
+            keys: RuntimeKeys::default(),
         }
     }
 }
@@ -226,6 +247,33 @@ impl LbConfig {
     pub const fn hashes(&self) -> bool {
         self.policy.hashes()
     }
+
+    /// The panic threshold, unless the runtime has another.
+    #[must_use]
+    pub fn panic_threshold(&self, runtime: &dyn Runtime) -> u32 {
+        let asked = runtime.integer(PANIC_THRESHOLD_KEY);
+        asked.map_or(self.healthy_panic_threshold, |percent| u32::try_from(percent.min(100)).unwrap_or(100))
+    }
+
+    /// The same with the runtime's numbers; `None` if it has no others. As in Envoy they count from the next change of the
+    /// hosts on.
+    #[must_use]
+    pub fn tuned(&self, runtime: &Snapshot) -> Option<Self> {
+        let mut tuned = self.clone();
+        tuned.healthy_panic_threshold = self.panic_threshold(runtime);
+        if let Some(size) = runtime.integer(MIN_CLUSTER_SIZE_KEY) {
+            tuned.zone_aware.min_cluster_size = size;
+        }
+        let number = |key: &Option<Box<str>>| key.as_deref().and_then(|key| runtime.number(key));
+        if let (LbPolicy::LeastRequest(least), Some(bias)) = (&mut tuned.policy, number(&self.keys.active_request_bias))
+        {
+            least.active_request_bias = if bias >= 0.0 { bias } else { 1.0 };
+        }
+        if let (Some(slow_start), Some(aggression)) = (&mut tuned.slow_start, number(&self.keys.aggression)) {
+            slow_start.aggression = if aggression > 0.0 { aggression } else { 1.0 };
+        }
+        (tuned != *self).then_some(tuned)
+    }
 }
 
 fn least_request_choices(at: At<'_>, count: Option<u32>) -> Result<u32, ConfigError> {
@@ -236,22 +284,26 @@ fn least_request_choices(at: At<'_>, count: Option<u32>) -> Result<u32, ConfigEr
     }
 }
 
-/// The runtime's default; Envoy uses 1.0 for a negative one, and says so.
-fn request_bias(at: At<'_>, proto: Option<core::RuntimeDouble>) -> f64 {
+/// The runtime's default, and its key; Envoy uses 1.0 for a negative one, and says so.
+fn request_bias(at: At<'_>, proto: Option<core::RuntimeDouble>, keys: &mut RuntimeKeys) -> f64 {
     let Some(core::RuntimeDouble { default_value, runtime_key }) = proto else { return 1.0 };
-    if default_value >= 0.0 {
-        return default_value;
-    }
-    at.field("active_request_bias").warn(
-        "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig.active_request_bias",
-        format!("invalid active request bias supplied (runtime key {runtime_key}), using 1.0"),
-    );
-    1.0
+    let bias = if default_value >= 0.0 {
+        default_value
+    } else {
+        at.field("active_request_bias").warn(
+            "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig.active_request_bias",
+            format!("invalid active request bias supplied (runtime key {runtime_key}), using 1.0"),
+        );
+        1.0
+    };
+    keys.active_request_bias = Some(runtime_key.into());
+    bias
 }
 
 /// `slow_start_config`, which both forms have; without a window there is none.
 fn slow_start(
     at: At<'_>,
+    keys: &mut RuntimeKeys,
     window: Option<envoy_types::pb::google::protobuf::Duration>,
     aggression: Option<core::RuntimeDouble>,
     min_weight_percent: Option<envoy_types::pb::envoy::r#type::v3::Percent>,
@@ -263,13 +315,18 @@ fn slow_start(
     };
     let aggression = match aggression {
         None => 1.0,
-        Some(core::RuntimeDouble { default_value, .. }) if default_value > 0.0 => default_value,
-        Some(core::RuntimeDouble { runtime_key, .. }) => {
-            at.field("aggression").warn(
-                "envoy.config.cluster.v3.Cluster.SlowStartConfig.aggression",
-                format!("invalid aggression supplied (runtime key {runtime_key}), using 1.0"),
-            );
-            1.0
+        Some(core::RuntimeDouble { default_value, runtime_key }) => {
+            let aggression = if default_value > 0.0 {
+                default_value
+            } else {
+                at.field("aggression").warn(
+                    "envoy.config.cluster.v3.Cluster.SlowStartConfig.aggression",
+                    format!("invalid aggression supplied (runtime key {runtime_key}), using 1.0"),
+                );
+                1.0
+            };
+            keys.aggression = Some(runtime_key.into());
+            aggression
         }
     };
     // Envoy counts whole milliseconds.

@@ -314,6 +314,49 @@ fn what_envoy_refuses_and_its_words() {
 }
 
 #[test]
+fn the_runtime_has_the_last_word_about_numbers_of_load_balancing() {
+    use crate::runtime::{Snapshot, flatten};
+    let double = |default_value, key: &str| Some(core::RuntimeDouble { default_value, runtime_key: key.to_owned() });
+    let config = given(|cluster| {
+        cluster.lb_policy = ProtoPolicy::LeastRequest as i32;
+        cluster.lb_config = Some(ProtoLbConfig::LeastRequestLbConfig(LeastRequestLbConfig {
+            active_request_bias: double(2.0, "bias"),
+            slow_start_config: Some(proto::cluster::SlowStartConfig {
+                slow_start_window: duration_of(10),
+                aggression: double(3.0, "aggression"),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }));
+    });
+    let config = parse(config).unwrap().lb;
+    let tuned = |values: &[(&str, f64)]| {
+        let fields = values.iter().map(|(key, value)| {
+            let kind = Some(google::value::Kind::NumberValue(*value));
+            ((*key).to_owned(), google::Value { kind })
+        });
+        config.tuned(&Snapshot::from(flatten(&google::Struct { fields: fields.collect() }).unwrap()))
+    };
+    assert_eq!(tuned(&[]), None);
+    assert_eq!(tuned(&[("upstream.healthy_panic_threshold", 50.0), ("bias", 2.0)]), None, "nothing is different");
+    let some = tuned(&[
+        ("upstream.healthy_panic_threshold", 300.0),
+        ("upstream.zone_routing.min_cluster_size", 2.0),
+        ("bias", 0.5),
+        ("aggression", 0.5),
+    ]);
+    let some = some.unwrap();
+    assert_eq!((some.healthy_panic_threshold, some.zone_aware.min_cluster_size), (100, 2));
+    let numbers = |config: &LbConfig| {
+        let LbPolicy::LeastRequest(least) = &config.policy else { panic!("{:?}", config.policy) };
+        (least.active_request_bias, config.slow_start.as_ref().unwrap().aggression)
+    };
+    assert_eq!(numbers(&some), (0.5, 0.5));
+    let invalid = tuned(&[("bias", -1.0), ("aggression", 0.0)]).unwrap();
+    assert_eq!(numbers(&invalid), (1.0, 1.0), "as Envoy takes them");
+}
+
+#[test]
 fn http2_settings_are_consistent() {
     use upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
     let parse_http2 = |change: fn(&mut core::Http2ProtocolOptions)| {

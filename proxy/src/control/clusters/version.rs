@@ -252,6 +252,13 @@ impl Version {
         self.targets.values_mut().filter_map(|target| target.lookup.take()).collect()
     }
 
+    /// The hosts that are about to be published are chosen from as the runtime says now.
+    pub(super) fn tune(&self, runtime: &Snapshot) {
+        if let Some(tuned) = self.config.lb.tuned(runtime) {
+            self.members.set().tune(Arc::new(tuned));
+        }
+    }
+
     /// The workers use it from now on.
     pub(super) fn take_over(&mut self, now: Instant) -> Membership {
         self.published = true;

@@ -92,6 +92,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
             if let Some(mut former) = former {
                 self.stop(&mut former);
             }
+            version.tune(&self.runtime);
             self.outside.publish(version.publication());
             self.outside.membership(name, membership, membership.total > 0);
         } else {
@@ -103,6 +104,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
                 if event != Some(MergeEvent::Published) {
                     self.outside.cluster_updated();
                 }
+                version.tune(&self.runtime);
                 let set = version.members.set();
                 self.outside.publish_hosts(name, set);
                 self.outside.membership(name, set.membership(), changed);

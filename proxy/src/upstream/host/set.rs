@@ -27,6 +27,8 @@ pub struct HostSet {
 /// by all workers.
 #[derive(Debug, Default)]
 pub struct Derived {
+    /// How hosts are chosen, where the runtime had other numbers than the configuration when the set was made.
+    lb: OnceLock<Arc<LbConfig>>,
     tables: OnceLock<Box<[HashTable]>>,
     subsets: OnceLock<Subsets>,
 }
@@ -105,8 +107,20 @@ impl HostSet {
         Self { priorities: Box::new([PriorityHosts::new(localities)]), ..Self::empty() }
     }
 
+    /// Says how hosts are chosen from this set, if not as the cluster is configured. To be called before anything is derived.
+    pub fn tune(&self, config: Arc<LbConfig>) {
+        let _ = self.derived.lb.set(config);
+    }
+
+    /// How hosts are chosen from this set, if not as the cluster is configured.
+    #[must_use]
+    pub fn tuned(&self) -> Option<&Arc<LbConfig>> {
+        self.derived.lb.get()
+    }
+
     /// Builds what the policy will look hosts up in, so that no worker has to.
     pub fn prepare(&self, config: &LbConfig) {
+        let config = self.tuned().map_or(config, |tuned| tuned);
         if config.subset.is_some() {
             self.subsets(config).prepare(&config.within_subset());
         } else if config.hashes() {

@@ -45,6 +45,8 @@ impl Subsets {
     #[must_use]
     pub fn build(set: &HostSet, config: &LbConfig) -> Self {
         let Some(config) = config.subset.as_deref() else { return Self::default() };
+        let tuned = set.tuned().map(|tuned| Arc::new(tuned.within_subset()));
+        let filtered = |keep: &dyn Fn(usize, &Host) -> bool| filtered(set, config, tuned.as_ref(), keep);
         let mut drafts: BTreeMap<Box<str>, Draft> = BTreeMap::new();
         let mut duplicates = 0;
         for (priority, level) in set.priorities.iter().enumerate() {
@@ -72,7 +74,7 @@ impl Subsets {
         let by_name = drafts.into_iter().filter_map(|(name, draft)| {
             let subset = match draft {
                 Draft { single: true, first, .. } => Subset::Single(first?),
-                Draft { hosts, .. } => Subset::Hosts(filtered(set, config, |priority, host| {
+                Draft { hosts, .. } => Subset::Hosts(filtered(&|priority, host| {
                     hosts.get(priority).is_some_and(|hosts| hosts.contains(&host.id()))
                 })),
             };
@@ -85,9 +87,9 @@ impl Subsets {
             };
             config.fallback == fallback || config.selectors.iter().any(own)
         };
-        let any = || filtered(set, config, |_, _| true);
+        let any = || filtered(&|_, _| true);
         let default = || {
-            filtered(set, config, |_, host| {
+            filtered(&|_, host| {
                 config.default_subset.matches(host.attributes().metadata.as_deref(), config.list_as_any)
             })
         };
@@ -151,7 +153,12 @@ fn names(host: &Host, keys: &BTreeSet<String>, list_as_any: bool) -> Vec<Box<str
 }
 
 /// The hosts of a set that `keep` lets through, in the same priorities and localities.
-fn filtered(set: &HostSet, config: &SubsetConfig, keep: impl Fn(usize, &Host) -> bool) -> Arc<HostSet> {
+fn filtered(
+    set: &HostSet,
+    config: &SubsetConfig,
+    tuned: Option<&Arc<LbConfig>>,
+    keep: impl Fn(usize, &Host) -> bool,
+) -> Arc<HostSet> {
     let priorities = set.priorities.iter().enumerate().map(|(priority, level)| {
         let kept = |hosts: &[Arc<Host>]| -> Vec<_> { hosts.iter().filter(|h| keep(priority, h)).cloned().collect() };
         let localities = level.localities.iter().map(|locality| -> PlacedHosts {
@@ -165,13 +172,17 @@ fn filtered(set: &HostSet, config: &SubsetConfig, keep: impl Fn(usize, &Host) ->
         });
         PriorityHosts::ordered(kept(&level.hosts), localities.collect())
     });
-    Arc::new(HostSet {
+    let filtered = HostSet {
         priorities: priorities.collect(),
         overprovisioning_factor: set.overprovisioning_factor,
         weighted_priority_health: set.weighted_priority_health,
         drop_overload: None,
         derived: Derived::default(),
-    })
+    };
+    if let Some(tuned) = tuned {
+        filtered.tune(Arc::clone(tuned));
+    }
+    Arc::new(filtered)
 }
 
 /// `weight * kept / all`, rounded to the nearest.

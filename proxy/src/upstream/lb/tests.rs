@@ -181,6 +181,30 @@ fn too_few_healthy_hosts_mean_panic_in_which_all_are_used() {
 }
 
 #[test]
+fn a_set_may_be_chosen_from_otherwise_than_usual() {
+    let with_threshold = |threshold| config(move |config| config.healthy_panic_threshold = threshold);
+    for lb in [policy(LbPolicy::RoundRobin), policy(LbPolicy::RingHash(RingHash::default()))] {
+        let tuned = |threshold: u32| {
+            let hosts = Arc::new(levels(&[(1, 0, 3)]));
+            hosts.tune(Arc::new(LbConfig { healthy_panic_threshold: threshold, ..(*lb).clone() }));
+            hosts
+        };
+        let mut scheduler = scheduler(lb.clone(), tuned(0));
+        assert_eq!(counts(&picks(&mut scheduler, 100)).len(), 1, "{lb:?}");
+        scheduler.refresh(Arc::new(levels(&[(1, 0, 3)])));
+        assert_eq!(counts(&picks(&mut scheduler, 100)).len(), 4, "the next set is as usual again: {lb:?}");
+        scheduler.refresh(tuned(0));
+        assert_eq!(counts(&picks(&mut scheduler, 100)).len(), 1, "{lb:?}");
+    }
+    // Divided anew for a change of health, the hosts are still chosen from in the same way.
+    let hosts = Arc::new(levels(&[(2, 0, 2)]));
+    hosts.tune(with_threshold(0));
+    let mut scheduler = scheduler(policy(LbPolicy::RoundRobin), hosts.clone());
+    hosts.priorities[0].hosts[0].state().change_flags(HealthFlags::FAILED_OUTLIER_CHECK, HealthFlags::NONE);
+    assert_eq!(counts(&picks(&mut scheduler, 20)), BTreeMap::from([(1, 20)]));
+}
+
+#[test]
 fn nobody_to_choose_is_none() {
     let mut empty = scheduler(policy(LbPolicy::RoundRobin), Arc::new(HostSet::empty()));
     assert!(empty.pick(&PickContext::default()).is_none());

@@ -39,7 +39,7 @@ impl LbConfig {
                 self.slow_start(at, slow_start_config)?;
                 LbPolicy::LeastRequest(LeastRequest {
                     choice_count: least_request_choices(at, choice_count.map(|v| v.value))?,
-                    active_request_bias: request_bias(at, active_request_bias),
+                    active_request_bias: request_bias(at, active_request_bias, &mut self.keys),
                     full_scan: false,
                 })
             }
@@ -81,7 +81,8 @@ impl LbConfig {
     fn slow_start(&mut self, at: At<'_>, proto: Option<proto::cluster::SlowStartConfig>) -> Result<(), ConfigError> {
         let Some(proto) = proto else { return Ok(()) };
         let proto::cluster::SlowStartConfig { slow_start_window, aggression, min_weight_percent } = proto;
-        self.slow_start = slow_start(at.field("slow_start_config"), slow_start_window, aggression, min_weight_percent)?;
+        let at = at.field("slow_start_config");
+        self.slow_start = slow_start(at, &mut self.keys, slow_start_window, aggression, min_weight_percent)?;
         Ok(())
     }
 

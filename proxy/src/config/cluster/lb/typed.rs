@@ -158,7 +158,7 @@ impl LbConfig {
         };
         self.policy = LbPolicy::LeastRequest(LeastRequest {
             choice_count: least_request_choices(at, choice_count.map(|v| v.value))?,
-            active_request_bias: request_bias(at, active_request_bias),
+            active_request_bias: request_bias(at, active_request_bias, &mut self.keys),
             full_scan,
         });
         self.typed_slow_start(at, slow_start_config)?;
@@ -216,7 +216,8 @@ impl LbConfig {
     ) -> Result<(), ConfigError> {
         let Some(proto) = proto else { return Ok(()) };
         let typed::common::v3::SlowStartConfig { slow_start_window, aggression, min_weight_percent } = proto;
-        self.slow_start = slow_start(at.field("slow_start_config"), slow_start_window, aggression, min_weight_percent)?;
+        let at = at.field("slow_start_config");
+        self.slow_start = slow_start(at, &mut self.keys, slow_start_window, aggression, min_weight_percent)?;
         Ok(())
     }
 
