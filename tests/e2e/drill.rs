@@ -22,6 +22,11 @@ fn no_grpc_call_is_lost_that_could_have_been_saved() {
     drill("grpc", &[]);
 }
 
+#[test]
+fn hosts_that_are_ejected_and_taken_back_cost_no_request() {
+    drill("http2", &["--outlier-detection", "--seed", "2"]);
+}
+
 /// What the drill promises by its exit code is worth something only if it can fail.
 #[test]
 fn a_proxy_that_cannot_start_is_an_error() {
