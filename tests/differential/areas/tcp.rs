@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{clusters, upstream};
-use crate::manifest::{Area, Case, Step, steps};
+use crate::manifest::{Area, Case, Step, request, steps};
 use crate::support::bootstrap::{access_log, address, listener_of, tcp_filter};
 use crate::support::upstream::Act;
 
@@ -33,6 +33,14 @@ pub fn area() -> Area {
         tcp("on_start", &more("flush_access_log_on_start: true"), ""),
         tcp("logged", "cluster: up", &format!("access_log: [{}]", access_log("logged_listener"))),
         tcp("buffered", "cluster: up", "per_connection_buffer_limit_bytes: 1024"),
+        tcp("inspected", "cluster: up", &inspected("10s")),
+        tcp("inspected_impatiently", "cluster: up", &inspected("0.06s")),
+        tcp("ring_one", &hashed("ring_one"), ""),
+        tcp("ring_two", &hashed("ring_two"), ""),
+        tcp("ring_three", &hashed("ring_three"), ""),
+        tcp("maglev_one", &hashed("maglev_one"), ""),
+        tcp("maglev_two", &hashed("maglev_two"), ""),
+        tcp("ring_dead", &format!("{}, max_connect_attempts: 2", hashed("ring_dead")), ""),
         tcp(
             "two_addresses",
             "cluster: up",
@@ -51,9 +59,43 @@ pub fn area() -> Area {
     };
     clusters.push(addresses("happy", "${DEAD}", "${UP}"));
     clusters.push(addresses("unhappy", "${DEAD}", "${DEAD}"));
+    clusters.extend([
+        keyed("ring_one", "RING_HASH", ["a", "b"]),
+        keyed("ring_two", "RING_HASH", ["left", "right"]),
+        keyed("ring_three", "RING_HASH", ["7", "eleven"]),
+        keyed("maglev_one", "MAGLEV", ["a", "b"]),
+        keyed("maglev_two", "MAGLEV", ["north", "west"]),
+        keyed("ring_dead", "RING_HASH", ["left", "right"]).replace("${UP}", "${DEAD}").replace("${UP2}", "${DEAD}"),
+    ]);
     clusters.push(upstream("full", "${UP}", "circuit_breakers: {thresholds: [{max_connections: 0}]}"));
     clusters.push(upstream("no_pending", "${UP}", "circuit_breakers: {thresholds: [{max_pending_requests: 0}]}"));
     Area { name: "tcp", listeners, clusters, more: "", cases: cases() }
+}
+
+/// What makes a listener wait for the first words of TLS, so long.
+fn inspected(timeout: &str) -> String {
+    let kind = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+    format!(
+        r#"listener_filters_timeout: {timeout}, continue_on_listener_filters_timeout: true,
+        listener_filters: [{{name: inspector, typed_config: {{"@type": {kind}}}}}]"#
+    )
+}
+
+/// A proxy to a cluster whose host the client's address decides.
+fn hashed(cluster: &str) -> String {
+    format!("cluster: {cluster}, hash_policy: [{{source_ip: {{}}}}]")
+}
+
+/// A cluster of two hosts that are hashed by these keys, so that their ports do not matter.
+fn keyed(name: &str, policy: &str, [one, other]: [&str; 2]) -> String {
+    let host = |port: &str, key: &str| {
+        let address = format!("{{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}");
+        let metadata = format!("{{filter_metadata: {{envoy.lb: {{hash_key: {key:?}}}}}}}");
+        format!("{{endpoint: {{address: {address}}}, metadata: {metadata}}}")
+    };
+    let hosts = format!("{}, {}", host("${UP}", one), host("${UP2}", other));
+    let assignment = format!("{{cluster_name: {name}, endpoints: [{{lb_endpoints: [{hosts}]}}]}}");
+    format!("{{name: {name}, connect_timeout: 2s, lb_policy: {policy}, load_assignment: {assignment}}}")
 }
 
 /// Chains with other network filters.
@@ -109,6 +151,10 @@ fn cases() -> Vec<Case> {
     let ping = || Step::Send(b"ping".to_vec());
     let talk = |end: Act| vec![Act::Until(b"ping"), Act::Send(b"pong".to_vec()), end];
     let pong = || vec![ping(), Step::Until("pong")];
+    // Enough to tell that it is no TLS: that takes the five bytes of a record's header.
+    let sentence = || Step::Send(b"this is a ping".to_vec());
+    // Only one of the two hosts says that it is the second.
+    let which = || vec![Step::Send(request("GET", "/", &[])), Step::Responses(1)];
     let case = |name, listener, steps_: Vec<Step>| steps(name, ROW, listener, steps_);
     vec![
         case("talk", "plain", pong()).acts(talk(Act::Hold)),
@@ -119,6 +165,22 @@ fn cases() -> Vec<Case> {
         case("upstream_closes", "plain", [pong(), vec![Step::End]].concat()).acts(talk(Act::Close)),
         case("server_speaks_first", "plain", vec![Step::Until("hello")])
             .acts(vec![Act::Send(b"hello".to_vec()), Act::Hold]),
+        case("smtp", "plain", smtp()).acts(smtp_server()),
+        case("smtp_inspected", "inspected_impatiently", smtp()).acts(smtp_server()),
+        case("mysql", "plain", vec![Step::Until("native"), Step::Send(LOGIN.to_vec()), Step::Until(OK)]).acts(mysql()),
+        case("mysql_inspected", "inspected_impatiently", {
+            vec![Step::Until("native"), Step::Send(LOGIN.to_vec()), Step::Until(OK)]
+        })
+        .acts(mysql()),
+        case("client_speaks_first_inspected", "inspected", vec![sentence(), Step::Until("pong")]).acts(talk(Act::Hold)),
+        case("client_ends_inspected", "inspected", vec![sentence(), Step::HalfClose, Step::End]).acts(talk(Act::Close)),
+        case("too_short_to_tell", "inspected_impatiently", pong()).acts(talk(Act::Hold)),
+        case("ring_one", "ring_one", which()),
+        case("ring_two", "ring_two", which()),
+        case("ring_three", "ring_three", which()),
+        case("maglev_one", "maglev_one", which()),
+        case("maglev_two", "maglev_two", which()),
+        case("hashed_to_the_dead", "ring_dead", vec![Step::End]),
         case("client_half_closes", "plain", vec![ping(), Step::HalfClose, Step::End]).acts(talk(Act::Hold)),
         case("upstream_half_closes", "plain", vec![Step::Until("hello"), Step::End]).acts(vec![
             Act::Send(b"hello".to_vec()),
@@ -182,6 +244,29 @@ fn cases() -> Vec<Case> {
         case("rbac_logs", "rbac_log", pong()).acts(talk(Act::Hold)),
         case("rbac_shadow", "rbac_shadow", pong()).acts(talk(Act::Hold)),
     ]
+}
+
+/// A mail client, which waits to be greeted.
+fn smtp() -> Vec<Step> {
+    let say = |line: &str| Step::Send(format!("{line}\r\n").into_bytes());
+    vec![Step::Until("220 ready\r\n"), say("EHLO here"), Step::Until("250 hello\r\n"), say("QUIT"), Step::End]
+}
+
+fn smtp_server() -> Vec<Act> {
+    let say = |line: &str| Act::Send(format!("{line}\r\n").into_bytes());
+    let heard = Act::Until(b"EHLO here\r\n");
+    vec![say("220 ready"), heard, say("250 hello"), Act::Until(b"QUIT\r\n"), say("221 bye"), Act::Close]
+}
+
+/// A handshake's answer: length, sequence number, capabilities, and a user.
+const LOGIN: &[u8] = b"\x0e\0\0\x01\x85\xa6\x03\0\0\0\0\x01user\0\0";
+/// The packet that says the login is good.
+const OK: &str = "\x07\0\0\x02\0\0\0\x02\0\0\0";
+
+/// A database, which greets with what is not text.
+fn mysql() -> Vec<Act> {
+    let greeting = b"\x20\0\0\0\x0a8.0.36\0\x01\0\0\0saltsalt\0\xff\xf7native".to_vec();
+    vec![Act::Send(greeting), Act::Until(LOGIN), Act::Send(OK.as_bytes().to_vec()), Act::Hold]
 }
 
 /// More than is copied, and then a word.
