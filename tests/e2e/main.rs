@@ -19,5 +19,6 @@ mod grpc;
 mod load;
 mod runtime;
 mod soak;
+mod tcp;
 mod updates;
 mod upstreams;
