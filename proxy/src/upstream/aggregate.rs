@@ -7,9 +7,9 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use super::cluster::Cluster;
-use super::host::{Host, HostSet};
+use super::host::{Host, HostSet, PriorityHosts};
 use super::lb::PickContext;
-use super::lb::priority::PriorityLoads;
+use super::lb::priority::{Levels, PriorityLoads};
 use crate::config::cluster::LbConfig;
 use crate::worker::Worker;
 
@@ -49,7 +49,8 @@ impl Aggregate {
             let healthy_panic_threshold = config.panic_threshold(&*worker.runtime());
             self.renew(sets, &LbConfig { healthy_panic_threshold, ..config.clone() });
         }
-        let (level, availability) = self.loads.draw(fastrand::u64(..));
+        let others = context.loads.and_then(|loads| loads(self, config));
+        let (level, availability) = others.as_ref().unwrap_or(&self.loads).draw(fastrand::u64(..));
         let (member, priority) = self.levels.get(level)?;
         let member = members.get(*member)?.as_ref()?;
         let host = member.pick(&PickContext { level: Some((*priority, availability)), ..*context })?;
@@ -80,5 +81,23 @@ impl Aggregate {
         self.loads = PriorityLoads::over(levels().map(|(_, level, set)| (level, set)), config);
         self.owners.clear();
         self.sets = sets;
+    }
+}
+
+/// The priorities of all members, so that a retry may leave out those of a member that were tried.
+impl Levels for Aggregate {
+    fn list(&self) -> Vec<(&PriorityHosts, &HostSet)> {
+        let level = |(member, priority): &(usize, usize)| {
+            let set = self.sets.get(*member)?.as_deref()?;
+            Some((set.priorities.get(*priority)?, set))
+        };
+        self.levels.iter().filter_map(level).collect()
+    }
+
+    fn place(&self, host: u64, priority: u32) -> Option<usize> {
+        let has =
+            |set: &Option<Arc<HostSet>>| set.as_ref().is_some_and(|set| set.hosts().any(|known| known.id() == host));
+        let member = self.sets.iter().position(has)?;
+        self.levels.iter().position(|level| *level == (member, priority as usize))
     }
 }

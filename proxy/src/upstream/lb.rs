@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::original_dst::OriginalDstHosts;
-use self::priority::{Availability, PriorityLoads};
+use self::priority::{Availability, Levels, PriorityLoads};
 use self::rotation::Level;
 use self::subset::{SubsetNote, SubsetSchedulers};
 use self::zone::{LocalHosts, ZoneNote, ZoneRouting};
@@ -34,7 +34,7 @@ use crate::config::cluster::{LbConfig, LbPolicy, ZONE_ROUTING_KEY};
 use crate::route::MetadataMatch;
 
 /// Other loads of priorities than a cluster's usual ones; `None` leaves them.
-pub type OtherLoads<'a> = dyn Fn(&HostSet, &LbConfig) -> Option<PriorityLoads> + 'a;
+pub type OtherLoads<'a> = dyn Fn(&dyn Levels, &LbConfig) -> Option<PriorityLoads> + 'a;
 
 /// What a pick may depend on.
 #[derive(Default, Clone, Copy)]
@@ -239,7 +239,7 @@ impl Scheduler {
         let (priority, availability) = match context.level {
             Some((priority, availability)) => (priority, self.loads.within(priority, availability)),
             None => {
-                let others = context.loads.and_then(|loads| loads(&self.hosts, &self.config));
+                let others = context.loads.and_then(|loads| loads(&*self.hosts, &self.config));
                 others.as_ref().unwrap_or(&self.loads).choose(self.random.u64(..))
             }
         };

@@ -21,8 +21,8 @@ use smallvec::SmallVec;
 use self::back_off::{BackOff, from_lower_bound, reset_interval};
 use super::breaker::{BreakerHandle, Permit, Priority, Resource};
 use super::failure::FailureKind;
-use super::host::{Host, HostSet};
-use super::lb::priority::PriorityLoads;
+use super::host::Host;
+use super::lb::priority::{Levels, PriorityLoads};
 use crate::config::cluster::LbConfig;
 use crate::route::retry::{RetryOn, RetryPolicy};
 
@@ -253,7 +253,7 @@ impl RetryState {
     /// A try went to this host, or meant to.
     pub fn attempted(&mut self, host: &Host) {
         self.tried.push(host.id());
-        self.priorities.get_mut().attempted.push(host.priority());
+        self.priorities.get_mut().attempted.push((host.id(), host.priority()));
     }
 
     /// Whether a retry should go to another host than this.
@@ -271,39 +271,39 @@ impl RetryState {
 
     /// How a retry's load spreads over priorities, if otherwise than usual (`previous_priorities`).
     #[must_use]
-    pub fn priority_loads(&self, hosts: &HostSet, config: &LbConfig) -> Option<PriorityLoads> {
+    pub fn priority_loads(&self, levels: &dyn Levels, config: &LbConfig) -> Option<PriorityLoads> {
         let every = self.policy.as_ref()?.previous_priorities?;
-        self.priorities.borrow_mut().loads(every as usize, hosts, config)
+        self.priorities.borrow_mut().loads(every as usize, levels, config)
     }
 }
 
 /// Which priorities a retry leaves out.
 #[derive(Debug, Default)]
 struct TriedPriorities {
-    /// The priority of every host tried, since all priorities were left out last.
-    attempted: SmallVec<[u32; 4]>,
+    /// Every host tried and its priority, since all priorities were left out last.
+    attempted: SmallVec<[(u64, u32); 4]>,
     excluded: Vec<bool>,
     loads: Option<PriorityLoads>,
 }
 
 impl TriedPriorities {
     /// The loads without the priorities tried, as of the last multiple of `every` tries.
-    fn loads(&mut self, every: usize, hosts: &HostSet, config: &LbConfig) -> Option<PriorityLoads> {
+    fn loads(&mut self, every: usize, levels: &dyn Levels, config: &LbConfig) -> Option<PriorityLoads> {
         if self.attempted.len() < every {
             return None;
         }
         if self.attempted.len().is_multiple_of(every) {
-            self.excluded.resize(hosts.priorities.len(), false);
-            for priority in &self.attempted {
-                if let Some(excluded) = self.excluded.get_mut(*priority as usize) {
+            self.excluded.resize(levels.list().len(), false);
+            for (host, priority) in &self.attempted {
+                if let Some(excluded) = levels.place(*host, *priority).and_then(|place| self.excluded.get_mut(place)) {
                     *excluded = true;
                 }
             }
-            self.loads = PriorityLoads::without(hosts, config, &self.excluded).or_else(|| {
+            self.loads = PriorityLoads::without(levels, config, &self.excluded).or_else(|| {
                 // Everything was tried: begin again.
                 self.excluded.fill(false);
                 self.attempted.clear();
-                PriorityLoads::without(hosts, config, &self.excluded)
+                PriorityLoads::without(levels, config, &self.excluded)
             });
         }
         self.loads.clone()

@@ -66,6 +66,12 @@ const POLICIES: &[(&str, &str, &str)] = &[
         "cluster: priorities",
     ),
     ("same_priority", "retry_on: connect-failure, num_retries: 3", "cluster: priorities"),
+    (
+        "across",
+        r#"retry_on: connect-failure, num_retries: 3, retry_priority: {name: previous, typed_config: {"@type": type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig, update_frequency: 1}}"#,
+        "cluster: across",
+    ),
+    ("same_member", "retry_on: connect-failure, num_retries: 3", "cluster: across"),
     ("by_cluster", "retry_on: retriable-4xx", "cluster: by_cluster"),
     ("h2_refused", "retry_on: refused-stream", "cluster: h2"),
     ("h2_reset", "retry_on: reset", "cluster: h2"),
@@ -167,6 +173,7 @@ pub fn area() -> Area {
         upstream("overflow", "${UP}", "circuit_breakers: {thresholds: [{max_requests: 0}]}"),
         upstream("by_cluster", "${UP}", &protocol(&format!("retry_policy: {{retry_on: 5xx, num_retries: 2}}, {h1}"))),
         upstream("priorities", "", two),
+        r#"{name: across, connect_timeout: 1s, lb_policy: CLUSTER_PROVIDED, cluster_type: {name: envoy.clusters.aggregate, typed_config: {"@type": type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig, clusters: [dead, priorities, up2]}}}"#.to_owned(),
         upstream("named", "${UP}", named),
     ]);
     let cases =
@@ -338,6 +345,8 @@ fn failures() -> Vec<Case> {
         ]),
         get("priorities", "2.8 previous_priorities", "plain", "/priorities", &[]).status(200),
         get("same priority", "2.8 previous_priorities", "plain", "/same_priority", &[]).status(503),
+        get("priorities of several clusters", "2.8 previous_priorities", "plain", "/across", &[]).status(200),
+        get("same member", "2.8 previous_priorities", "plain", "/same_member", &[]).status(503),
         get("predicates", "2.8 retry_host_predicate", "plain", "/predicates", &[])
             .upstream(answers(&[status(503), OK.to_owned()]))
             .status(200),

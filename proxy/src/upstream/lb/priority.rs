@@ -17,6 +17,25 @@ pub enum Availability {
     Panic,
 }
 
+/// The priorities that load spreads over: those of one set of hosts, or of several, one after the other.
+pub trait Levels {
+    /// Each of them, with the set it is of.
+    fn list(&self) -> Vec<(&PriorityHosts, &HostSet)>;
+
+    /// The place among them of a host that was tried, by its number and its priority within its cluster.
+    fn place(&self, host: u64, priority: u32) -> Option<usize>;
+}
+
+impl Levels for HostSet {
+    fn list(&self) -> Vec<(&PriorityHosts, &HostSet)> {
+        self.priorities.iter().map(|level| (level, self)).collect()
+    }
+
+    fn place(&self, _: u64, priority: u32) -> Option<usize> {
+        usize::try_from(priority).ok()
+    }
+}
+
 /// The share of load of each priority, in percent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PriorityLoads {
@@ -56,9 +75,9 @@ impl PriorityLoads {
     /// The loads when some priorities are left out (the flags are by priority); `None` when nobody is available in the
     /// others.
     #[must_use]
-    pub fn without(hosts: &HostSet, config: &LbConfig, excluded: &[bool]) -> Option<Self> {
-        let levels = &hosts.priorities;
-        let left = levels.iter().enumerate().map(|(priority, level)| {
+    pub fn without(levels: &dyn Levels, config: &LbConfig, excluded: &[bool]) -> Option<Self> {
+        let levels = levels.list();
+        let left = levels.iter().enumerate().map(|(priority, (level, hosts))| {
             if excluded.get(priority).copied().unwrap_or(false) { (0, 0) } else { availability(level, hosts) }
         });
         let (health, degraded): (Vec<u32>, Vec<u32>) = left.unzip();
@@ -66,7 +85,7 @@ impl PriorityLoads {
         if available == 0 {
             return None;
         }
-        let panic = Self::new(hosts, config).panic;
+        let panic = Self::over(levels.iter().copied(), config).panic;
         Some(Self { panic, ..Self::distributed(&health, &degraded, available) })
     }
 

@@ -14,8 +14,8 @@ use super::*;
 use crate::config::cluster::{CircuitBreakers, RetryBudget, Thresholds};
 use crate::route::retry::{HostPredicate, ResetHeader};
 use crate::upstream::breaker::Breakers;
-use crate::upstream::host::PriorityHosts;
 use crate::upstream::host::tests::host;
+use crate::upstream::host::{HostSet, PriorityHosts};
 
 fn policy(on: &str) -> RetryPolicy {
     let proto = envoy_types::pb::envoy::config::route::v3::RetryPolicy {
