@@ -453,9 +453,11 @@ proptest! {
         for (n, weight) in (1_u8..).zip(&weights) {
             let share = f64::from(*weight) / f64::from(total);
             let expected = share * 2000.0;
-            // Turns are exact but for where they begin; random ones lie within six standard deviations, and a ring is
-            // only so even.
-            let deviation = if random { 6.0 * (expected * (1.0 - share)).sqrt() + 0.15 * expected } else { 2.0 };
+            // Turns are exact but for where they begin: a host is at most one from its share at any time, and so is each
+            // of the others, whose turns it has or lacks by its share. Random ones lie within six standard deviations,
+            // and a ring is only so even.
+            let turns = 2.0 + share * f64::from(u32::try_from(weights.len()).unwrap());
+            let deviation = if random { 6.0 * (expected * (1.0 - share)).sqrt() + 0.15 * expected } else { turns };
             let got = f64::from(u32::try_from(counts.get(&n).copied().unwrap_or(0)).unwrap());
             prop_assert!((got - expected).abs() <= deviation, "{} of {} for {:?}: {:?}", got, expected, weights, counts);
         }
