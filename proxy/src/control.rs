@@ -8,6 +8,7 @@ pub mod calls;
 pub mod clusters;
 mod discovery;
 pub mod dns;
+pub mod health;
 pub mod join;
 mod lb_stats;
 pub mod listeners;
