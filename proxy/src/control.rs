@@ -57,6 +57,8 @@ pub enum Happening {
     Prepared(u64, Prepared),
     /// A lookup ended.
     Lookup(LookupId, Outcome),
+    /// A host of a cluster was asked whether it is well.
+    Checked(Arc<str>, u64, clusters::Answer),
     /// A worker reports.
     Report(Report),
     /// A worker no longer uses something; it is freed here.
@@ -160,9 +162,10 @@ impl Control {
         let (answers, lookups) = tokio::sync::mpsc::unbounded_channel();
         forward(lookups, happenings.clone(), |(id, outcome)| Happening::Lookup(id, outcome));
         let (done, prepared) = tokio::sync::mpsc::unbounded_channel();
-        forward(prepared, happenings, |(number, prepared)| Happening::Prepared(number, prepared));
+        forward(prepared, happenings.clone(), |(number, prepared)| Happening::Prepared(number, prepared));
         let resolver = dns::driver::HickoryResolver::new(answers, &store);
-        let world = ClusterWorld::new(publisher.clone(), Arc::clone(&store), Rc::clone(&sources), resolver);
+        let probes = health::probes::Probes::new(happenings);
+        let world = ClusterWorld::new(publisher.clone(), Arc::clone(&store), Rc::clone(&sources), resolver, probes);
         let uses_cds = dynamic.clusters.is_some();
         let mut clusters = ClusterManager::new(world, publisher.workers(), uses_cds, fastrand::Rng::new());
         clusters.set_runtime(runtime.snapshot());
@@ -300,6 +303,9 @@ impl Control {
             Happening::Source(client, event) => self.on_source(&client, event),
             Happening::Prepared(number, prepared) => self.on_prepared(number, prepared),
             Happening::Lookup(id, outcome) => self.clusters.borrow_mut().on_lookup(Instant::now(), id, outcome),
+            Happening::Checked(cluster, host, answer) => {
+                self.clusters.borrow_mut().on_checked(Instant::now(), &cluster, host, answer);
+            }
             Happening::Report(Report::HostsCreated(cluster, hosts)) => {
                 for host in hosts {
                     self.clusters.borrow_mut().on_created_host(Instant::now(), &cluster, host);

@@ -7,6 +7,7 @@ mod breakers;
 mod connection;
 mod discovery;
 mod dns;
+mod health;
 mod http;
 mod lb;
 mod outlier;
@@ -28,6 +29,9 @@ pub use self::breakers::{CircuitBreakers, RetryBudget, Thresholds};
 pub use self::connection::{BindConfig, ConnectionOptions, SocketMatch, SourceAddress, TransportSocket};
 pub use self::discovery::{Discovery, EdsConfig, InvalidDestination, OriginalDstConfig};
 pub use self::dns::{Backoff, DnsConfig, LookupFamily, ResolverConfig};
+pub use self::health::{
+    Checker, EndpointCheck, GrpcCheck, HealthCheck, HttpCheck, ProxyVersion, Segments, StatusRange, TcpCheck, Timing,
+};
 pub use self::http::{CommonHttpOptions, HttpOptions, UnderscoreAction, UpstreamHttp1Options, UpstreamProtocol};
 pub use self::lb::{
     Fallback, HashFunction, Hashing, LbConfig, LbPolicy, LeastRequest, Maglev, RingHash, RuntimeKeys, SelectorFallback,
@@ -44,9 +48,7 @@ ledger! {
     transport_socket_matcher => Refuse, "choosing a transport socket by host needs TLS, which is not implemented yet";
     stats_matcher => Warn, "statistics are filtered by the bootstrap's matcher only";
     per_connection_buffer_high_watermark_timeout => Warn, "a full buffer waits for the stream's own timeouts";
-    health_checks => Warn, "active health checking is not implemented yet";
-    close_connections_on_host_health_failure => Warn, "active health checking is not implemented yet";
-    ignore_health_on_host_removal => Warn, "active health checking is not implemented yet";
+    close_connections_on_host_health_failure => Warn, "idle connections of a host that fails are closed anyway; proxied TCP connections stay";
     filters => Refuse, "upstream network filters are not implemented";
     lrs_server => Warn, "load reporting is not implemented";
     lrs_report_endpoint_metrics => Warn, "load reporting is not implemented";
@@ -67,6 +69,8 @@ pub static LEDGER: &[&[&Entry]] = &[
     discovery::original_dst_unsupported::ALL,
     dns::cares_unsupported::ALL,
     dns::resolver_unsupported::ALL,
+    health::unsupported::ALL,
+    health::http_unsupported::ALL,
     http::unsupported::ALL,
     http::outlier_unsupported::ALL,
     http::sni_unsupported::ALL,
@@ -106,6 +110,10 @@ pub struct ClusterConfig {
     pub circuit_breakers: CircuitBreakers,
     /// When hosts are ejected for what they answer; `None` never.
     pub outlier_detection: Option<OutlierConfig>,
+    /// What hosts are asked to find out whether they are well; `None` nothing.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// Hosts leave with their endpoints, even if their health checks pass (false).
+    pub ignore_health_on_host_removal: bool,
     /// How often unused hosts of an `ORIGINAL_DST` cluster are removed (5 s).
     pub cleanup_interval: Duration,
     /// Start-up and updates wait for its hosts (true).
@@ -185,12 +193,10 @@ impl ClusterConfig {
             &unsupported::per_connection_buffer_high_watermark_timeout,
             &per_connection_buffer_high_watermark_timeout,
         )?;
-        at.unsupported(&unsupported::health_checks, &health_checks)?;
         at.unsupported(
             &unsupported::close_connections_on_host_health_failure,
             &close_connections_on_host_health_failure,
         )?;
-        at.unsupported(&unsupported::ignore_health_on_host_removal, &ignore_health_on_host_removal)?;
         at.unsupported(&unsupported::filters, &filters)?;
         at.unsupported(&unsupported::lrs_server, &lrs_server)?;
         at.unsupported(&unsupported::lrs_report_endpoint_metrics, &lrs_report_endpoint_metrics)?;
@@ -287,6 +293,8 @@ impl ClusterConfig {
             socket_matches: connection::socket_matches(at.field("transport_socket_matches"), transport_socket_matches)?,
             tcp_idle_timeout,
         };
+        let http2 = http.protocol != UpstreamProtocol::Http1;
+        let health_check = HealthCheck::parse_list(at.field("health_checks"), health_checks, &name, http2)?;
         let observability_name: Arc<str> =
             if alt_stat_name.is_empty() { &name } else { &alt_stat_name }.as_str().into();
         Ok(Self {
@@ -305,6 +313,8 @@ impl ClusterConfig {
             outlier_detection: outlier_detection
                 .map(|proto| OutlierConfig::parse(at.field("outlier_detection"), proto))
                 .transpose()?,
+            health_check,
+            ignore_health_on_host_removal,
             cleanup_interval: positive(at.field("cleanup_interval"), cleanup_interval)?
                 .unwrap_or(Duration::from_secs(5)),
             wait_for_warm_on_init: wait_for_warm_on_init.is_none_or(|v| v.value),

@@ -13,6 +13,7 @@ use filters::ledger;
 use filters::stream_info::Address;
 
 use super::address::{self, EndpointAddress};
+use super::cluster::EndpointCheck;
 use crate::upstream::host::{DropOverload, HealthFlags, Locality, Metadata};
 
 ledger! {
@@ -26,7 +27,6 @@ ledger! {
 ledger! {
     /// What is not implemented.
     pub mod endpoint_unsupported for "envoy.config.endpoint.v3.Endpoint" {
-    health_check_config => Warn, "active health checking is not implemented yet";
     observability_name => Warn, "hosts are reported by address";
 } }
 
@@ -77,6 +77,8 @@ pub struct Endpoint {
     pub metadata: Option<Arc<Metadata>>,
     /// Its metadata calls it a canary.
     pub canary: bool,
+    /// What it says about its health checks; `None` nothing out of the ordinary.
+    pub check: Option<Arc<EndpointCheck>>,
 }
 
 /// How an assignment is used decides which addresses it may hold.
@@ -236,7 +238,6 @@ impl Endpoint {
                 Some(proto::lb_endpoint::HostIdentifier::EndpointName(_)) | None => proto::Endpoint::default(),
             };
         let at = at.field("endpoint");
-        at.unsupported(&endpoint_unsupported::health_check_config, &health_check_config)?;
         at.unsupported(&endpoint_unsupported::observability_name, &observability_name)?;
         let address_at = at.field("address");
         let Some(address) = address else { return Err(address_at.error("Address must be set")) };
@@ -267,10 +268,31 @@ impl Endpoint {
             hostname: hostname.into(),
             weight,
             health: health_flags(at, health_status)?,
+            check: health_check_config
+                .map(|config| endpoint_check(at.field("health_check_config"), config))
+                .transpose()?
+                .flatten(),
             canary: metadata.as_ref().and_then(|m| m.get("envoy.lb")?.get("canary")?.as_bool()).unwrap_or(false),
             metadata: metadata.map(Arc::new),
         })
     }
+}
+
+/// `None` when it says nothing.
+fn endpoint_check(
+    at: At<'_>,
+    proto: proto::endpoint::HealthCheckConfig,
+) -> Result<Option<Arc<EndpointCheck>>, ConfigError> {
+    let proto::endpoint::HealthCheckConfig { port_value, hostname, address, disable_active_health_check } = proto;
+    let port = u16::try_from(port_value)
+        .map_err(|_| at.field("port_value").error("value must be less than or equal to 65535"))?;
+    let check = EndpointCheck {
+        address: address.map(|address| address::resolved(at.field("address"), address)).transpose()?,
+        port,
+        hostname: hostname.into(),
+        disabled: disable_active_health_check,
+    };
+    Ok((check != EndpointCheck::default()).then(|| Arc::new(check)))
 }
 
 fn strict_dns_resolver(at: At<'_>, address: &core::Address) -> Result<(), ConfigError> {

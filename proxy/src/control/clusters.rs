@@ -10,6 +10,7 @@
 //!   control plane, then CDS.
 
 mod contract;
+mod health;
 mod members;
 mod outlier;
 mod resource;
@@ -23,9 +24,10 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 pub use self::contract::{
-    CdsUpdate, ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, MergeEvent, Phase, PublishedCluster,
+    CdsUpdate, ClusterObserver, ClusterSink, EdsSubscriber, Prober, EndpointUpdate, MergeEvent, Phase, PublishedCluster,
     Removed, WatchId,
 };
+pub use self::health::{Answer, HealthCount, HealthNews, Probe};
 use self::outlier::Detector;
 pub use self::outlier::{Comparison, OutlierChange, OutlierEvent, Rates};
 pub use self::resource::ClusterResource;
@@ -109,7 +111,7 @@ impl Cluster {
     }
 }
 
-impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager<O> {
+impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> ClusterManager<O> {
     /// A manager without clusters for a process with this many workers. `uses_cds` says whether start-up waits for a
     /// cluster discovery service.
     pub fn new(outside: O, workers: usize, uses_cds: bool, random: fastrand::Rng) -> Self {
@@ -259,6 +261,13 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
             // It left before the news of its ejection arrived: nobody else gives its place back.
             monitor.detection().readmit(host);
         }
+    }
+
+    /// A health check of a host ended, or its connection said something unasked.
+    pub fn on_checked(&mut self, now: Instant, name: &Arc<str>, host: u64, answer: Answer) {
+        let used = self.outside.had_connections(name);
+        let event = Fed::Checked { host, answer, used };
+        self.feed(now, |version| version.checks(host), Some(Arc::clone(name)), event);
     }
 
     /// The runtime's values from now on.

@@ -10,11 +10,13 @@ use stats::{GroupHandle, SharedCounter, Store};
 use xds_client::{Client, Hub, Interest, SourceConfig, SubscribeError, Subscription};
 
 use super::clusters::{
-    ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, MergeEvent, OutlierEvent, Phase, PublishedCluster,
-    WatchId,
+    ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, HealthCount, MergeEvent, OutlierEvent, Phase, Probe,
+    Prober, PublishedCluster, WatchId,
 };
 use super::dns::driver::HickoryResolver;
 use super::dns::{LookupId, Question, Resolver};
+use super::health::counts::HealthCounts;
+use super::health::probes::Probes;
 use super::lb_stats::LbStats;
 use super::listeners::ListenerSink;
 use super::listeners::sockets::ListenSocket;
@@ -64,6 +66,9 @@ pub struct ClusterWorld {
     store: Arc<Store>,
     sources: Rc<Sources>,
     resolver: HickoryResolver,
+    probes: Probes,
+    /// `health_check.*` of clusters that have any, in use or warming.
+    health: HashMap<Arc<str>, HealthCounts>,
     stats: ClusterManagerStats,
     _group: Arc<GroupHandle<ClusterManagerStats>>,
     clusters: HashMap<Arc<str>, Published>,
@@ -98,7 +103,13 @@ struct Watch {
 impl ClusterWorld {
     /// A world without clusters.
     #[must_use]
-    pub fn new(publisher: Publisher, store: Arc<Store>, sources: Rc<Sources>, resolver: HickoryResolver) -> Self {
+    pub fn new(
+        publisher: Publisher,
+        store: Arc<Store>,
+        sources: Rc<Sources>,
+        resolver: HickoryResolver,
+        probes: Probes,
+    ) -> Self {
         let group = store.group::<ClusterManagerStats>("cluster_manager.");
         Self {
             stats: group.shard(store.control_shard()),
@@ -110,6 +121,8 @@ impl ClusterWorld {
             store,
             sources,
             resolver,
+            probes,
+            health: HashMap::new(),
             clusters: HashMap::new(),
             watches: HashMap::new(),
             phase: Phase::Loading,
@@ -225,6 +238,21 @@ impl Resolver for ClusterWorld {
     }
 }
 
+impl Prober for ClusterWorld {
+    fn probe(&mut self, probe: Probe) {
+        self.probes.ask(probe);
+    }
+
+    fn end_probes(&mut self, host: u64) {
+        self.probes.end(host);
+    }
+
+    fn had_connections(&self, name: &str) -> bool {
+        let total = |published: &Published| published.shared.stats().total(|stats| stats.upstream_cx_total().value());
+        self.clusters.get(name).is_some_and(|published| total(published) > 0)
+    }
+}
+
 impl ClusterObserver for ClusterWorld {
     fn cluster_added(&mut self, name: &Arc<str>) {
         tracing::debug!(target: "upstream", "add/update cluster {name}");
@@ -241,6 +269,7 @@ impl ClusterObserver for ClusterWorld {
 
     fn cluster_removed(&mut self, name: &Arc<str>) {
         tracing::debug!(target: "upstream", "removing cluster {name}");
+        self.health.remove(name);
         self.stats.cluster_removed().inc();
     }
 
@@ -293,6 +322,11 @@ impl ClusterObserver for ClusterWorld {
         if let Some(log) = &self.outlier_log {
             log.write(name, event, SystemTime::now());
         }
+    }
+
+    fn health(&mut self, config: &ClusterConfig, count: HealthCount) {
+        let counts = self.health.entry(Arc::clone(&config.name));
+        counts.or_insert_with(|| HealthCounts::new(&self.store, &config.stat_name)).count(count);
     }
 
     fn phase(&mut self, phase: Phase) {

@@ -209,6 +209,21 @@ stats::group! {
 }
 
 stats::group! {
+    /// `cluster.<name>.health_check.`, of a cluster whose hosts' health is checked.
+    pub struct HealthCheckStats {
+        counters {
+            attempt,
+            failure,
+            network_failure,
+            passive_failure,
+            success,
+            verify_cluster,
+        }
+        gauges { degraded, healthy }
+    }
+}
+
+stats::group! {
     /// `cluster.<name>.`, of a cluster with subsets.
     pub struct SubsetStats {
         gauges {

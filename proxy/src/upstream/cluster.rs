@@ -252,7 +252,8 @@ impl Cluster {
     /// Hosts that outlier detection or a health check took out of `after`, which were still in `before`. Their connections
     /// are not kept for later: another one may do better when they are back.
     fn failed(&self, before: &HostSet, after: &HostSet) -> HashSet<u64> {
-        if self.context.config.outlier_detection.is_none() {
+        let config = &self.context.config;
+        if config.outlier_detection.is_none() && config.health_check.is_none() {
             return HashSet::new();
         }
         let was_well: HashSet<u64> = before.available().map(|host| host.id()).collect();

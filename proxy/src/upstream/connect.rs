@@ -17,6 +17,7 @@ use super::failure::{FailureKind, UpstreamFailure};
 use super::host::Host;
 use super::pool::ConnectionGuard;
 use crate::config::address::{SocketState, TcpKeepalive};
+use crate::config::cluster::ConnectionOptions;
 use crate::transport::Io;
 
 /// Runs a connect within the cluster's `connect_timeout`.
@@ -56,6 +57,8 @@ pub(super) fn failed(context: &ClusterContext, host: &Host, guard: &ConnectionGu
 /// A connected byte stream to `host`, with the cluster's socket options; where the host has several addresses, to the first
 /// that answers.
 pub(super) async fn socket(context: &ClusterContext, host: &Host) -> io::Result<Io> {
+    let options = &context.config.connection;
+    let bind_failed = || context.stats.bind_errors().inc();
     let others = &host.attributes().additional_addresses;
     match &**host.address() {
         Address::Ip(first) if !others.is_empty() => {
@@ -66,12 +69,22 @@ pub(super) async fn socket(context: &ClusterContext, host: &Host) -> io::Result<
                 if !first.replace(false) {
                     context.stats.upstream_cx_total().inc();
                 }
-                tcp_socket(context, address)
+                tcp_socket(options, address, bind_failed)
             };
             let stream = happy_eyeballs::race(context.worker.timers(), addresses, connect).await?;
             Ok(Io::tcp(stream, Bytes::new()))
         }
-        Address::Ip(address) => Ok(Io::tcp(tcp_socket(context, *address).await?, Bytes::new())),
+        address => connect(options, address, bind_failed).await,
+    }
+}
+
+/// A connected byte stream to `address`. `bind_failed` hears of a source address that cannot be bound to.
+///
+/// # Errors
+/// When there is no connection, for whatever reason; internal listeners cannot be reached.
+pub async fn connect(options: &ConnectionOptions, address: &Address, bind_failed: impl FnOnce()) -> io::Result<Io> {
+    match address {
+        Address::Ip(address) => Ok(Io::tcp(tcp_socket(options, *address, bind_failed).await?, Bytes::new())),
         Address::Pipe(path) => Ok(Io::unix(unix_socket(path).await?, Bytes::new())),
         Address::Internal(name) => {
             Err(io::Error::new(io::ErrorKind::Unsupported, format!("internal listener {name:?} cannot be reached")))
@@ -79,10 +92,13 @@ pub(super) async fn socket(context: &ClusterContext, host: &Host) -> io::Result<
     }
 }
 
-async fn tcp_socket(context: &ClusterContext, address: SocketAddr) -> io::Result<TcpStream> {
+async fn tcp_socket(
+    options: &ConnectionOptions,
+    address: SocketAddr,
+    bind_failed: impl FnOnce(),
+) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_nodelay(true)?;
-    let options = &context.config.connection;
     let socket_ref = SockRef::from(&socket);
     if let Some(keepalive) = &options.tcp_keepalive {
         set_keepalive(&socket_ref, keepalive)?;
@@ -103,7 +119,7 @@ async fn tcp_socket(context: &ClusterContext, address: SocketAddr) -> io::Result
         }
         Ok(())
     };
-    bound().inspect_err(|_| context.stats.bind_errors().inc())?;
+    bound().inspect_err(|_| bind_failed())?;
     socket.connect(address).await
 }
 

@@ -24,6 +24,7 @@ pub use self::health::{Health, HealthFlags};
 pub use self::set::{Derived, DropOverload, HostSet, LocalityHosts, Membership, PlacedHosts, PriorityHosts};
 pub use self::stats::{Counter, Gauge, HostShard, HostStats};
 use super::outlier::{Detection, Monitor};
+use crate::config::cluster::EndpointCheck;
 
 /// `filter_metadata` of an endpoint, a locality or a cluster, by filter name space.
 pub type Metadata = serde_json::Map<String, serde_json::Value>;
@@ -58,6 +59,8 @@ pub struct HostAttributes {
     pub metadata: Option<Arc<Metadata>>,
     /// `envoy.lb` metadata says `canary: true`.
     pub canary: bool,
+    /// What its endpoint says about health checks; `None` nothing out of the ordinary.
+    pub check: Option<Arc<EndpointCheck>>,
 }
 
 /// One upstream host as of one endpoint update.
@@ -108,6 +111,23 @@ impl Host {
     #[must_use]
     pub const fn state(&self) -> &Arc<HostState> {
         &self.state
+    }
+
+    /// Where it is checked.
+    #[must_use]
+    pub fn check_address(&self) -> Address {
+        let check = self.attributes.check.as_deref();
+        let address = check.and_then(|check| check.address.as_ref()).unwrap_or(&self.attributes.address);
+        match (address, check.map_or(0, |check| check.port)) {
+            (Address::Ip(ip), port) if port != 0 => Address::Ip(SocketAddr::new(ip.ip(), port)),
+            (address, _) => address.clone(),
+        }
+    }
+
+    /// Whether it is left alone by health checks.
+    #[must_use]
+    pub fn is_unchecked(&self) -> bool {
+        self.attributes.check.as_ref().is_some_and(|check| check.disabled)
     }
 
     /// Process-wide number of the host's state: the key of a connection pool.

@@ -25,7 +25,6 @@ use crate::runtime::Snapshot;
 ledger! {
     /// What is not implemented.
     pub mod common_unsupported for "envoy.config.cluster.v3.Cluster.CommonLbConfig" {
-    ignore_new_hosts_until_first_hc => Warn, "active health checking is not implemented yet";
     override_host_status => Warn, "stateful sessions are not implemented";
 } }
 
@@ -54,6 +53,8 @@ pub struct LbConfig {
     pub healthy_panic_threshold: u32,
     /// Updates of weight, health and metadata within this time are published as one (1 s); zero publishes each.
     pub update_merge_window: Duration,
+    /// Hosts are left out of the totals until their first health check (false).
+    pub ignore_new_hosts_until_first_hc: bool,
     /// Connections to all hosts are closed when the set of hosts changes.
     pub close_connections_on_host_set_change: bool,
     /// Where the runtime may have other numbers.
@@ -141,6 +142,7 @@ impl Default for LbConfig {
             zone_aware: ZoneAware::default(),
             healthy_panic_threshold: 50,
             update_merge_window: Duration::from_secs(1),
+            ignore_new_hosts_until_first_hc: false,
             close_connections_on_host_set_change: false,
             keys: RuntimeKeys::default(),
         }

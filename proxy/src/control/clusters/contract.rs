@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ClusterResource;
+use super::health::{HealthCount, Probe};
 use super::outlier::OutlierEvent;
 use crate::config::cluster::{ClusterConfig, EdsConfig};
 use crate::upstream::breaker::Breakers;
@@ -20,6 +21,16 @@ pub trait ClusterSink {
     fn publish_hosts(&mut self, name: &Arc<str>, hosts: &Arc<HostSet>);
     /// No such cluster any more. Its pools drain.
     fn remove(&mut self, name: &Arc<str>);
+}
+
+/// Who asks hosts whether they are well. Answers go to `on_checked`.
+pub trait Prober {
+    /// Asks. The connection of an earlier check of the same host serves again, if it may.
+    fn probe(&mut self, probe: Probe);
+    /// A host is asked no more; neither is an answer awaited. It is known by the number of its state.
+    fn end_probes(&mut self, host: u64);
+    /// Whether the cluster ever had a connection other than for health checks.
+    fn had_connections(&self, name: &str) -> bool;
 }
 
 /// A version of a cluster as the workers get it.
@@ -67,6 +78,8 @@ pub trait ClusterObserver {
     fn merge(&mut self, event: MergeEvent) {}
     /// `outlier_detection.*`, and the log of outlier events.
     fn outlier(&mut self, name: &Arc<str>, event: &OutlierEvent) {}
+    /// `health_check.*`
+    fn health(&mut self, config: &ClusterConfig, count: HealthCount) {}
     /// Start-up reached a phase.
     fn phase(&mut self, phase: Phase) {}
 }

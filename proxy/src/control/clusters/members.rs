@@ -16,9 +16,21 @@ use crate::upstream::host::{
 #[derive(Debug)]
 pub(super) struct Members {
     workers: usize,
+    /// What is done about hosts that health checks are to be asked about.
+    care: Care,
     hosts: HashMap<HostKey, Arc<Host>>,
     set: Arc<HostSet>,
 }
+
+/// How active health checking changes who comes and goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Care {
+    /// Bits of hosts that just came.
+    pub(super) newcomers: HealthFlags,
+    /// Hosts that are well stay although their endpoints are gone.
+    pub(super) keeps_healthy: bool,
+}
+
 
 /// What makes a host the same host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -67,8 +79,8 @@ pub(super) enum Change {
 pub(super) type Names = HashMap<(usize, usize), Vec<IpAddr>>;
 
 impl Members {
-    pub(super) fn new(workers: usize) -> Self {
-        Self { workers, hosts: HashMap::new(), set: Arc::new(HostSet::empty()) }
+    pub(super) fn new(workers: usize, care: Care) -> Self {
+        Self { workers, care, hosts: HashMap::new(), set: Arc::new(HostSet::empty()) }
     }
 
     pub(super) const fn set(&self) -> &Arc<HostSet> {
@@ -108,7 +120,10 @@ impl Members {
                 }
             }
         }
-        let removed = self.hosts.keys().any(|key| !next.hosts.contains_key(key));
+        if self.care.keeps_healthy {
+            self.keep_healthy(&mut next);
+        }
+        let removed = self.hosts.iter().any(|(key, host)| next.hosts.get(key).is_none_or(|now| now.id() != host.id()));
         let set = next.set(assignment);
         let same_shape = self.set.overprovisioning_factor == set.overprovisioning_factor
             && self.set.weighted_priority_health == set.weighted_priority_health
@@ -148,6 +163,42 @@ impl Members {
         swept
     }
 
+    /// Hosts whose endpoints are gone stay for as long as their health checks pass.
+    fn keep_healthy(&self, next: &mut Next) {
+        let keys: HashMap<u64, &HostKey> = self.hosts.iter().map(|(key, host)| (host.id(), key)).collect();
+        // In the order they had: those of one place stay in it.
+        for (priority, level) in self.set.priorities.iter().enumerate() {
+            for place in &level.localities {
+                for host in place.hosts.iter() {
+                    let flags = host.state().flags();
+                    let failed = HealthFlags::FAILED_ACTIVE_HC | HealthFlags::FAILED_EDS_HEALTH;
+                    let Some(&key) = keys.get(&host.id()) else { continue };
+                    if next.hosts.contains_key(key) {
+                        continue;
+                    }
+                    if host.is_unchecked() || flags.without(failed) != flags {
+                        continue;
+                    }
+                    next.changed |= !flags.contains(HealthFlags::PENDING_DYNAMIC_REMOVAL);
+                    host.state().change_flags(HealthFlags::PENDING_DYNAMIC_REMOVAL, HealthFlags::NONE);
+                    next.keep(&place.locality, place.weight, priority, host);
+                    next.hosts.insert(key.clone(), host.clone());
+                }
+            }
+        }
+    }
+
+    /// One host less, whose endpoint was gone before; false if there is none such.
+    pub(super) fn leave(&mut self, id: u64) -> bool {
+        let before = self.hosts.len();
+        self.hosts.retain(|_, host| host.id() != id);
+        if self.hosts.len() == before {
+            return false;
+        }
+        self.set = Arc::new(self.set.without(id));
+        true
+    }
+
     /// Divides the hosts by their health as of now.
     pub(super) fn rebuild(&mut self) {
         self.set = Arc::new(self.set.rebuilt());
@@ -174,7 +225,13 @@ impl Members {
         if next.hosts.contains_key(&key) {
             return;
         }
-        let former = self.hosts.get(&key);
+        // A host that is checked elsewhere is another one.
+        let same_check = |former: &&Arc<Host>| match (&former.attributes().check, &endpoint.check) {
+            (Some(a), Some(b)) => (&a.address, a.port) == (&b.address, b.port),
+            (None, None) => true,
+            (Some(one), None) | (None, Some(one)) => one.address.is_none() && one.port == 0,
+        };
+        let former = self.hosts.get(&key).filter(same_check);
         let attributes = HostAttributes {
             address: Arc::new(address),
             additional_addresses,
@@ -184,6 +241,7 @@ impl Members {
             priority,
             metadata: endpoint.metadata.clone(),
             canary: endpoint.canary,
+            check: endpoint.check.clone(),
         };
         let host = match former {
             Some(host) if *host.attributes() == attributes => host.clone(),
@@ -193,10 +251,14 @@ impl Members {
             }
             None => {
                 next.added = true;
-                Arc::new(Host::new(attributes, Arc::new(HostState::new(self.workers))))
+                let host = Host::new(attributes, Arc::new(HostState::new(self.workers)));
+                if !host.is_unchecked() {
+                    host.state().change_flags(self.care.newcomers, HealthFlags::NONE);
+                }
+                Arc::new(host)
             }
         };
-        let clear = HealthFlags::ALL_EDS.without(endpoint.health);
+        let clear = (HealthFlags::ALL_EDS | HealthFlags::PENDING_DYNAMIC_REMOVAL).without(endpoint.health);
         let before = host.state().change_flags(endpoint.health, clear);
         next.changed |= before != host.state().flags();
         next.place(locality, locality_weight, priority, &host);
@@ -239,6 +301,19 @@ impl Next {
                 *known_weight = weight;
                 hosts.push(host.clone());
             }
+            None => places.push((locality.clone(), weight, vec![host.clone()])),
+        }
+    }
+
+    /// A host of an earlier assignment, whose place this one need not know.
+    fn keep(&mut self, locality: &Arc<Locality>, weight: u32, priority: usize, host: &Arc<Host>) {
+        while self.priorities.len() <= priority {
+            self.priorities.push(NextLevel::default());
+        }
+        let NextLevel { hosts, places } = &mut self.priorities[priority];
+        hosts.push(host.clone());
+        match places.iter_mut().find(|(known, ..)| known == locality) {
+            Some((_, _, hosts)) => hosts.push(host.clone()),
             None => places.push((locality.clone(), weight, vec![host.clone()])),
         }
     }

@@ -189,6 +189,18 @@ impl Detector {
         self.book(now, host.id(), finding, None, runtime, random);
     }
 
+    /// A host passed a health check: whether that ended its ejection.
+    pub(super) fn on_passed_check(&mut self, now: Instant, id: u64) -> bool {
+        let ejected = |watched: &Watched| watched.host.state().flags().contains(HealthFlags::FAILED_OUTLIER_CHECK);
+        if !self.detection.config().successful_active_health_check_uneject_host
+            || !self.hosts.get(&id).is_some_and(ejected)
+        {
+            return false;
+        }
+        self.readmit(now, id);
+        true
+    }
+
     /// Does what is due; whether the health of any host changed.
     pub(super) fn on_timer(&mut self, now: Instant, runtime: &dyn Runtime, random: &mut fastrand::Rng) -> bool {
         if self.sweep_at > now {

@@ -15,6 +15,7 @@ use super::*;
 use crate::config::cluster::EdsConfig;
 use crate::config::endpoint::Use;
 use crate::control::dns::Question;
+use crate::control::health::session::Report;
 use crate::upstream::host::HealthFlags;
 
 /// The world outside as a list of what it was told.
@@ -23,6 +24,8 @@ struct Log {
     said: Vec<String>,
     hosts: BTreeMap<String, Arc<HostSet>>,
     questions: Vec<(LookupId, Question)>,
+    /// Numbers of hosts that were asked, by where.
+    probed: BTreeMap<String, u64>,
 }
 
 fn addresses(hosts: &HostSet) -> String {
@@ -45,6 +48,21 @@ impl ClusterSink for Log {
     fn remove(&mut self, name: &Arc<str>) {
         self.said.push(format!("remove {name}"));
         self.hosts.remove(&**name);
+    }
+}
+
+impl Prober for Log {
+    fn probe(&mut self, probe: Probe) {
+        self.said.push(format!("probe {} {}", probe.config.name, probe.address));
+        self.probed.insert(probe.address.to_string(), probe.id);
+    }
+
+    fn end_probes(&mut self, _: u64) {
+        self.said.push("end probes".to_owned());
+    }
+
+    fn had_connections(&self, _: &str) -> bool {
+        true
     }
 }
 
@@ -477,4 +495,82 @@ fn an_address_given_twice_is_two_hosts_of_a_static_cluster() {
     let (mut manager, now) = started();
     cds(&mut manager, now, &[with_hosts(cluster("c", DiscoveryType::Static), &["10.0.0.1", "10.0.0.1"])]).unwrap();
     assert_eq!(said(&mut manager)[0], "publish c [10.0.0.1:80 10.0.0.1:80]");
+}
+
+/// A cluster whose hosts are checked.
+fn checked(mut proto: Proto) -> Proto {
+    proto.health_checks = vec![core::HealthCheck {
+        timeout: Some(google::Duration { seconds: 1, nanos: 0 }),
+        interval: Some(google::Duration { seconds: 5, nanos: 0 }),
+        unhealthy_threshold: Some(google::UInt32Value { value: 2 }),
+        healthy_threshold: Some(google::UInt32Value { value: 2 }),
+        health_checker: Some(core::health_check::HealthChecker::TcpHealthCheck(Default::default())),
+        ..Default::default()
+    }];
+    proto
+}
+
+fn answer(manager: &mut ClusterManager<Log>, now: Instant, cluster: &str, at: &str, report: Report) {
+    let id = manager.outside().probed[at];
+    manager.on_checked(now, &cluster.into(), id, Answer { report, verified: false });
+}
+
+const fn host(address: &str) -> (&str, u32, core::HealthStatus) {
+    (address, 1, core::HealthStatus::Unknown)
+}
+
+const PASSED: Report = Report::Passed { degraded: false };
+
+fn health(manager: &mut ClusterManager<Log>, cluster: &str) -> Vec<String> {
+    manager.outside().hosts[cluster].hosts().map(|host| host.state().flags().to_string()).collect()
+}
+
+#[test]
+fn a_cluster_is_warm_after_its_first_round_of_health_checks() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[checked(with_hosts(cluster("c", DiscoveryType::Static), &["10.0.0.1", "10.0.0.2"]))])
+        .unwrap();
+    assert_eq!(said(&mut manager), ["probe c 10.0.0.1:80", "probe c 10.0.0.2:80"]);
+    answer(&mut manager, now, "c", "10.0.0.1:80", PASSED);
+    assert!(!manager.is_active("c"));
+    answer(&mut manager, now, "c", "10.0.0.2:80", Report::Unreachable);
+    assert_eq!(said(&mut manager)[0], "publish c [10.0.0.1:80 10.0.0.2:80]");
+    assert_eq!(health(&mut manager, "c"), ["healthy", "/failed_active_hc"]);
+    // Each is asked again in its time.
+    assert_eq!(manager.next_deadline(), Some(now + Duration::from_secs(5)));
+    manager.on_timer(now + Duration::from_secs(5));
+    assert_eq!(said(&mut manager), ["probe c 10.0.0.1:80", "probe c 10.0.0.2:80"]);
+    assert_eq!(manager.next_deadline(), None);
+}
+
+#[test]
+fn healthy_hosts_outlive_their_endpoints() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[checked(eds("e"))]).unwrap();
+    let watch = *manager.watches.keys().next().unwrap();
+    manager.on_assignment(now, watch, assignment("e", &[host("10.0.0.1"), host("10.0.0.2")]));
+    answer(&mut manager, now, "e", "10.0.0.1:80", PASSED);
+    answer(&mut manager, now, "e", "10.0.0.2:80", Report::Unreachable);
+    said(&mut manager);
+    manager.on_assignment(now, watch, assignment("e", &[]));
+    assert!(said(&mut manager).contains(&"hosts e [10.0.0.1:80]".to_owned()), "the other one was not healthy");
+    assert_eq!(health(&mut manager, "e"), ["/pending_dynamic_removal"]);
+    answer(&mut manager, now, "e", "10.0.0.1:80", Report::Unreachable);
+    assert_eq!(health(&mut manager, "e"), ["/pending_dynamic_removal"], "once is not enough");
+    answer(&mut manager, now, "e", "10.0.0.1:80", Report::Unreachable);
+    assert_eq!(health(&mut manager, "e"), [""; 0]);
+    assert!(said(&mut manager).contains(&"end probes".to_owned()));
+}
+
+#[test]
+fn a_host_that_comes_back_is_not_pending_any_more() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[checked(eds("e"))]).unwrap();
+    let watch = *manager.watches.keys().next().unwrap();
+    manager.on_assignment(now, watch, assignment("e", &[host("10.0.0.1")]));
+    answer(&mut manager, now, "e", "10.0.0.1:80", PASSED);
+    manager.on_assignment(now, watch, assignment("e", &[host("10.0.0.3")]));
+    assert_eq!(health(&mut manager, "e"), ["/failed_active_hc", "/pending_dynamic_removal"]);
+    manager.on_assignment(now, watch, assignment("e", &[host("10.0.0.1")]));
+    assert_eq!(health(&mut manager, "e"), ["healthy"]);
 }

@@ -6,7 +6,8 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::members::{Change, Identity, Members, Names};
+use super::health::{Answer, Checks, HealthNews};
+use super::members::{Care, Change, Identity, Members, Names};
 use super::outlier::{Detector, OutlierEvent};
 use super::{ClusterView, EndpointUpdate, MergeEvent, NEVER, PublishedCluster, WatchId};
 use crate::config::address::EndpointAddress;
@@ -15,7 +16,7 @@ use crate::config::endpoint::LoadAssignment;
 use crate::control::dns::{LookupId, Outcome, Question, Refresh};
 use crate::runtime::Snapshot;
 use crate::upstream::breaker::Breakers;
-use crate::upstream::host::{Host, HostState, Membership};
+use crate::upstream::host::{HealthFlags, Host, HostState, Membership};
 use crate::upstream::outlier::{Finding, Verdict};
 
 /// One version of a cluster.
@@ -48,6 +49,10 @@ pub(super) struct Version {
     merge_at: Option<Instant>,
     /// From the beginning on, where the cluster detects outliers.
     detector: Option<Detector>,
+    /// Where the cluster checks its hosts' health.
+    checks: Option<Checks>,
+    /// Health checks whose end is awaited before the version is warm, since its hosts are known.
+    first_checks: Option<usize>,
 }
 
 /// What a version's reaction to an event depends on.
@@ -77,6 +82,12 @@ pub(super) enum Fed {
     Created(Arc<Host>),
     /// A worker found a host to be an outlier.
     Outlier(Arc<HostState>, Finding),
+    /// A health check of a host ended; the cluster was used before, or not.
+    Checked {
+        host: u64,
+        answer: Answer,
+        used: bool,
+    },
     HealthChanged,
     Timer,
 }
@@ -92,9 +103,11 @@ impl Version {
     ) -> Self {
         Self {
             breakers: Arc::new(Breakers::new(&config.circuit_breakers)),
+            checks: config.health_check.clone().map(|check| Checks::new(config.clone(), check)),
+            first_checks: None,
+            members: Members::new(workers, care(&config)),
             config,
             hash,
-            members: Members::new(workers),
             started: false,
             ready: false,
             published: false,
@@ -152,13 +165,13 @@ impl Version {
                 self.ready = true;
             }
         }
-        self.watch_hosts();
+        self.watch_hosts(now, runtime);
     }
 
     /// Takes in an event.
     pub(super) fn feed(&mut self, now: Instant, event: &Fed, around: &mut Around<'_>) -> Vec<EndpointUpdate> {
         let updates = self.react(now, event, around);
-        self.watch_hosts();
+        self.watch_hosts(now, around.runtime);
         updates
     }
 
@@ -188,12 +201,19 @@ impl Version {
                 }
                 Vec::new()
             }
+            Fed::Checked { host, answer, used } => {
+                self.checked(now, *host, *answer, *used, around);
+                Vec::new()
+            }
             Fed::HealthChanged => {
                 self.health_changed();
                 Vec::new()
             }
             Fed::Timer => {
                 let updates = self.timer(now, cached);
+                if let Some(checks) = &mut self.checks {
+                    checks.on_timer(now, around.runtime);
+                }
                 let detector = self.detector.as_mut();
                 if detector.is_some_and(|detector| detector.on_timer(now, around.runtime, around.random)) {
                     self.health_changed();
@@ -208,11 +228,71 @@ impl Version {
         self.unpublished = self.unpublished.max(Change::Attributes);
     }
 
-    /// Outlier detection learns of hosts before the workers do.
-    fn watch_hosts(&mut self) {
+    /// A health check ended, or could be taken for ended.
+    fn checked(&mut self, now: Instant, host: u64, answer: Answer, used: bool, around: &mut Around<'_>) {
+        let Some(outcome) = self
+            .checks
+            .as_mut()
+            .and_then(|checks| checks.on_report(now, host, answer, used, around.runtime, around.random))
+        else {
+            return;
+        };
+        if let Some(first) = &mut self.first_checks {
+            *first = first.saturating_sub(1);
+        }
+        let readmitted = outcome.passed
+            && self.detector.as_mut().is_some_and(|detector| detector.on_passed_check(now, host));
+        if outcome.changed && self.published && self.leaves(host) {
+            self.unpublished = Change::Membership;
+        } else if (outcome.changed || readmitted) && self.published {
+            self.health_changed();
+        }
+    }
+
+    /// Takes out a host whose endpoint is gone and whose health checks fail now. Names are looked up again instead.
+    fn leaves(&mut self, id: u64) -> bool {
+        let flags = self.members.set().hosts().find(|host| host.id() == id).map(|host| host.state().flags());
+        let gone = HealthFlags::FAILED_ACTIVE_HC | HealthFlags::PENDING_DYNAMIC_REMOVAL;
+        matches!(self.config.discovery, Discovery::Eds(_))
+            && flags.is_some_and(|flags| flags.contains(gone))
+            && self.members.leave(id)
+    }
+
+    /// Outlier detection and health checks learn of hosts before the workers do.
+    fn watch_hosts(&mut self, now: Instant, runtime: &Snapshot) {
         if let Some(detector) = &mut self.detector {
             detector.sync(self.members.set());
         }
+        let Some(checks) = &mut self.checks else { return };
+        let unchecked_left = checks.sync(now, self.members.set(), runtime);
+        match &mut self.first_checks {
+            // Nobody will answer for hosts that left.
+            Some(first) => *first = first.saturating_sub(unchecked_left),
+            None if self.ready => self.first_checks = Some(checks.len()),
+            None => {}
+        }
+    }
+
+    /// The workers may use it: its first hosts are known, and their first round of health checks is over.
+    pub(super) fn is_warm(&self) -> bool {
+        self.ready && self.first_checks.unwrap_or(0) == 0
+    }
+
+    /// What health checks have to ask and to tell.
+    pub(super) fn take_health_news(&mut self) -> Vec<HealthNews> {
+        self.checks.as_mut().map(Checks::take_news).unwrap_or_default()
+    }
+
+    /// No host is checked any more.
+    pub(super) fn end_checks(&mut self) {
+        if let Some(checks) = &mut self.checks {
+            checks.end();
+        }
+    }
+
+    /// Whether the health of the host with this number is checked.
+    pub(super) fn checks(&self, host: u64) -> bool {
+        self.checks.as_ref().is_some_and(|checks| checks.has(host))
     }
 
     /// What outlier detection has to tell.
@@ -262,6 +342,9 @@ impl Version {
     /// The workers use it from now on.
     pub(super) fn take_over(&mut self, now: Instant) -> Membership {
         self.published = true;
+        if self.checks.is_some() {
+            self.members.rebuild();
+        }
         self.unpublished = Change::None;
         self.last_publication = Some(now);
         self.members.set().membership()
@@ -322,7 +405,8 @@ impl Version {
     /// When something is due next.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let outliers = self.detector.as_ref().map(Detector::deadline);
-        let fixed = [self.fetch_deadline, self.stale_at, self.sweep_at, self.merge_at, outliers];
+        let checks = self.checks.as_ref().and_then(Checks::deadline);
+        let fixed = [self.fetch_deadline, self.stale_at, self.sweep_at, self.merge_at, outliers, checks];
         fixed.into_iter().flatten().chain(self.targets.values().filter_map(|target| target.due)).min()
     }
 
@@ -419,6 +503,23 @@ impl Version {
         self.unpublished = self.unpublished.max(change);
         change
     }
+}
+
+/// Who comes and goes where health is checked.
+fn care(config: &ClusterConfig) -> Care {
+    if config.health_check.is_none() {
+        return Care::default();
+    }
+    let finds_hosts = matches!(config.discovery, Discovery::Eds(_) | Discovery::StrictDns(_));
+    let newcomers = match config.discovery {
+        Discovery::Eds(_) | Discovery::StrictDns(_) if config.lb.ignore_new_hosts_until_first_hc => {
+            HealthFlags::FAILED_ACTIVE_HC | HealthFlags::PENDING_ACTIVE_HC
+        }
+        Discovery::Eds(_) | Discovery::StrictDns(_) | Discovery::Static(_) => HealthFlags::FAILED_ACTIVE_HC,
+        // Such hosts are used until a check says otherwise.
+        Discovery::LogicalDns(_) | Discovery::OriginalDst(_) | Discovery::Aggregate(_) => HealthFlags::NONE,
+    };
+    Care { newcomers, keeps_healthy: finds_hosts && !config.ignore_health_on_host_removal }
 }
 
 /// The names of a DNS cluster, by their place in the assignment.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::dns::{LookupId, Resolver};
-use super::contract::{ClusterObserver, ClusterSink, EdsSubscriber, MergeEvent, Phase, WatchId};
+use super::contract::{ClusterObserver, ClusterSink, EdsSubscriber, MergeEvent, Phase, Prober, WatchId};
+use super::health::HealthNews;
 use super::version::{Around, Fed, Version};
 use super::{Cluster, ClusterManager};
 use crate::config::cluster::Discovery;
 
-impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager<O> {
+impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> ClusterManager<O> {
     pub(super) fn start_where(&mut self, now: Instant, which: impl Fn(&Version) -> bool) {
         let waiting = self
             .clusters
@@ -35,6 +36,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
         }
         let runtime = Arc::clone(&self.runtime);
         version.begin(now, &runtime);
+        self.check(&mut version);
         self.ask(now, name, &mut version);
         self.settle(now, name, version, Slot::Warming);
     }
@@ -62,10 +64,22 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
             for event in version.take_outlier_events() {
                 self.outside.outlier(&name, &event);
             }
+            self.check(&mut version);
             self.ask(now, &name, &mut version);
             self.settle(now, &name, version, slot);
         }
         self.advance(now);
+    }
+
+    /// Starts and ends health checks, and counts them.
+    fn check(&mut self, version: &mut Version) {
+        for news in version.take_health_news() {
+            match news {
+                HealthNews::Ask(probe) => self.outside.probe(probe),
+                HealthNews::End(host) => self.outside.end_probes(host),
+                HealthNews::Count(count) => self.outside.health(&version.config, count),
+            }
+        }
     }
 
     /// Starts the lookups that are due.
@@ -82,7 +96,7 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
     /// Puts a version back, publishing what there is to publish.
     fn settle(&mut self, now: Instant, name: &Arc<str>, mut version: Version, slot: Slot) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
-        if slot == Slot::Warming && !version.ready {
+        if slot == Slot::Warming && !version.is_warm() {
             cluster.warming = Some(version);
             return;
         }
@@ -124,6 +138,8 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + ClusterObserver> ClusterManager
             self.watches.remove(&watch);
             self.outside.unsubscribe(watch);
         }
+        version.end_checks();
+        self.check(version);
         for id in version.take_lookups() {
             self.lookups.remove(&id);
             self.outside.cancel(id);

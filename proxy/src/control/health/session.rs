@@ -2,34 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config::cluster::Timing;
 use crate::upstream::host::HealthFlags;
-
-/// Thresholds and intervals of a checker (`envoy.config.core.v3.HealthCheck`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timing {
-    /// Checks in a row that a healthy host may not fail.
-    pub unhealthy_threshold: u32,
-    /// Checks in a row that an unhealthy host has to pass; the very first check needs no others.
-    pub healthy_threshold: u32,
-    /// Between the checks of a healthy host.
-    pub interval: Duration,
-    /// Between the checks of an unhealthy host.
-    pub unhealthy_interval: Duration,
-    /// After a failure that did not make the host unhealthy yet.
-    pub unhealthy_edge_interval: Duration,
-    /// After a success that did not make the host healthy yet.
-    pub healthy_edge_interval: Duration,
-    /// Instead of all of these while the cluster never had a connection (60 s).
-    pub no_traffic_interval: Duration,
-    /// The same, of a healthy host.
-    pub no_traffic_healthy_interval: Duration,
-    /// The first check waits up to this, at random.
-    pub initial_jitter: Duration,
-    /// Up to this is added to every interval, at random.
-    pub interval_jitter: Duration,
-    /// Up to this share of the interval is added to it, at random, in percent.
-    pub interval_jitter_percent: u32,
-}
 
 /// The outcome of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +24,8 @@ pub enum Report {
     Unreachable,
     /// It did not answer in time.
     TimedOut,
+    /// It said so in an answer to a request that was no check.
+    Seen,
 }
 
 /// What became of the host's health.
@@ -106,7 +82,7 @@ impl Session {
         let mut next = Next { flags, transition: Transition::Unchanged, events: Vec::new() };
         match report {
             Report::Passed { degraded } => self.passed(degraded, first, timing, &mut next),
-            Report::Refused { .. } | Report::Unreachable | Report::TimedOut => {
+            Report::Refused { .. } | Report::Unreachable | Report::TimedOut | Report::Seen => {
                 self.failed(report, first, timing, &mut next);
             }
         }
@@ -125,12 +101,12 @@ impl Session {
 
     fn passed(&mut self, degraded: bool, first: bool, timing: &Timing, next: &mut Next) {
         self.failed_in_a_row = 0;
-        next.leave_totals_alone();
         if next.flags.contains(HealthFlags::FAILED_ACTIVE_HC) {
             self.passed_in_a_row = self.passed_in_a_row.saturating_add(1);
             // A first success is believed at once, so that starting up takes one round of checks.
-            if first || self.passed_in_a_row >= timing.healthy_threshold {
+            if first || self.passed_in_a_row == timing.healthy_threshold {
                 next.clear(HealthFlags::FAILED_ACTIVE_HC | HealthFlags::ACTIVE_HC_TIMEOUT);
+                next.clear(HealthFlags::EXCLUDED_VIA_IMMEDIATE_HC_FAIL);
                 next.transition = Transition::Changed;
                 next.events.push(Event::Healthy);
             } else {
@@ -153,13 +129,13 @@ impl Session {
 
     fn failed(&mut self, report: Report, first: bool, timing: &Timing, next: &mut Next) {
         self.passed_in_a_row = 0;
-        let at_once = matches!(report, Report::Refused { retriable: false, .. });
+        let at_once = matches!(report, Report::Refused { retriable: false, .. } | Report::Seen);
         if next.flags.contains(HealthFlags::FAILED_ACTIVE_HC) {
             // An unhealthy host tells how it fails now.
             next.timed_out(report == Report::TimedOut);
         } else {
             self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
-            if at_once || self.failed_in_a_row >= timing.unhealthy_threshold {
+            if at_once || self.failed_in_a_row == timing.unhealthy_threshold {
                 next.set(HealthFlags::FAILED_ACTIVE_HC);
                 next.timed_out(report == Report::TimedOut);
                 next.transition = Transition::Changed;
@@ -168,10 +144,9 @@ impl Session {
                 next.transition = Transition::Pending;
             }
         }
+        // That lasts until the host is healthy again.
         if let Report::Refused { excluded: true, .. } = report {
             next.set(HealthFlags::EXCLUDED_VIA_IMMEDIATE_HC_FAIL);
-        } else {
-            next.leave_totals_alone();
         }
         if first {
             next.events.push(Event::FirstFailure);
@@ -239,11 +214,6 @@ impl Next {
         } else {
             self.clear(HealthFlags::ACTIVE_HC_TIMEOUT);
         }
-    }
-
-    /// The host no longer asks to be left out of the totals.
-    fn leave_totals_alone(&mut self) {
-        self.clear(HealthFlags::EXCLUDED_VIA_IMMEDIATE_HC_FAIL);
     }
 }
 
@@ -335,10 +305,14 @@ mod tests {
     }
 
     #[test]
-    fn a_host_may_ask_to_be_left_out_until_it_answers_otherwise() {
+    fn a_host_may_ask_to_be_left_out_until_it_is_healthy_again() {
         let mut bench = Bench::checked(&[PASSED, Report::Refused { retriable: false, excluded: true }]);
         assert!(bench.1.is_excluded());
-        bench.check(Report::Refused { retriable: false, excluded: false });
+        for report in [Report::Refused { retriable: false, excluded: false }, PASSED] {
+            bench.check(report);
+            assert!(bench.1.is_excluded(), "one success is not enough");
+        }
+        bench.check(PASSED);
         assert!(!bench.1.is_excluded());
     }
 

@@ -177,7 +177,7 @@ mod tests {
             locality: Arc::default(),
             priority: 0,
             metadata: metadata.and_then(|json| json.as_object().cloned()).map(Arc::new),
-            canary: false,
+            canary: false, check: None,
         };
         Arc::new(Host::new(attributes, Arc::new(HostState::new(1))))
     }

@@ -165,10 +165,21 @@ impl HostSet {
     /// The same hosts, divided by their health as of now: what is published when health changed.
     #[must_use]
     pub fn rebuilt(&self) -> Self {
+        self.keeping(|_| true)
+    }
+
+    /// The same without one host, by the number of its state.
+    #[must_use]
+    pub fn without(&self, id: u64) -> Self {
+        self.keeping(|host| host.id() != id)
+    }
+
+    fn keeping(&self, keep: impl Fn(&Host) -> bool) -> Self {
+        let kept = |hosts: &[Arc<Host>]| -> Vec<_> { hosts.iter().filter(|host| keep(host)).cloned().collect() };
         let priorities = self.priorities.iter().map(|priority| {
             let localities = priority.localities.iter();
-            let localities = localities.map(|l| (l.locality.clone(), l.weight, l.hosts.to_vec())).collect();
-            PriorityHosts::ordered(priority.hosts.to_vec(), localities)
+            let localities = localities.map(|l| (l.locality.clone(), l.weight, kept(&l.hosts))).collect();
+            PriorityHosts::ordered(kept(&priority.hosts), localities)
         });
         Self {
             priorities: priorities.collect(),

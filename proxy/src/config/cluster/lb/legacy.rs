@@ -103,7 +103,6 @@ impl LbConfig {
             override_host_status,
             locality_config_specifier,
         } = proto;
-        at.unsupported(&common_unsupported::ignore_new_hosts_until_first_hc, &ignore_new_hosts_until_first_hc)?;
         at.unsupported(&common_unsupported::override_host_status, &override_host_status)?;
         if let Some(threshold) = healthy_panic_threshold {
             self.healthy_panic_threshold = rounded(percent(at.field("healthy_panic_threshold"), &threshold)?);
@@ -111,6 +110,7 @@ impl LbConfig {
         if let Some(window) = duration(at.field("update_merge_window"), update_merge_window)? {
             self.update_merge_window = window;
         }
+        self.ignore_new_hosts_until_first_hc = ignore_new_hosts_until_first_hc;
         self.close_connections_on_host_set_change = close_connections_on_host_set_change;
         match locality_config_specifier {
             None => {}
