@@ -155,6 +155,13 @@ impl HeaderMutations {
         set(&mut head.headers, values, joined_in_requests);
     }
 
+    /// Changes the headers of a request that is not made for another one: commands about a request have no value.
+    pub fn apply_to_headers(&self, headers: &mut Headers, info: &StreamInfo) {
+        self.remove_from(headers);
+        let values = self.values(headers, &ValueContext { request: None, response: None, info });
+        set(headers, values, joined_in_requests);
+    }
+
     /// Changes a response's headers. `request` is the request as it went upstream.
     pub fn apply_to_response(&self, head: &mut ResponseHead, request: Option<&RequestHead>, info: &StreamInfo) {
         self.remove_from(&mut head.headers);

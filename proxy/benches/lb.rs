@@ -24,7 +24,8 @@ fn hosts(count: u16, weight: impl Fn(u16) -> u32) -> Arc<HostSet> {
             locality: Arc::default(),
             priority: 0,
             metadata: None,
-            canary: false, check: None,
+            canary: false,
+            check: None,
         };
         Arc::new(Host::new(attributes, Arc::new(HostState::new(1))))
     };

@@ -19,6 +19,7 @@ mod support;
 mod areas;
 mod balance;
 mod fragments;
+mod health;
 mod known;
 mod manifest;
 mod measured;
@@ -68,6 +69,11 @@ fn names_of_statistics() {
 #[test]
 fn verdicts_on_configurations() {
     validate::run();
+}
+
+#[test]
+fn health() {
+    health::run();
 }
 
 #[test]

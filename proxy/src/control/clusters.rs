@@ -24,8 +24,8 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 pub use self::contract::{
-    CdsUpdate, ClusterObserver, ClusterSink, EdsSubscriber, Prober, EndpointUpdate, MergeEvent, Phase, PublishedCluster,
-    Removed, WatchId,
+    CdsUpdate, ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, MergeEvent, Phase, Prober,
+    PublishedCluster, Removed, WatchId,
 };
 pub use self::health::{Answer, HealthCount, HealthNews, Probe};
 use self::outlier::Detector;

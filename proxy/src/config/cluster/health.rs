@@ -224,9 +224,9 @@ impl HealthCheck {
                 Checker::Tcp(TcpCheck::parse(at.field("tcp_health_check"), check)?)
             }
             proto::health_check::HealthChecker::GrpcHealthCheck(_) if !http2 => {
-                return Err(at.field("grpc_health_check").error(format_args!(
-                    "{cluster} cluster must support HTTP/2 for gRPC healthchecking"
-                )));
+                return Err(at
+                    .field("grpc_health_check")
+                    .error(format_args!("{cluster} cluster must support HTTP/2 for gRPC healthchecking")));
             }
             proto::health_check::HealthChecker::GrpcHealthCheck(check) => {
                 Checker::Grpc(GrpcCheck::parse(at.field("grpc_health_check"), check)?)

@@ -106,14 +106,7 @@ pub(super) struct Outcome {
 impl Checks {
     /// Hosts come with [`Self::sync`].
     pub(super) const fn new(config: Arc<ClusterConfig>, check: Arc<HealthCheck>) -> Self {
-        Self {
-            config,
-            check,
-            hosts: BTreeMap::new(),
-            due: BTreeSet::new(),
-            known: None,
-            news: Vec::new(),
-        }
+        Self { config, check, hosts: BTreeMap::new(), due: BTreeSet::new(), known: None, news: Vec::new() }
     }
 
     /// When the next host is to be asked.

@@ -31,7 +31,6 @@ pub(super) struct Care {
     pub(super) keeps_healthy: bool,
 }
 
-
 /// What makes a host the same host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum HostKey {

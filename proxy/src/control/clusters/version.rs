@@ -16,7 +16,7 @@ use crate::config::endpoint::LoadAssignment;
 use crate::control::dns::{LookupId, Outcome, Question, Refresh};
 use crate::runtime::Snapshot;
 use crate::upstream::breaker::Breakers;
-use crate::upstream::host::{HealthFlags, Host, HostState, Membership};
+use crate::upstream::host::{HealthFlags, Host, HostSet, HostState, Membership};
 use crate::upstream::outlier::{Finding, Verdict};
 
 /// One version of a cluster.
@@ -46,6 +46,8 @@ pub(super) struct Version {
     /// What the workers do not know yet.
     unpublished: Change,
     last_publication: Option<Instant>,
+    /// The hosts as they were counted last.
+    counted: Option<Arc<HostSet>>,
     merge_at: Option<Instant>,
     /// From the beginning on, where the cluster detects outliers.
     detector: Option<Detector>,
@@ -123,6 +125,7 @@ impl Version {
             targets: HashMap::new(),
             unpublished: Change::None,
             last_publication: None,
+            counted: None,
             merge_at: None,
             detector: None,
         }
@@ -240,8 +243,8 @@ impl Version {
         if let Some(first) = &mut self.first_checks {
             *first = first.saturating_sub(1);
         }
-        let readmitted = outcome.passed
-            && self.detector.as_mut().is_some_and(|detector| detector.on_passed_check(now, host));
+        let readmitted =
+            outcome.passed && self.detector.as_mut().is_some_and(|detector| detector.on_passed_check(now, host));
         if outcome.changed && self.published && self.leaves(host) {
             self.unpublished = Change::Membership;
         } else if (outcome.changed || readmitted) && self.published {
@@ -339,15 +342,24 @@ impl Version {
         }
     }
 
+    /// What there is to count since the last call: counts do not wait for the merge window.
+    pub(super) fn recount(&mut self) -> Option<Membership> {
+        let set = self.members.set();
+        if self.counted.as_ref().is_some_and(|counted| Arc::ptr_eq(counted, set)) {
+            return None;
+        }
+        self.counted = Some(Arc::clone(set));
+        Some(set.membership())
+    }
+
     /// The workers use it from now on.
-    pub(super) fn take_over(&mut self, now: Instant) -> Membership {
+    pub(super) fn take_over(&mut self, now: Instant) {
         self.published = true;
         if self.checks.is_some() {
             self.members.rebuild();
         }
         self.unpublished = Change::None;
         self.last_publication = Some(now);
-        self.members.set().membership()
     }
 
     /// Whether the hosts are to be published now, and if so whether hosts came or went. A change of attributes waits

@@ -101,7 +101,8 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> Clust
             return;
         }
         if slot == Slot::Warming {
-            let membership = version.take_over(now);
+            version.take_over(now);
+            let membership = version.recount().unwrap_or_default();
             let former = cluster.active.take();
             if let Some(mut former) = former {
                 self.stop(&mut former);
@@ -110,18 +111,21 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> Clust
             self.outside.publish(version.publication());
             self.outside.membership(name, membership, membership.total > 0);
         } else {
+            let membership = version.recount();
             let (publish, event) = version.merge(now);
             if let Some(event) = event {
                 self.outside.merge(event);
             }
-            if let Some(changed) = publish {
+            if let Some(membership) = membership {
+                self.outside.membership(name, membership, publish == Some(true));
+            }
+            if publish.is_some() {
                 if event != Some(MergeEvent::Published) {
                     self.outside.cluster_updated();
                 }
                 version.tune(&self.runtime);
                 let set = version.members.set();
                 self.outside.publish_hosts(name, set);
-                self.outside.membership(name, set.membership(), changed);
             }
         }
         if let Some(cluster) = self.clusters.get_mut(name) {

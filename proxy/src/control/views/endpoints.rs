@@ -177,7 +177,8 @@ mod tests {
             locality: Arc::default(),
             priority: 0,
             metadata: metadata.and_then(|json| json.as_object().cloned()).map(Arc::new),
-            canary: false, check: None,
+            canary: false,
+            check: None,
         };
         Arc::new(Host::new(attributes, Arc::new(HostState::new(1))))
     }

@@ -10,7 +10,8 @@ pub(crate) fn host(n: u8, weight: u32, priority: u32, locality: &Arc<Locality>) 
         locality: locality.clone(),
         priority,
         metadata: None,
-        canary: false, check: None,
+        canary: false,
+        check: None,
     };
     Arc::new(Host::new(attributes, Arc::new(HostState::new(2))))
 }

@@ -72,7 +72,8 @@ fn new_host(destination: SocketAddr, workers: usize) -> Arc<Host> {
         locality: Arc::default(),
         priority: 0,
         metadata: None,
-        canary: false, check: None,
+        canary: false,
+        check: None,
     };
     Arc::new(Host::new(attributes, Arc::new(HostState::new(workers))))
 }

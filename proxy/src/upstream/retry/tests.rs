@@ -325,7 +325,8 @@ fn predicates_reject_hosts_tried_canaries_and_marked_ones() {
         let plain = host(1, 1, 0, &locality);
         let metadata = json!({"envoy.lb": lb, "other": {"a": "b"}});
         let attributes = crate::upstream::host::HostAttributes {
-            canary, check: None,
+            canary,
+            check: None,
             metadata: metadata.as_object().cloned().map(Arc::new),
             ..plain.attributes().clone()
         };

@@ -76,6 +76,9 @@ impl HttpCheck {
         if path.is_empty() {
             return Err(at.field("path").error("value length must be at least 1 characters"));
         }
+        if path.parse::<::http::Uri>().is_err() {
+            return Err(at.field("path").error("is not a path that a request line can hold"));
+        }
         let (method, name) = method(at.field("method"), method_number)?;
         let bodiless = matches!(method, Method::Get | Method::Head | Method::Delete | Method::Trace);
         if send.is_some() && bodiless {

@@ -2,17 +2,15 @@
 
 use std::io;
 
-use bytes::Bytes;
 use http::{HeaderMap, Request, Version, header};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinHandle;
 
+use super::request::Body;
 use crate::control::clusters::Probe;
 use crate::upstream::connect::connect;
-
-type Body = Full<Bytes>;
 
 /// An open connection.
 #[derive(Debug)]
@@ -57,7 +55,8 @@ impl Client {
         let stream = TokioIo::new(connect(&probe.config.connection, &probe.address, || {}).await?);
         let (sender, connection) = if http2 {
             let mut builder = http2::Builder::new(OnThisThread);
-            let (sender, connection) = builder.timer(TokioTimer::new()).handshake(stream).await.map_err(io::Error::other)?;
+            let (sender, connection) =
+                builder.timer(TokioTimer::new()).handshake(stream).await.map_err(io::Error::other)?;
             // How it ended is told by the request it ended.
             (Sender::Http2(sender), tokio::task::spawn_local(async move { drop(connection.await) }))
         } else {
@@ -120,9 +119,11 @@ const LONGEST_BODY: usize = 1 << 20;
 /// Whether an answer is the last of its connection (RFC 9112 section 9.6).
 fn closes(version: Version, headers: &HeaderMap) -> bool {
     let says = |name: header::HeaderName, word: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-            value.split(',').any(|token| token.trim().eq_ignore_ascii_case(word))
-        })
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case(word)))
     };
     let proxy = header::HeaderName::from_static("proxy-connection");
     match version {

@@ -1,15 +1,18 @@
 //! The requests of HTTP and gRPC checks.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use filters::http::{HeaderName, Headers, Method, RequestHead, Scheme, Version};
 use filters::stream_info::{Address, ConnectionInfo, StreamInfo};
 use http::{HeaderValue, Request, header};
-use http_body_util::Full;
+use http_body::Frame;
 use prost::Message;
 
 use crate::config::cluster::{Checker, GrpcCheck, HttpCheck};
@@ -32,19 +35,38 @@ struct Tell {
 /// `grpc.health.v1.HealthCheckResponse.ServingStatus.SERVING`
 pub(super) const SERVING: i32 = 1;
 
+/// A body whose length is told by `content-length` or not at all.
+#[derive(Debug)]
+pub(super) struct Body(Option<Bytes>);
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(Frame::data).map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
 /// The request of a check; `None` if it cannot be written, or if the checker sends none.
-pub(super) fn of(probe: &Probe, http2: bool) -> Option<Request<Full<Bytes>>> {
+pub(super) fn of(probe: &Probe, http2: bool) -> Option<Request<Body>> {
     let (mut head, body) = match &probe.check.checker {
         Checker::Http(check) => (http_head(probe, check), Bytes::copy_from_slice(&check.send)),
         Checker::Grpc(check) => grpc(probe, check),
         Checker::Tcp(_) => return None,
     };
     match &probe.check.checker {
-        Checker::Http(check) => check.headers.apply_to_request(&mut head, &info(probe, http2)),
-        Checker::Grpc(check) => check.headers.apply_to_request(&mut head, &info(probe, http2)),
+        Checker::Http(check) => check.headers.apply_to_headers(&mut head.headers, &info(probe, http2)),
+        Checker::Grpc(check) => check.headers.apply_to_headers(&mut head.headers, &info(probe, http2)),
         Checker::Tcp(_) => {}
     }
-    if matches!(probe.check.checker, Checker::Http(_)) && !body.is_empty() {
+    let may_have_body = !matches!(head.method, Method::Get | Method::Head | Method::Delete | Method::Trace);
+    let says_length = !body.is_empty() || (may_have_body && !http2);
+    if matches!(probe.check.checker, Checker::Http(_)) && says_length {
         head.headers.set(name("content-length"), body.len().to_string());
     }
     write(&head, body, http2)
@@ -69,6 +91,7 @@ fn grpc(probe: &Probe, check: &GrpcCheck) -> (RequestHead, Bytes) {
     headers.append(name("te"), &b"trailers"[..]);
     headers.append(name("content-type"), &b"application/grpc"[..]);
     headers.append(name("user-agent"), &b"Envoy/HC"[..]);
+    headers.append(name("grpc-timeout"), format!("{}m", probe.check.timeout.as_millis()));
     let ask = Ask { service: check.service_name.clone() };
     let mut body = BytesMut::new();
     body.put_u8(0);
@@ -110,7 +133,7 @@ fn name(lowercase: &'static str) -> HeaderName {
     HeaderName::from_lowercase(Bytes::from_static(lowercase.as_bytes()))
 }
 
-fn write(head: &RequestHead, body: Bytes, http2: bool) -> Option<Request<Full<Bytes>>> {
+fn write(head: &RequestHead, body: Bytes, http2: bool) -> Option<Request<Body>> {
     let target = if http2 {
         let authority = std::str::from_utf8(&head.authority).ok()?;
         let path = std::str::from_utf8(&head.path).ok()?;
@@ -127,5 +150,5 @@ fn write(head: &RequestHead, body: Bytes, http2: bool) -> Option<Request<Full<By
         let name = header::HeaderName::from_bytes(field.name.as_bytes()).ok()?;
         headers.append(name, HeaderValue::from_maybe_shared(field.value.clone()).ok()?);
     }
-    request.body(Full::new(body)).ok()
+    request.body(Body(Some(body).filter(|body| !body.is_empty()))).ok()
 }
