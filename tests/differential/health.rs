@@ -247,7 +247,6 @@ fn cases() -> Vec<Case> {
         with(ONCE, Case { until: ("attempt", 1), ..case("jitter", HTTP, &["200"]) }),
         // TCP
         with(ONCE, acts("tcp", "tcp_health_check: {}", vec![vec![Act::Hold]], ("success", 1))),
-        acts("tcp_twice", "tcp_health_check: {}", vec![vec![Act::Hold]], ("success", 2)),
         with(ONCE, Case { host: Host::Dead, until: ("failure", 1), ..case("tcp_dead", "tcp_health_check: {}", &[]) }),
         acts(
             "tcp_talk",
@@ -407,10 +406,8 @@ fn observe(kind: Kind, cases: &[Case]) -> BTreeMap<&'static str, String> {
     std::thread::sleep(Duration::from_millis(150));
     for (case, (port, host)) in cases.iter().zip(&hosts) {
         let mut text = host.record().replace(&port.to_string(), "PORT");
-        if case.name != "tcp_twice" {
-            for (name, value) in proxy.stats(&format!(r"^cluster\.{}\.(health_check|membership)", case.name)) {
-                let _ = writeln!(text, "    {name}: {value}");
-            }
+        for (name, value) in proxy.stats(&format!(r"^cluster\.{}\.(health_check|membership)", case.name)) {
+            let _ = writeln!(text, "    {name}: {value}");
         }
         let page = proxy.get("/clusters").body;
         for line in page.lines().filter(|line| line.starts_with(&format!("{}::", case.name))) {
