@@ -12,7 +12,8 @@ use filters::ledger;
 use filters::mutation::{Fields, HeaderMutations};
 use memchr::memmem;
 
-pub use self::http::{HttpCheck, StatusRange, unsupported as http_unsupported};
+pub(super) use self::http::unsupported as http_unsupported;
+pub use self::http::{HttpCheck, StatusRange};
 use super::{duration, positive};
 
 ledger! {
