@@ -213,7 +213,7 @@ fn cases() -> Vec<Case> {
             acts("times_out", HTTP, vec![vec![Act::Request, Act::Hold]], ("failure", 1)),
         ),
         with(
-            "timeout: 0.15s, no_traffic_healthy_interval: 0.03s, no_traffic_interval: 0.03s, unhealthy_threshold: 1, healthy_threshold: 9",
+            "timeout: 0.15s, no_traffic_healthy_interval: 0.03s, no_traffic_interval: 100s, unhealthy_threshold: 1, healthy_threshold: 9",
             acts(
                 "times_out_later",
                 HTTP,
