@@ -73,7 +73,7 @@ pub struct Timing {
 #[derive(Debug)]
 pub enum Checker {
     /// A request; its status counts.
-    Http(HttpCheck),
+    Http(Box<HttpCheck>),
     /// `grpc.health.v1.Health/Check`.
     Grpc(GrpcCheck),
     /// A connection, or bytes to be answered by bytes.
@@ -219,7 +219,7 @@ impl HealthCheck {
         };
         let checker = match at.required("health_checker", health_checker)? {
             proto::health_check::HealthChecker::HttpHealthCheck(check) => {
-                Checker::Http(HttpCheck::parse(at.field("http_health_check"), check)?)
+                Checker::Http(Box::new(HttpCheck::parse(at.field("http_health_check"), check)?))
             }
             proto::health_check::HealthChecker::TcpHealthCheck(check) => {
                 Checker::Tcp(TcpCheck::parse(at.field("tcp_health_check"), check)?)

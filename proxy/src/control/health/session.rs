@@ -352,7 +352,7 @@ mod tests {
         ] {
             assert_eq!(timing.next_check(passed, transition, used, &mut |_| 0), seconds(expected));
         }
-        let jittery = Timing { interval_jitter: seconds(1), interval_jitter_percent: 50, ..timing.clone() };
+        let jittery = Timing { interval_jitter: seconds(1), interval_jitter_percent: 50, ..timing };
         let longest = jittery.next_check(true, Transition::Unchanged, true, &mut |below| below - 1);
         assert_eq!(longest, Duration::from_millis(1000 + 499 + 999));
         let eager = Timing { interval: Duration::ZERO, ..timing };
