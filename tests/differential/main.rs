@@ -48,7 +48,7 @@ macro_rules! areas {
 }
 
 areas! {
-    matchers, http1_requests, http1_exchanges, manager, addresses, headers, routing, timeouts, retries, mirrors, redirects, replies, formats, upgrades, upstreams, http2, h2_upstreams, h2_clients, log_filters, clusters, outliers, listeners, tcp, runtime_keys, scopes, http_filters,
+    matchers, http1_requests, http1_exchanges, manager, addresses, headers, routing, timeouts, retries, mirrors, redirects, replies, formats, upgrades, upstreams, http2, h2_upstreams, h2_clients, log_filters, clusters, pools, outliers, listeners, tcp, runtime_keys, scopes, http_filters,
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub mod manager;
 pub mod matchers;
 pub mod mirrors;
 pub mod outliers;
+pub mod pools;
 pub mod redirects;
 pub mod replies;
 pub mod retries;
