@@ -49,6 +49,8 @@ pub enum Action {
     H2(Vec<H2Request>),
     /// Frames by hand: like bytes, but what comes back is read as frames.
     Frames(Vec<Step>),
+    /// The same, where streams end side by side: how their frames mix, and which is logged first, says nothing.
+    Streams(Vec<Step>),
 }
 
 /// A step of a client that sends bytes.
@@ -104,6 +106,11 @@ pub fn frames(name: &'static str, row: &'static str, listener: &'static str, fra
 /// A case of hand-made frames, step by step. The preface is the case's own.
 pub fn talk(name: &'static str, row: &'static str, listener: &'static str, list: Vec<Step>) -> Case {
     Case { client: Action::Frames(list), ..steps(name, row, listener, Vec::new()) }
+}
+
+/// A case of streams side by side, step by step. The preface is the case's own.
+pub fn crowd(name: &'static str, row: &'static str, listener: &'static str, list: Vec<Step>) -> Case {
+    Case { client: Action::Streams(list), ..steps(name, row, listener, Vec::new()) }
 }
 
 /// The bytes of a request without a body.

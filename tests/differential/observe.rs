@@ -183,7 +183,11 @@ impl Side {
             let now = Instant::now();
             if lines.len() >= seen + expected && now > settled || now > deadline {
                 self.lines.insert(case.listener, lines.len());
-                return lines.get(seen..).unwrap_or_default().join("\n");
+                let mut lines = lines.get(seen..).unwrap_or_default().to_vec();
+                if matches!(case.client, Action::Streams(_)) {
+                    lines.sort();
+                }
+                return lines.join("\n");
             }
             std::thread::sleep(Duration::from_millis(3));
         }
@@ -217,23 +221,20 @@ fn act(action: &Action, address: std::net::SocketAddr, settle: Duration) -> (Str
             let end = if closed { End::Closed } else { End::Open };
             (format!("{}\n<{end:?}>", text.join("\n--\n")), replies.iter().map(|reply| reply.status).collect())
         }
-        Action::Frames(steps) => {
+        Action::Frames(steps) | Action::Streams(steps) => {
+            let summary = if matches!(action, Action::Streams(_)) { frames::by_stream } else { frames::summary };
             let mut text = String::new();
             let mut client = Client::connect(address);
             for step in steps {
                 if matches!(step, Step::Reconnect) {
                     let ended = std::mem::replace(&mut client, Client::connect(address));
-                    text = format!(
-                        "{text}{}\n<{:?}>\n== another connection\n",
-                        frames::summary(&ended.received),
-                        ended.end
-                    );
+                    text = format!("{text}{}\n<{:?}>\n== another connection\n", summary(&ended.received), ended.end);
                 } else {
                     take(&mut client, step);
                 }
             }
             client.read_until(settle, |_| false);
-            (format!("{text}{}\n<{:?}>", frames::summary(&client.received), client.end), Vec::new())
+            (format!("{text}{}\n<{:?}>", summary(&client.received), client.end), Vec::new())
         }
     }
 }

@@ -152,8 +152,19 @@ pub fn received(bytes: &[u8]) -> Vec<Frame> {
 /// Frames as lines to compare: without SETTINGS, PING, window updates and the contents of header blocks, whose coding is
 /// the sender's business.
 pub fn summary(bytes: &[u8]) -> String {
+    told(joined(received(bytes)))
+}
+
+/// The same, stream by stream.
+pub fn by_stream(bytes: &[u8]) -> String {
+    let mut frames = received(bytes);
+    frames.sort_by_key(|frame| frame.stream);
+    told(joined(frames))
+}
+
+fn told(frames: Vec<Frame>) -> String {
     let mut lines = Vec::new();
-    for frame in joined(received(bytes)) {
+    for frame in frames {
         let word = |at: usize| {
             let bytes = frame.payload.get(at..at + 4).unwrap_or_default();
             bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte))

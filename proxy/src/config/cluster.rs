@@ -53,15 +53,21 @@ ledger! {
     lrs_server => Warn, "load reporting is not implemented";
     lrs_report_endpoint_metrics => Warn, "load reporting is not implemented";
     upstream_config => Refuse, "only the generic upstream is implemented";
-    preconnect_policy => Warn, "connections are opened when they are needed";
-    connection_pool_per_downstream_connection => Refuse, "pools are shared by downstream connections";
     queuing_policies => Refuse, "pending requests are served first in, first out";
     typed_extension_protocol_options => Refuse, "only HttpProtocolOptions and TcpProtocolOptions are implemented";
+} }
+
+ledger! {
+    /// What is not implemented.
+    pub mod preconnect_unsupported for "envoy.config.cluster.v3.Cluster.PreconnectPolicy" {
+    preconnect_enabled_metadata => Warn, "connections are opened ahead to every healthy host";
+    predictive_preconnect_ratio => Warn, "the next host is not guessed; its first connection is opened when it is needed";
 } }
 
 /// The rows of the support ledger about clusters.
 pub static LEDGER: &[&[&Entry]] = &[
     unsupported::ALL,
+    preconnect_unsupported::ALL,
     breakers::retry_budget_unsupported::ALL,
     connection::bind_unsupported::ALL,
     connection::options_unsupported::ALL,
@@ -108,6 +114,10 @@ pub struct ClusterConfig {
     pub connection: ConnectionOptions,
     /// How much may be in flight.
     pub circuit_breakers: CircuitBreakers,
+    /// `per_upstream_preconnect_ratio`: streams a host's pool is ready for, per stream it has (1 to 3).
+    pub preconnect_ratio: f64,
+    /// `connection_pool_per_downstream_connection`: downstream connections share no connections.
+    pub pool_per_client: bool,
     /// When hosts are ejected for what they answer; `None` never.
     pub outlier_detection: Option<OutlierConfig>,
     /// What hosts are asked to find out whether they are well; `None` nothing.
@@ -200,11 +210,7 @@ impl ClusterConfig {
         at.unsupported(&unsupported::filters, &filters)?;
         at.unsupported(&unsupported::lrs_server, &lrs_server)?;
         at.unsupported(&unsupported::lrs_report_endpoint_metrics, &lrs_report_endpoint_metrics)?;
-        at.unsupported(&unsupported::preconnect_policy, &preconnect_policy)?;
-        at.unsupported(
-            &unsupported::connection_pool_per_downstream_connection,
-            &connection_pool_per_downstream_connection,
-        )?;
+        let preconnect_ratio = preconnect_ratio(at.field("preconnect_policy"), preconnect_policy)?;
         at.unsupported(&unsupported::queuing_policies, &queuing_policies)?;
         generic_upstream_only(at, upstream_config.as_ref())?;
 
@@ -310,6 +316,8 @@ impl ClusterConfig {
                 .map(|breakers| CircuitBreakers::parse(at.field("circuit_breakers"), breakers))
                 .transpose()?
                 .unwrap_or_default(),
+            preconnect_ratio,
+            pool_per_client: connection_pool_per_downstream_connection,
             outlier_detection: outlier_detection
                 .map(|proto| OutlierConfig::parse(at.field("outlier_detection"), proto))
                 .transpose()?,
@@ -358,6 +366,22 @@ fn protocol_options(
         None => HttpOptions::legacy(at, legacy)?,
     };
     Ok((http, tcp))
+}
+
+/// `per_upstream_preconnect_ratio`, 1 where it is not set.
+fn preconnect_ratio(at: At<'_>, proto: Option<proto::cluster::PreconnectPolicy>) -> Result<f64, ConfigError> {
+    let Some(proto) = proto else { return Ok(1.0) };
+    let proto::cluster::PreconnectPolicy {
+        per_upstream_preconnect_ratio,
+        predictive_preconnect_ratio,
+        preconnect_enabled_metadata,
+    } = proto;
+    at.unsupported(&preconnect_unsupported::preconnect_enabled_metadata, &preconnect_enabled_metadata)?;
+    at.unsupported(&preconnect_unsupported::predictive_preconnect_ratio, &predictive_preconnect_ratio)?;
+    match per_upstream_preconnect_ratio.map_or(1.0, |v| v.value) {
+        ratio if (1.0..=3.0).contains(&ratio) => Ok(ratio),
+        _ => Err(at.field("per_upstream_preconnect_ratio").error("value must be inside range [1, 3]")),
+    }
 }
 
 /// The generic upstream is what there is; another one would change where requests go.

@@ -161,10 +161,15 @@ impl TcpProxy {
                 info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
                 return None;
             };
+            let client = Some(info.connection.id);
+            let Some(pool) = cluster.owner(&host).pool(&host, Priority::Default, PoolProtocol::Tcp, client) else {
+                info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
+                return None;
+            };
             let upstream = info.upstream_mut();
             upstream.attempts += 1;
             let asked = Instant::now();
-            let outcome = cluster.owner(&host).pool(&host, Priority::Default, PoolProtocol::Tcp).acquire().await;
+            let outcome = pool.acquire().await;
             upstream.pool_ready = Some(asked.elapsed());
             if !outcome.as_ref().is_err_and(|failure| failure.kind == FailureKind::Overflow) {
                 upstream.host = Some(Arc::clone(host.address()));

@@ -25,6 +25,7 @@ use crate::http::codec::h1::{ClientOptions, HeaderFormat};
 use crate::http::codec::h2::Http2Options;
 use crate::observe::catalogue::{ClusterStats, Http1Stats, Http2Stats};
 use crate::route::HashPolicy;
+use crate::worker::timer::Tick;
 use crate::worker::{Report, Worker};
 
 /// One version of a cluster, shared by all workers. Keeps its statistics in the scrape for as long as it lives.
@@ -156,6 +157,15 @@ impl ClusterContext {
         buffer_limit(&self.config)
     }
 
+    /// When a connection that is made now has lived for as long as it may (`max_connection_duration`).
+    #[must_use]
+    pub fn expiry(&self) -> Tick {
+        let common = &self.config.http.common;
+        let Some(duration) = common.max_connection_duration else { return Tick::NEVER };
+        let lengthened = duration.mul_f64(1.0 + common.max_connection_duration_jitter * fastrand::f64());
+        self.worker.timers().now().after(lengthened)
+    }
+
     /// `upstream.maintenance_mode.<cluster>`
     #[must_use]
     pub fn maintenance_key(&self) -> &str {
@@ -190,10 +200,18 @@ struct State {
     hosts: Arc<HostSet>,
     /// Built on the first pick after a change.
     scheduler: Option<Scheduler>,
-    pools: foldhash::HashMap<(u64, Priority, PoolProtocol), Rc<Pool>>,
+    pools: foldhash::HashMap<PoolKey, Rc<Pool>>,
+    /// Pools that belong to one downstream connection are looked through when there are so many.
+    sweep_at: usize,
     /// The members of an aggregate.
     aggregate: Option<Box<Aggregate>>,
 }
+
+/// What pools are told apart by: the host, and the downstream connection where that has pools of its own.
+type PoolKey = (u64, Priority, PoolProtocol, Option<u64>);
+
+/// Fewer pools than this are not worth looking through for those nobody uses.
+const FEW_POOLS: usize = 64;
 
 impl Cluster {
     /// A cluster version with its first host set.
@@ -204,7 +222,10 @@ impl Cluster {
             _ => None,
         };
         let pools = foldhash::HashMap::default();
-        Rc::new(Self { context, state: RefCell::new(State { hosts, scheduler: None, pools, aggregate }) })
+        Rc::new(Self {
+            context,
+            state: RefCell::new(State { hosts, scheduler: None, pools, sweep_at: FEW_POOLS, aggregate }),
+        })
     }
 
     /// What its pools and attempts share.
@@ -395,15 +416,43 @@ impl Cluster {
         (fastrand::f64() < overload.ratio).then(|| Arc::clone(&overload.category))
     }
 
-    /// The pool for a host.
+    /// The pool for a host, and for the downstream connection `client` where each has its own. `None` if there may be no
+    /// further pool in use (`max_connection_pools`).
     #[must_use]
-    pub fn pool(&self, host: &Arc<Host>, priority: Priority, protocol: PoolProtocol) -> Rc<Pool> {
+    pub fn pool(
+        &self,
+        host: &Arc<Host>,
+        priority: Priority,
+        protocol: PoolProtocol,
+        client: Option<u64>,
+    ) -> Option<Rc<Pool>> {
+        let client = client.filter(|_| self.context.config.pool_per_client);
         let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let key = (host.id(), priority, protocol, client);
+        if client.is_some() && state.pools.len() >= state.sweep_at && !state.pools.contains_key(&key) {
+            state.pools.retain(|_, pool| !pool.is_unused());
+            state.sweep_at = FEW_POOLS.max(2 * state.pools.len());
+        }
         let pool = state
             .pools
-            .entry((host.id(), priority, protocol))
+            .entry(key)
             .or_insert_with(|| Pool::new(Rc::clone(&self.context), Arc::clone(host), priority, protocol));
-        Rc::clone(pool)
+        let pool = Rc::clone(pool);
+        if pool.enter() {
+            return Some(pool);
+        }
+        // Another pool for the same host makes room if it is not busy.
+        let other =
+            state.pools.iter().find(|((id, of, ..), other)| (*id, *of) == (host.id(), priority) && other.yields());
+        if let Some(other) = other.map(|(key, _)| *key).and_then(|key| state.pools.remove(&key)) {
+            other.drain();
+            if pool.enter() {
+                return Some(pool);
+            }
+        }
+        self.context.stats.upstream_cx_pool_overflow().inc();
+        None
     }
 
     /// The cluster was replaced or removed: idle connections close, requests in flight finish.

@@ -16,9 +16,12 @@
 //! * Draining (the host left, the cluster changed) closes what is idle and lets leases finish.
 
 mod connect;
+mod demand;
+mod guard;
 mod http1;
 mod http2;
 mod idle;
+mod line;
 mod tcp;
 
 use std::cell::{Cell, RefCell};
@@ -26,18 +29,19 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 pub use http1::{Http1Connection, Http1Lease};
 pub use http2::Http2Lease;
 pub use tcp::TcpLease;
 
+pub(super) use self::guard::ConnectionGuard;
+use self::guard::RequestGuard;
 use self::http2::Multiplexed;
 use self::idle::{Idle, Keeper};
+use self::line::{PlaceInLine, Waiter};
 use super::breaker::{Permit, Priority, Resource};
 use super::cluster::ClusterContext;
-use super::failure::{FailureKind, UpstreamFailure};
+use super::failure::UpstreamFailure;
 use super::host::Host;
 use crate::transport::Io;
 
@@ -60,6 +64,10 @@ pub struct Pool {
     protocol: PoolProtocol,
     state: RefCell<State>,
     draining: Cell<bool>,
+    /// `per_upstream_preconnect_ratio`
+    ahead: f64,
+    /// Its place among the cluster's pools, while anything is open or waits.
+    place: RefCell<Option<Permit>>,
 }
 
 #[derive(Default)]
@@ -78,12 +86,6 @@ struct State {
     keeper: Option<Keeper>,
 }
 
-/// A request in line.
-struct Waiter {
-    outcome: RefCell<Option<Result<Lease, UpstreamFailure>>>,
-    waker: RefCell<Option<Waker>>,
-}
-
 /// The right to send one request.
 pub enum Lease {
     /// An HTTP/1 connection.
@@ -94,18 +96,20 @@ pub enum Lease {
     Tcp(Box<TcpLease>),
 }
 
-/// Counts a request in flight until it is dropped.
-pub(super) struct RequestGuard {
-    context: Rc<ClusterContext>,
-    host: Arc<Host>,
-    _permit: Permit,
-}
-
 impl Pool {
     /// A pool without connections.
     #[must_use]
     pub fn new(context: Rc<ClusterContext>, host: Arc<Host>, priority: Priority, protocol: PoolProtocol) -> Rc<Self> {
-        Rc::new(Self { context, host, priority, protocol, state: RefCell::default(), draining: Cell::new(false) })
+        Rc::new(Self {
+            ahead: context.config.preconnect_ratio,
+            context,
+            host,
+            priority,
+            protocol,
+            state: RefCell::default(),
+            draining: Cell::new(false),
+            place: RefCell::default(),
+        })
     }
 
     /// The host this pool connects to.
@@ -123,22 +127,22 @@ impl Pool {
     /// A lease, at once if a connection is ready.
     ///
     /// # Errors
-    /// [`FailureKind::Overflow`] when a breaker is open, [`FailureKind::ConnectFailure`] or
-    /// [`FailureKind::ConnectTimeout`] when no connection could be made.
+    /// `Overflow` when a breaker is open, `ConnectFailure` or `ConnectTimeout` when no connection could be made.
     pub async fn acquire(self: &Rc<Self>) -> Result<Lease, UpstreamFailure> {
         if let Some(lease) = self.ready()? {
+            if self.ahead > 1.0 {
+                self.connect_as_needed();
+            }
             return Ok(lease);
         }
         let stats = &self.context.stats;
         let Ok(permit) = self.context.breakers.try_acquire(self.priority, Resource::PendingRequests) else {
             stats.upstream_rq_pending_overflow().inc();
+            self.settle();
             return Err(UpstreamFailure::no_place_in_line());
         };
-        stats.upstream_rq_pending_total().inc();
-        stats.upstream_rq_pending_active().inc();
-        let place = PlaceInLine { pool: Rc::clone(self), waiter: Rc::new(Waiter::new()), _permit: permit };
-        self.state.borrow_mut().waiters.push_back(Rc::clone(&place.waiter));
-        self.connect_for_waiters();
+        let place = PlaceInLine::new(self, permit);
+        self.connect_as_needed();
         poll_fn(|cx| place.waiter.poll(cx)).await
     }
 
@@ -165,49 +169,6 @@ impl Pool {
         }
     }
 
-    fn request_guard(&self) -> Result<RequestGuard, UpstreamFailure> {
-        let stats = &self.context.stats;
-        let Ok(permit) = self.context.breakers.try_acquire(self.priority, Resource::Requests) else {
-            stats.upstream_rq_active_overflow().inc();
-            return Err(UpstreamFailure::new(FailureKind::Overflow));
-        };
-        stats.upstream_rq_total().inc();
-        stats.upstream_rq_active().inc();
-        let shard = self.host.shard(self.context.worker.index());
-        shard.rq_total.inc();
-        shard.rq_active.inc();
-        Ok(RequestGuard { context: Rc::clone(&self.context), host: Arc::clone(&self.host), _permit: permit })
-    }
-
-    /// Opens connections until every request in line has one coming, or a breaker is open.
-    fn connect_for_waiters(self: &Rc<Self>) {
-        loop {
-            let mut state = self.state.borrow_mut();
-            let per_connection = match self.protocol {
-                PoolProtocol::Http1 | PoolProtocol::Tcp => 1,
-                PoolProtocol::Http2 => self.context.h2_options.protocol.max_concurrent_streams.max(1) as usize,
-            };
-            if state.connecting * per_connection >= state.waiters.len() {
-                return;
-            }
-            let stats = &self.context.stats;
-            let permit = match self.context.breakers.try_acquire(self.priority, Resource::Connections) {
-                Ok(permit) => permit,
-                Err(_) => {
-                    stats.upstream_cx_overflow().inc();
-                    if state.open > 0 {
-                        return;
-                    }
-                    self.context.breakers.acquire(self.priority, Resource::Connections)
-                }
-            };
-            state.connecting += 1;
-            state.open += 1;
-            drop(state);
-            tokio::task::spawn_local(connect::connect(Rc::clone(self), permit));
-        }
-    }
-
     /// A connect ended; its connection goes to whoever waits longest.
     fn connected_http1(self: &Rc<Self>, connection: Box<Http1Connection>) {
         self.state.borrow_mut().connecting -= 1;
@@ -228,7 +189,7 @@ impl Pool {
             refused => {
                 guard.ended(false, 0, false);
                 drop(guard);
-                self.state.borrow_mut().open -= 1;
+                self.left();
                 if let Some((waiter, Err(failure))) = refused {
                     waiter.resolve(Err(failure));
                 }
@@ -251,7 +212,6 @@ impl Pool {
         let waiter = {
             let mut state = self.state.borrow_mut();
             state.connecting -= 1;
-            state.open -= 1;
             match self.protocol {
                 PoolProtocol::Http1 | PoolProtocol::Tcp if state.waiters.len() > state.connecting => {
                     state.waiters.pop_front()
@@ -271,7 +231,8 @@ impl Pool {
             self.context.stats.upstream_rq_pending_failure_eject().inc();
             waiter.resolve(Err(failure.clone()));
         }
-        self.connect_for_waiters();
+        self.left();
+        self.connect_as_needed();
     }
 
     /// A connection is free: the oldest request in line gets it, else it idles.
@@ -279,7 +240,12 @@ impl Pool {
         let waiter = self.state.borrow_mut().waiters.pop_front();
         let Some(waiter) = waiter else { return self.park(connection) };
         match self.request_guard() {
-            Ok(guard) => waiter.resolve(Ok(Lease::Http1(Http1Lease::new(Rc::clone(self), connection, guard)))),
+            Ok(guard) => {
+                waiter.resolve(Ok(Lease::Http1(Http1Lease::new(Rc::clone(self), connection, guard))));
+                if !self.state.borrow().waiters.is_empty() {
+                    self.connect_as_needed();
+                }
+            }
             Err(failure) => {
                 waiter.resolve(Err(failure));
                 self.offer_http1(connection);
@@ -299,12 +265,14 @@ impl Pool {
                 self.request_guard().map(|guard| Lease::Http2(Http2Lease::new(Rc::clone(self), connection, guard))),
             );
         }
-        self.connect_for_waiters();
+        if !self.state.borrow().waiters.is_empty() {
+            self.connect_as_needed();
+        }
     }
 
     fn close_http1(&self, connection: Box<Http1Connection>) {
         drop(connection);
-        self.state.borrow_mut().open -= 1;
+        self.left();
     }
 
     /// Closes what is idle and makes leases close their connections when done.
@@ -330,134 +298,5 @@ impl Pool {
     pub fn is_unused(&self) -> bool {
         let state = self.state.borrow();
         state.open == 0 && state.waiters.is_empty()
-    }
-}
-
-impl Drop for RequestGuard {
-    fn drop(&mut self) {
-        self.context.stats.upstream_rq_active().dec();
-        self.host.shard(self.context.worker.index()).rq_active.dec();
-    }
-}
-
-impl Waiter {
-    const fn new() -> Self {
-        Self { outcome: RefCell::new(None), waker: RefCell::new(None) }
-    }
-
-    fn resolve(&self, outcome: Result<Lease, UpstreamFailure>) {
-        *self.outcome.borrow_mut() = Some(outcome);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    fn poll(&self, cx: &Context<'_>) -> Poll<Result<Lease, UpstreamFailure>> {
-        if let Some(outcome) = self.outcome.borrow_mut().take() {
-            return Poll::Ready(outcome);
-        }
-        *self.waker.borrow_mut() = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-/// A request's place in line; leaving it by any way keeps the line and the counts right.
-struct PlaceInLine {
-    pool: Rc<Pool>,
-    waiter: Rc<Waiter>,
-    _permit: Permit,
-}
-
-impl Drop for PlaceInLine {
-    fn drop(&mut self) {
-        self.pool.context.stats.upstream_rq_pending_active().dec();
-        let mut state = self.pool.state.borrow_mut();
-        if let Some(at) = state.waiters.iter().position(|w| Rc::ptr_eq(w, &self.waiter)) {
-            state.waiters.remove(at);
-            self.pool.context.stats.upstream_rq_cancelled().inc();
-        }
-        drop(state);
-        // Resolved but never taken: the connection goes back unused.
-        let unclaimed = self.waiter.outcome.borrow_mut().take();
-        if let Some(Ok(Lease::Http1(lease))) = unclaimed {
-            lease.release_unused();
-        }
-    }
-}
-
-/// Counts an upstream connection from its opening to its end.
-pub(super) struct ConnectionGuard {
-    context: Rc<ClusterContext>,
-    host: Arc<Host>,
-    opened: Instant,
-    /// Process-wide number (`%UPSTREAM_CONNECTION_ID%`).
-    pub(super) id: u64,
-    _permit: Permit,
-}
-
-/// What a connection will speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ConnectionKind {
-    Http1,
-    Http2,
-    Tcp,
-}
-
-impl ConnectionGuard {
-    pub(super) fn new(context: &Rc<ClusterContext>, host: &Arc<Host>, kind: ConnectionKind, permit: Permit) -> Self {
-        let stats = &context.stats;
-        stats.upstream_cx_total().inc();
-        stats.upstream_cx_active().inc();
-        match kind {
-            ConnectionKind::Http1 => stats.upstream_cx_http1_total().inc(),
-            ConnectionKind::Http2 => stats.upstream_cx_http2_total().inc(),
-            ConnectionKind::Tcp => {}
-        }
-        let shard = host.shard(context.worker.index());
-        shard.cx_total.inc();
-        shard.cx_active.inc();
-        Self {
-            context: Rc::clone(context),
-            host: Arc::clone(host),
-            opened: Instant::now(),
-            id: context.worker.next_connection_id(),
-            _permit: permit,
-        }
-    }
-
-    /// Counts bytes that crossed the connection: received, sent.
-    pub(super) fn bytes(&self, received: u64, sent: u64) {
-        self.context.stats.upstream_cx_rx_bytes_total().add(received);
-        self.context.stats.upstream_cx_tx_bytes_total().add(sent);
-    }
-
-    /// The connection is over; says who ended it, how many requests it carried and whether one was in flight.
-    pub(super) fn ended(&self, by_peer: bool, requests: u64, active: bool) {
-        let stats = &self.context.stats;
-        stats.upstream_cx_destroy().inc();
-        if by_peer {
-            stats.upstream_cx_destroy_remote().inc();
-        } else {
-            stats.upstream_cx_destroy_local().inc();
-        }
-        if active {
-            stats.upstream_cx_destroy_with_active_rq().inc();
-            if by_peer {
-                stats.upstream_cx_destroy_remote_with_active_rq().inc();
-            } else {
-                stats.upstream_cx_destroy_local_with_active_rq().inc();
-            }
-        }
-        stats.upstream_rq_per_cx().record(requests);
-    }
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        let stats = &self.context.stats;
-        stats.upstream_cx_active().dec();
-        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        stats.upstream_cx_length_ms().record(millis);
-        self.host.shard(self.context.worker.index()).cx_active.dec();
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{routes, send, upstream};
-use crate::manifest::{Area, Case, Step, request, steps, talk};
+use crate::manifest::{Area, Case, Step, crowd, request, steps};
 use crate::support::bootstrap::protocol;
 use crate::support::frames::{
     DATA, END_HEADERS, END_STREAM, HEADERS, fields, frame, get, goaway, preface, request as head, reset, settings,
@@ -15,7 +15,9 @@ use crate::support::upstream::{Act, Script};
 /// Clusters by name, which is the first segment of the paths that lead there, and their fields.
 fn clusters_and_fields() -> Vec<(&'static str, String)> {
     let http1 = |common: &str| {
-        protocol(&format!("common_http_protocol_options: {{{common}}}, explicit_http_config: {{http_protocol_options: {{}}}}"))
+        protocol(&format!(
+            "common_http_protocol_options: {{{common}}}, explicit_http_config: {{http_protocol_options: {{}}}}"
+        ))
     };
     let http2 = |common: &str, options: &str| {
         protocol(&format!(
@@ -36,27 +38,47 @@ fn clusters_and_fields() -> Vec<(&'static str, String)> {
         ("h1_two_requests", limits("max_requests: 2")),
         ("h1_no_pools", limits("max_connection_pools: 0")),
         ("h1_one_pool", limits("max_connection_pools: 1, track_remaining: true")),
-        ("h1_two_pools", limits("max_connection_pools: 1, track_remaining: true") + ", " + "load_assignment: {cluster_name: h1_two_pools, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}}, {endpoint: {address: {socket_address: {address: 127.0.0.2, port_value: 0}}}}]}]}"),
+        (
+            "h1_two_pools",
+            limits("max_connection_pools: 1, track_remaining: true")
+                + ", "
+                + "load_assignment: {cluster_name: h1_two_pools, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}}, {endpoint: {address: {socket_address: {address: 127.0.0.2, port_value: 0}}}}]}]}",
+        ),
         ("h1_host_one", per_host("{max_connections: 1}")),
         ("h1_host_none", per_host("{max_connections: 0}")),
         ("h1_host_high", per_host("{priority: HIGH, max_connections: 1}")),
         ("h1_ahead", "preconnect_policy: {per_upstream_preconnect_ratio: 2.0}".to_owned()),
         ("h1_ahead_three", "preconnect_policy: {per_upstream_preconnect_ratio: 3.0}".to_owned()),
         ("h1_ahead_some", "preconnect_policy: {per_upstream_preconnect_ratio: 1.5}".to_owned()),
-        ("h1_ahead_limited", "preconnect_policy: {per_upstream_preconnect_ratio: 3.0}, ".to_owned() + &limits("max_connections: 2")),
+        (
+            "h1_ahead_limited",
+            "preconnect_policy: {per_upstream_preconnect_ratio: 3.0}, ".to_owned() + &limits("max_connections: 2"),
+        ),
         ("h1_predicted", "preconnect_policy: {predictive_preconnect_ratio: 2.0}".to_owned()),
         ("h1_predicted_three", "preconnect_policy: {predictive_preconnect_ratio: 3.0}".to_owned()),
-        ("h1_both_ahead", "preconnect_policy: {per_upstream_preconnect_ratio: 2.0, predictive_preconnect_ratio: 2.0}".to_owned()),
+        (
+            "h1_both_ahead",
+            "preconnect_policy: {per_upstream_preconnect_ratio: 2.0, predictive_preconnect_ratio: 2.0}".to_owned(),
+        ),
         ("h2", http2("", "")),
         ("h2_two", http2("", "max_concurrent_streams: 2")),
         ("h2_spent", http2("max_requests_per_connection: 2", "")),
         ("h2_old", http2("max_connection_duration: 0.15s", "")),
         ("h2_idle", http2("idle_timeout: 0.08s", "")),
-        ("h2_one", http2("", "max_concurrent_streams: 1") + ", " + &limits("max_connections: 1, max_pending_requests: 1")),
+        (
+            "h2_one",
+            http2("", "max_concurrent_streams: 1") + ", " + &limits("max_connections: 1, max_pending_requests: 1"),
+        ),
         ("h2_one_high", http2("", "max_concurrent_streams: 1") + ", " + &limits("max_connections: 1")),
-        ("h2_ahead", http2("", "max_concurrent_streams: 1") + ", preconnect_policy: {per_upstream_preconnect_ratio: 2.0}"),
+        (
+            "h2_ahead",
+            http2("", "max_concurrent_streams: 1") + ", preconnect_policy: {per_upstream_preconnect_ratio: 2.0}",
+        ),
         ("h2_ahead_wide", http2("", "") + ", preconnect_policy: {per_upstream_preconnect_ratio: 3.0}"),
-        ("h2_predicted", http2("", "max_concurrent_streams: 1") + ", preconnect_policy: {predictive_preconnect_ratio: 2.0}"),
+        (
+            "h2_predicted",
+            http2("", "max_concurrent_streams: 1") + ", preconnect_policy: {predictive_preconnect_ratio: 2.0}",
+        ),
         ("per_client", "connection_pool_per_downstream_connection: true".to_owned()),
         ("same", protocol("use_downstream_protocol_config: {http_protocol_options: {}, http2_protocol_options: {}}")),
     ]
@@ -108,7 +130,8 @@ fn requests(first: u32, paths: &[&str]) -> Vec<u8> {
 
 /// A whole good HTTP/2 response.
 fn ok(stream: u32) -> Vec<u8> {
-    [frame(HEADERS, END_HEADERS, stream, &fields(&[(":status", "200")])), frame(DATA, END_STREAM, stream, b"ok")].concat()
+    [frame(HEADERS, END_HEADERS, stream, &fields(&[(":status", "200")])), frame(DATA, END_STREAM, stream, b"ok")]
+        .concat()
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -116,6 +139,11 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 /// Answers a request after so long, for ever.
 fn slowly(millis: u64) -> Vec<Act> {
     vec![Act::Request, wait(millis), send(OK)]
+}
+
+/// Connections that answer at times far apart, so that it is plain which of them is free when.
+fn staggered() -> Script {
+    vec![slowly(20), slowly(60), slowly(100)]
 }
 
 /// An HTTP/2 connection that takes so many requests before it answers them all.
@@ -149,7 +177,7 @@ fn frames_after(count: u32, frames: &[Vec<u8>], next: u32) -> Vec<Act> {
 }
 
 fn concurrent(name: &'static str, row: &'static str, paths: &[&str], script: Script) -> Case {
-    talk(name, row, "in", vec![hello(paths), Step::Streams(paths.len())]).upstream(script)
+    crowd(name, row, "in", vec![hello(paths), Step::Streams(paths.len())]).upstream(script)
 }
 
 /// These requests at once, those after them once all are answered.
@@ -162,16 +190,16 @@ fn then(name: &'static str, row: &'static str, first: &[&str], between: u64, lat
         more(stream, later),
         Step::Streams(first.len() + later.len()),
     ];
-    talk(name, row, "in", list).upstream(script)
+    crowd(name, row, "in", list).upstream(script)
 }
 
 fn http1() -> Vec<Case> {
     let row = "3.9 HTTP/1 pools";
     vec![
         concurrent("h1_three_at_once", row, &["/h1/1", "/h1/2", "/h1/3"], vec![slowly(60)]),
-        then("h1_three_then_two", row, &["/h1/1", "/h1/2", "/h1/3"], 20, &["/h1/4", "/h1/5"], vec![slowly(30)]),
+        then("h1_three_then_two", row, &["/h1/1", "/h1/2", "/h1/3"], 20, &["/h1/4", "/h1/5"], staggered()),
         then("h1_spent", "3.9 max_requests_per_connection", &["/h1_spent/1"], 10, &["/h1_spent/2"], vec![slowly(0)]),
-        talk(
+        crowd(
             "h1_spent_three",
             "3.9 max_requests_per_connection",
             "in",
@@ -197,7 +225,7 @@ fn http1() -> Vec<Case> {
             vec![slowly(20)],
         ),
         concurrent("h1_refused_all", row, &["/dead/1", "/dead/2", "/dead/3"], vec![slowly(0)]),
-        talk(
+        crowd(
             "h1_cancelled_in_line",
             "3.9 cancelled requests",
             "in",
@@ -210,7 +238,7 @@ fn http1() -> Vec<Case> {
             ],
         )
         .upstream(vec![slowly(120)]),
-        talk(
+        crowd(
             "h1_cancelled_in_flight",
             "3.9 cancelled requests",
             "in",
@@ -236,7 +264,7 @@ fn http2() -> Vec<Case> {
             &["/h2_two/1", "/h2_two/2", "/h2_two/3", "/h2_two/4", "/h2_two/5"],
             vec![after(2, 60, &[]), after(2, 60, &[]), after(1, 60, &[])],
         ),
-        talk(
+        crowd(
             "h2_second_when_full",
             row,
             "in",
@@ -250,7 +278,7 @@ fn http2() -> Vec<Case> {
             ],
         )
         .upstream(vec![after(2, 120, &[]), after(1, 0, &[])]),
-        talk(
+        crowd(
             "h2_oldest_first",
             row,
             "in",
@@ -265,10 +293,21 @@ fn http2() -> Vec<Case> {
             ],
         )
         .upstream(vec![
-            [&after(2, 60, &[])[..3], &[Act::Send([settings(&[]), ok(1), ok(3)].concat()), Act::Frame(HEADERS), Act::Send(ok(5)), Act::Frame(HEADERS), Act::Send(ok(7)), Act::Hold]].concat(),
+            [
+                &after(2, 60, &[])[..3],
+                &[
+                    Act::Send([settings(&[]), ok(1), ok(3)].concat()),
+                    Act::Frame(HEADERS),
+                    Act::Send(ok(5)),
+                    Act::Frame(HEADERS),
+                    Act::Send(ok(7)),
+                    Act::Hold,
+                ],
+            ]
+            .concat(),
             one_by_one(4, &[]),
         ]),
-        talk(
+        crowd(
             "h2_settings_one",
             "3.9 the peer's SETTINGS",
             "in",
@@ -278,7 +317,7 @@ fn http2() -> Vec<Case> {
             [&one_by_one(1, &[(3, 1)])[..2], &[Act::Frame(HEADERS), wait(80), Act::Send(ok(3)), Act::Hold]].concat(),
             one_by_one(1, &[]),
         ]),
-        talk(
+        crowd(
             "h2_settings_grow",
             "3.9 the peer's SETTINGS",
             "in",
@@ -295,7 +334,7 @@ fn http2() -> Vec<Case> {
             ],
             one_by_one(1, &[]),
         ]),
-        talk(
+        crowd(
             "h2_settings_none",
             "3.9 the peer's SETTINGS",
             "in",
@@ -305,7 +344,7 @@ fn http2() -> Vec<Case> {
             vec![Act::Frame(HEADERS), Act::Send([settings(&[(3, 0)]), ok(1)].concat()), Act::Hold],
             one_by_one(1, &[]),
         ]),
-        talk(
+        crowd(
             "h2_settings_before_reply",
             "3.9 the peer's SETTINGS",
             "in",
@@ -315,11 +354,16 @@ fn http2() -> Vec<Case> {
             vec![Act::Frame(HEADERS), Act::Send(settings(&[(3, 1)])), wait(120), Act::Send(ok(1)), Act::Hold],
             one_by_one(1, &[]),
         ]),
-        talk(
+        crowd(
             "h2_settings_above_ours",
             "3.9 the peer's SETTINGS",
             "in",
-            vec![hello(&["/h2_two/1"]), Step::Streams(1), more(3, &["/h2_two/2", "/h2_two/3", "/h2_two/4"]), Step::Streams(4)],
+            vec![
+                hello(&["/h2_two/1"]),
+                Step::Streams(1),
+                more(3, &["/h2_two/2", "/h2_two/3", "/h2_two/4"]),
+                Step::Streams(4),
+            ],
         )
         .upstream(vec![
             vec![
@@ -347,15 +391,8 @@ fn http2() -> Vec<Case> {
             &["/h2_spent/3"],
             vec![after(2, 10, &[]), after(1, 0, &[])],
         ),
-        then(
-            "h2_old",
-            "3.1 max_connection_duration",
-            &["/h2_old/1"],
-            300,
-            &["/h2_old/2"],
-            vec![one_by_one(2, &[])],
-        ),
-        talk(
+        then("h2_old", "3.1 max_connection_duration", &["/h2_old/1"], 300, &["/h2_old/2"], vec![one_by_one(2, &[])]),
+        crowd(
             "h2_old_busy",
             "3.1 max_connection_duration",
             "in",
@@ -363,7 +400,7 @@ fn http2() -> Vec<Case> {
         )
         .upstream(vec![after(1, 400, &[]), after(1, 0, &[])]),
         then("h2_idle", "3.9 pool idle timeout", &["/h2_idle/1"], 250, &["/h2_idle/2"], vec![one_by_one(2, &[])]),
-        talk(
+        crowd(
             "h2_cancelled",
             "3.9 cancelled requests",
             "in",
@@ -388,12 +425,7 @@ fn going_away() -> Vec<Case> {
         concurrent("goaway_above_retried", row, &retried, cut()),
         concurrent("goaway_above_by_reset", row, &by_reset, cut()),
         concurrent("goaway_none_retried", row, &retried, vec![frames_after(3, &[goaway(0, 0)], 0), next()]),
-        concurrent(
-            "goaway_error_retried",
-            row,
-            &retried,
-            vec![frames_after(3, &[goaway(1, 2), ok(1)], 0), next()],
-        ),
+        concurrent("goaway_error_retried", row, &retried, vec![frames_after(3, &[goaway(1, 2), ok(1)], 0), next()]),
         concurrent(
             "goaway_then_close_retried",
             row,
@@ -436,7 +468,7 @@ fn going_away() -> Vec<Case> {
             &retried,
             vec![frames_after(3, &[goaway(0x7fff_ffff, 0), ok(1), ok(3), goaway(3, 0)], 0), next()],
         ),
-        talk(
+        crowd(
             "goaway_new_request_at_once",
             row,
             "in",
@@ -452,17 +484,23 @@ fn going_away() -> Vec<Case> {
             ],
             next(),
         ]),
-        talk(
+        crowd(
             "goaway_idle",
             row,
             "in",
             vec![hello(&["/h2/1"]), Step::Streams(1), pause(60), more(3, &["/h2/2"]), Step::Streams(2)],
         )
         .upstream(vec![
-            vec![Act::Frame(HEADERS), Act::Send([settings(&[]), ok(1)].concat()), wait(20), Act::Send(goaway(1, 0)), Act::Hold],
+            vec![
+                Act::Frame(HEADERS),
+                Act::Send([settings(&[]), ok(1)].concat()),
+                wait(20),
+                Act::Send(goaway(1, 0)),
+                Act::Hold,
+            ],
             next(),
         ]),
-        talk(
+        crowd(
             "goaway_full_pool",
             row,
             "in",
@@ -477,7 +515,13 @@ fn going_away() -> Vec<Case> {
                 Act::Send([ok(1), ok(3)].concat()),
                 Act::Hold,
             ],
-            vec![Act::Frame(HEADERS), Act::Send(settings(&[])), Act::Frame(HEADERS), Act::Send([ok(1), ok(3)].concat()), Act::Hold],
+            vec![
+                Act::Frame(HEADERS),
+                Act::Send(settings(&[])),
+                Act::Frame(HEADERS),
+                Act::Send([ok(1), ok(3)].concat()),
+                Act::Hold,
+            ],
         ]),
     ]
 }
@@ -502,28 +546,18 @@ fn breakers() -> Vec<Case> {
         at_once("none_per_host", "h1_host_none"),
         at_once("one_per_host_of_high", "h1_host_high"),
         at_once("one_per_host_high", "host_high"),
-        talk(
-            "h2_one_connection",
-            row,
-            "in",
-            vec![hello(&["/h2_one/1", "/h2_one/2", "/h2_one/3"]), Step::Streams(3)],
-        )
-        .upstream(vec![vec![
-            Act::Frame(HEADERS),
-            Act::Send(settings(&[])),
-            wait(60),
-            Act::Send(ok(1)),
-            Act::Frame(HEADERS),
-            Act::Send(ok(3)),
-            Act::Hold,
-        ]]),
-        talk(
-            "h2_two_priorities",
-            row,
-            "in",
-            vec![hello(&["/h2_one_high/1", "/high/2"]), Step::Streams(2)],
-        )
-        .upstream(vec![one_by_one(2, &[])]),
+        crowd("h2_one_connection", row, "in", vec![hello(&["/h2_one/1", "/h2_one/2", "/h2_one/3"]), Step::Streams(3)])
+            .upstream(vec![vec![
+                Act::Frame(HEADERS),
+                Act::Send(settings(&[])),
+                wait(60),
+                Act::Send(ok(1)),
+                Act::Frame(HEADERS),
+                Act::Send(ok(3)),
+                Act::Hold,
+            ]]),
+        crowd("h2_two_priorities", row, "in", vec![hello(&["/h2_one_high/1", "/high/2"]), Step::Streams(2)])
+            .upstream(vec![one_by_one(2, &[])]),
     ]
 }
 
@@ -531,22 +565,22 @@ fn ahead() -> Vec<Case> {
     let row = "3.9 preconnect";
     let one = |name: &'static str, path: &str| {
         let list = vec![hello(&[path]), Step::Streams(1), pause(60)];
-        talk(name, row, "in", list).upstream(vec![slowly(30)])
+        crowd(name, row, "in", list).upstream(vec![slowly(30)])
     };
     let three = |name: &'static str, cluster: &str| {
         let paths = ["1", "2", "3"].map(|number| format!("/{cluster}/{number}"));
         let list = vec![hello(&paths.each_ref().map(String::as_str)), Step::Streams(3), pause(60)];
-        talk(name, row, "in", list).upstream(vec![slowly(30)])
+        crowd(name, row, "in", list).upstream(staggered())
     };
     let in_turn = |name: &'static str, cluster: &str| {
         let paths = ["1", "2"].map(|number| format!("/{cluster}/{number}"));
         let list =
             vec![hello(&[&paths[0]]), Step::Streams(1), pause(40), more(3, &[&paths[1]]), Step::Streams(2), pause(40)];
-        talk(name, row, "in", list).upstream(vec![slowly(20)])
+        crowd(name, row, "in", list).upstream(vec![slowly(20)])
     };
     let h2 = |name: &'static str, path: &str| {
         let list = vec![hello(&[path]), Step::Streams(1), pause(60)];
-        talk(name, row, "in", list).upstream(vec![one_by_one(2, &[])])
+        crowd(name, row, "in", list).upstream(vec![one_by_one(2, &[])])
     };
     vec![
         one("ahead_two", "/h1_ahead"),
@@ -572,34 +606,29 @@ fn ahead() -> Vec<Case> {
 fn races() -> Vec<Case> {
     let row = "3.9 a connection that closes while it is taken";
     let gone = |path: &'static str, name: &'static str, end: Act| {
-        talk(
-            name,
-            row,
-            "in",
-            vec![hello(&[path]), Step::Streams(1), more(3, &[path]), Step::Streams(2)],
-        )
-        .upstream(vec![vec![Act::Request, send(OK), Act::Request, end], vec![Act::Request, send(OK)]])
+        crowd(name, row, "in", vec![hello(&[path]), Step::Streams(1), more(3, &[path]), Step::Streams(2)])
+            .upstream(vec![vec![Act::Request, send(OK), Act::Request, end], vec![Act::Request, send(OK)]])
     };
     vec![
         gone("/h1", "closed_on_second", Act::Close),
         gone("/h1", "reset_on_second", Act::Reset),
         gone("/again_h1", "closed_on_second_retried", Act::Close),
         gone("/again_h1", "reset_on_second_retried", Act::Reset),
-        talk(
+        crowd(
             "closed_when_idle",
             row,
             "in",
             vec![hello(&["/h1"]), Step::Streams(1), pause(60), more(3, &["/h1"]), Step::Streams(2)],
         )
         .upstream(vec![vec![Act::Request, send(OK), Act::Close], vec![Act::Request, send(OK)]]),
-        talk(
+        crowd(
             "reset_when_idle",
             row,
             "in",
             vec![hello(&["/h1"]), Step::Streams(1), pause(60), more(3, &["/h1"]), Step::Streams(2)],
         )
         .upstream(vec![vec![Act::Request, send(OK), wait(5), Act::Reset], vec![Act::Request, send(OK)]]),
-        talk(
+        crowd(
             "h2_closed_on_second",
             row,
             "in",
@@ -609,7 +638,7 @@ fn races() -> Vec<Case> {
             vec![Act::Frame(HEADERS), Act::Send([settings(&[]), ok(1)].concat()), Act::Frame(HEADERS), Act::Close],
             one_by_one(2, &[]),
         ]),
-        talk(
+        crowd(
             "h2_closed_when_idle",
             row,
             "in",
@@ -625,7 +654,8 @@ fn races() -> Vec<Case> {
 fn others() -> Vec<Case> {
     let two_clients = |name: &'static str, row: &'static str, path: &str| {
         let get = || Step::Send(request("GET", path, &[]));
-        let list = vec![get(), Step::Responses(1), get(), Step::Responses(2), Step::Reconnect, get(), Step::Responses(1)];
+        let list =
+            vec![get(), Step::Responses(1), get(), Step::Responses(2), Step::Reconnect, get(), Step::Responses(1)];
         steps(name, row, "in", list)
     };
     vec![

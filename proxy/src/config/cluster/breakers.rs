@@ -21,8 +21,9 @@ pub struct CircuitBreakers {
     pub default: Thresholds,
     /// For `HIGH` requests.
     pub high: Thresholds,
-    /// Connections per host (`per_host_thresholds`); `None` when unlimited.
-    pub per_host_max_connections: Option<u32>,
+    /// Connections to one host, for `DEFAULT` and for `HIGH` requests (`per_host_thresholds`); `None` when unlimited.
+    /// Whatever opened them, all connections to the host count.
+    pub per_host_max_connections: [Option<u32>; 2],
 }
 
 /// The limits of one priority. `u32::MAX` means unlimited.
@@ -103,10 +104,13 @@ impl CircuitBreakers {
                 *slot = parsed;
             }
         }
+        let mut seen = [false; 2];
         for (index, proto) in per_host_thresholds.into_iter().enumerate() {
             let list = at.field("per_host_thresholds");
-            let limit = per_host(list.index(index), proto)?;
-            breakers.per_host_max_connections = breakers.per_host_max_connections.or(limit);
+            let (priority, limit) = per_host(list.index(index), proto)?;
+            if !std::mem::replace(&mut seen[priority], true) {
+                breakers.per_host_max_connections[priority] = limit;
+            }
         }
         Ok(breakers)
     }
@@ -151,7 +155,8 @@ fn retry_budget_from(
     })
 }
 
-fn per_host(at: At<'_>, proto: cluster::circuit_breakers::Thresholds) -> Result<Option<u32>, ConfigError> {
+/// A priority, 0 or 1, and how many connections a host may have for it.
+fn per_host(at: At<'_>, proto: cluster::circuit_breakers::Thresholds) -> Result<(usize, Option<u32>), ConfigError> {
     let cluster::circuit_breakers::Thresholds {
         priority,
         max_connections,
@@ -166,6 +171,10 @@ fn per_host(at: At<'_>, proto: cluster::circuit_breakers::Thresholds) -> Result<
     if others.iter().any(|limit| limit.is_some()) || retry_budget.is_some() || track_remaining {
         return Err(at.error("Unsupported field in per_host_thresholds"));
     }
-    // Limits of the high priority do not apply to hosts: a host's connections are not told apart by priority.
-    Ok(if priority == 0 { max_connections.map(|v| v.value) } else { None })
+    let priority = match priority {
+        0 => 0,
+        1 => 1,
+        _ => return Err(at.field("priority").error("value must be one of the defined enum values")),
+    };
+    Ok((priority, max_connections.map(|v| v.value)))
 }

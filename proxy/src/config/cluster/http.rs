@@ -88,7 +88,7 @@ pub struct CommonHttpOptions {
     pub idle_timeout: Option<Duration>,
     /// A connection takes no further request after this; `None` for ever.
     pub max_connection_duration: Option<Duration>,
-    /// `max_connection_duration` is shortened by up to this share, 0 to 1.
+    /// `max_connection_duration` is lengthened by up to this share, 0 to 1.
     pub max_connection_duration_jitter: f64,
     /// Headers in a response (100).
     pub max_headers_count: u32,

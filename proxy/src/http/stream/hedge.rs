@@ -183,8 +183,10 @@ impl<D: Downstream> Stream<'_, D> {
         let Some(cluster) = self.cluster.clone() else { return Err(End::Done) };
         let again = Again::after_timeout(wait);
         let (cluster, host) = self.next_try(&cluster, again, route, forward).await?;
+        let Some(pool) = self.pool_for(&cluster, &host, forward) else {
+            return self.no_host(None).await;
+        };
         self.enter(&host);
-        let pool = self.pool_for(&cluster, &host, forward);
         let protocol = pool.protocol();
         self.measure = self.begin_measure(&cluster);
         let active =

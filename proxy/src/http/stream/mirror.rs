@@ -255,7 +255,10 @@ impl Copy {
             UpstreamProtocol::Http2 => PoolProtocol::Http2,
             UpstreamProtocol::Http1 | UpstreamProtocol::UseDownstream => PoolProtocol::Http1,
         };
-        let lease = self.cluster.pool(host, Priority::Default, protocol).acquire().await?;
+        let Some(pool) = self.cluster.pool(host, Priority::Default, protocol, None) else {
+            return Err(UpstreamFailure::no_place_in_line());
+        };
+        let lease = pool.acquire().await?;
         self.worker.note(host, Outcome::Connected);
         let up = Exchange::start(lease, &self.head, self.end, false, None)?;
         let mut way = UnderWay { cluster: &self.cluster, up: Some(up) };

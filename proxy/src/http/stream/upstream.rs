@@ -183,12 +183,14 @@ impl<D: Downstream> Stream<'_, D> {
         route: &Route,
         forward: &ForwardAction,
     ) -> Step<Option<Again>> {
+        let Some(pool) = self.pool_for(cluster, host, forward) else {
+            return self.no_host(None).await;
+        };
         self.enter(host);
         self.measure = self.begin_measure(cluster);
         // Counted only for policies that read it.
         let _active =
             cluster.owner(host).config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
-        let pool = self.pool_for(cluster, host, forward);
         let asked = self.manager.worker.timers().recent_instant();
         let acquired = self.wait_for(pool.acquire()).await;
         let waited = self.since(asked);
@@ -231,8 +233,13 @@ impl<D: Downstream> Stream<'_, D> {
         upstream.connected = false;
     }
 
-    /// The pool that this request gets its connection from.
-    pub(super) fn pool_for(&self, cluster: &Rc<Cluster>, host: &Arc<Host>, forward: &ForwardAction) -> Rc<Pool> {
+    /// The pool that this request gets its connection from; `None` if the cluster may have no more pools.
+    pub(super) fn pool_for(
+        &self,
+        cluster: &Rc<Cluster>,
+        host: &Arc<Host>,
+        forward: &ForwardAction,
+    ) -> Option<Rc<Pool>> {
         let terminated = self.request.as_ref().is_some_and(|head| forward.terminates(head).is_some());
         let owner = cluster.owner(host);
         let protocol = match (owner.config().http.protocol, self.info.protocol) {
@@ -242,7 +249,7 @@ impl<D: Downstream> Stream<'_, D> {
             }
             _ => PoolProtocol::Http1,
         };
-        owner.pool(host, breaker_priority(forward), protocol)
+        owner.pool(host, breaker_priority(forward), protocol, Some(self.connection.info.id))
     }
 
     /// Sends the head on the connection that was waited for.

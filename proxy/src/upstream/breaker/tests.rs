@@ -88,7 +88,7 @@ proptest! {
             max_connection_pools: 4,
             ..Thresholds::default()
         };
-        let config = CircuitBreakers { default: limits.clone(), high: limits, per_host_max_connections: None };
+        let config = CircuitBreakers { default: limits.clone(), high: limits, per_host_max_connections: [None; 2] };
         let shared = Arc::new(Breakers::new(&config));
         let handles = [BreakerHandle::new(shared.clone()), BreakerHandle::new(shared.clone())];
         let priority = |high| if high { Priority::High } else { Priority::Default };

@@ -5,27 +5,20 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::http1::Http1Connection;
-use super::{ConnectionGuard, ConnectionKind, Pool, PoolProtocol, http2};
+use super::{ConnectionGuard, Pool, PoolProtocol, http2};
 use crate::http::codec::h2::{ClientConnection, Driver};
 use crate::transport::Io;
-use crate::upstream::breaker::Permit;
 use crate::upstream::connect::{connect_failure, connected, failed, socket, within_timeout};
 use crate::upstream::failure::{FailureKind, UpstreamFailure};
 
 /// Opens one connection and gives it to the pool. Runs as a task, so that it serves whoever waits when it is ready.
-pub(super) async fn connect(pool: Rc<Pool>, permit: Permit) {
+pub(super) async fn connect(pool: Rc<Pool>, guard: ConnectionGuard) {
     let started = Instant::now();
-    let kind = match pool.protocol {
-        PoolProtocol::Http1 => ConnectionKind::Http1,
-        PoolProtocol::Http2 => ConnectionKind::Http2,
-        PoolProtocol::Tcp => ConnectionKind::Tcp,
-    };
-    match (kind, &pool.context.http2_stats) {
-        (ConnectionKind::Http1, _) => pool.context.http1_stats.take(),
-        (ConnectionKind::Http2, Some(stats)) => stats.take(),
-        (ConnectionKind::Http2, None) | (ConnectionKind::Tcp, _) => {}
+    match (pool.protocol, &pool.context.http2_stats) {
+        (PoolProtocol::Http1, _) => pool.context.http1_stats.take(),
+        (PoolProtocol::Http2, Some(stats)) => stats.take(),
+        (PoolProtocol::Http2, None) | (PoolProtocol::Tcp, _) => {}
     }
-    let guard = ConnectionGuard::new(&pool.context, &pool.host, kind, permit);
     match within_timeout(&pool.context, open(&pool)).await {
         Ok(opened) => {
             connected(&pool.context, started);

@@ -16,6 +16,7 @@ use crate::http::codec::h1::{
 use crate::transport::Io;
 use crate::upstream::cluster::ClusterContext;
 use crate::upstream::failure::{FailureKind, UpstreamFailure};
+use crate::worker::timer::Tick;
 
 /// One HTTP/1 connection to an upstream host.
 pub struct Http1Connection {
@@ -44,6 +45,8 @@ pub struct Http1Connection {
     max_requests: u64,
     active: bool,
     buffer_limit: usize,
+    /// It takes no further request after this.
+    expires: Tick,
     /// Asked for once: it is a system call.
     local: Option<std::net::SocketAddr>,
     guard: ConnectionGuard,
@@ -70,13 +73,27 @@ impl Http1Connection {
             max_requests: context.config.http.common.max_requests_per_connection.map_or(u64::MAX, u64::from),
             active: false,
             buffer_limit: context.buffer_limit(),
+            expires: context.expiry(),
             guard,
         }
+    }
+
+    /// When it has lived for as long as it may.
+    pub(super) const fn expires(&self) -> Tick {
+        self.expires
+    }
+
+    /// Whether it has lived for as long as it may.
+    pub(super) fn has_expired(&self) -> bool {
+        self.expires != Tick::NEVER && self.expires <= self.guard.context.worker.timers().now()
     }
 }
 
 impl Drop for Http1Connection {
     fn drop(&mut self) {
+        if self.has_expired() {
+            self.guard.context.stats.upstream_cx_max_duration_reached().inc();
+        }
         self.guard.ended(self.closed_by_peer, self.requests, self.active);
     }
 }
@@ -328,7 +345,7 @@ impl Http1Lease {
             self.pool.context.stats.upstream_cx_protocol_error().inc();
         }
         let clean = c.read.is_empty() && c.out.is_empty() && c.decoder.is_idle() && c.request_sent && !c.write_failed;
-        if c.reusable && clean && !spent && !self.pool.draining.get() {
+        if c.reusable && clean && !spent && !c.has_expired() && !self.pool.draining.get() {
             c.out.release();
             self.pool.offer_http1(connection);
         } else {
@@ -347,7 +364,7 @@ impl Http1Lease {
 
     fn close(&self, connection: Box<Http1Connection>) {
         self.pool.close_http1(connection);
-        self.pool.connect_for_waiters();
+        self.pool.connect_as_needed();
     }
 }
 

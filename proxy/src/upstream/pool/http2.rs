@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use filters::http::RequestHead;
@@ -30,6 +30,8 @@ pub(super) struct Multiplexed {
     heard: Cell<Tick>,
     /// It was idle for so long that the peer is asked whether it is still there.
     asked: Cell<bool>,
+    /// Wakes the task that drives it.
+    task: RefCell<Option<Waker>>,
     local: Option<std::net::SocketAddr>,
     guard: ConnectionGuard,
 }
@@ -50,9 +52,33 @@ impl Multiplexed {
         self.active.get() < self.limit.min(client.max_concurrent_streams())
     }
 
-    /// Takes no more streams.
+    /// Streams leased now.
+    pub(super) const fn active(&self) -> usize {
+        self.active.get()
+    }
+
+    /// Streams it takes besides those it has; below zero if the peer allows fewer by now.
+    pub(super) fn unused(&self) -> i64 {
+        if self.retired.get() {
+            return 0;
+        }
+        let limit = self.limit.min(self.client.borrow().max_concurrent_streams());
+        let at_once = i64::try_from(limit).unwrap_or(i64::MAX) - i64::try_from(self.active.get()).unwrap_or(i64::MAX);
+        let ever = i64::try_from(self.max_requests - self.requests.get()).unwrap_or(i64::MAX);
+        at_once.min(ever)
+    }
+
+    /// Takes no more streams, and ends once it has none.
     pub(super) fn drain(&self) {
         self.retired.set(true);
+        self.wake();
+    }
+
+    /// Lets its task look at what has changed.
+    fn wake(&self) {
+        if let Some(waker) = &*self.task.borrow() {
+            waker.wake_by_ref();
+        }
     }
 }
 
@@ -104,6 +130,9 @@ impl Http2Lease {
 impl Drop for Http2Lease {
     fn drop(&mut self) {
         self.connection.active.set(self.connection.active.get() - 1);
+        if self.connection.retired.get() && self.connection.active.get() == 0 {
+            self.connection.wake();
+        }
         if !self.pool.state.borrow().waiters.is_empty() {
             self.pool.serve_http2_waiters();
         }
@@ -128,16 +157,17 @@ pub(super) fn adopt(
         max_requests: config.http.common.max_requests_per_connection.map_or(u64::MAX, u64::from),
         heard: Cell::new(pool.context.worker.timers().now()),
         asked: Cell::new(false),
+        task: RefCell::new(None),
         local,
         guard,
     });
-    tokio::task::spawn_local(drive(Rc::downgrade(pool), Rc::downgrade(&connection), driver));
+    tokio::task::spawn_local(drive(Rc::clone(pool), Rc::clone(&connection), driver));
     connection
 }
 
-/// Drives a connection to its end.
-async fn drive(pool: Weak<Pool>, connection: Weak<Multiplexed>, driver: Driver) {
-    let Some(mut task) = pool.upgrade().map(|pool| Drive::new(&pool, driver)) else { return };
+/// Drives a connection to its end. The pool lives until then, whoever else still needs it.
+async fn drive(pool: Rc<Pool>, connection: Rc<Multiplexed>, driver: Driver) {
+    let mut task = Drive::new(&pool, driver);
     let watch = task.watch.clone();
     let end = poll_fn(|cx| task.poll(&connection, cx)).await;
     // Streams learn of the end by the codec's.
@@ -145,7 +175,6 @@ async fn drive(pool: Weak<Pool>, connection: Weak<Multiplexed>, driver: Driver) 
     if let End::Fault(fault) = &end {
         watch.say_goodbye(fault).await;
     }
-    let (Some(pool), Some(connection)) = (pool.upgrade(), connection.upgrade()) else { return };
     connection.retired.set(true);
     count(&pool.context, &watch);
     let stats = &pool.context.stats;
@@ -153,18 +182,19 @@ async fn drive(pool: Weak<Pool>, connection: Weak<Multiplexed>, driver: Driver) 
         End::Idle => stats.upstream_cx_idle_timeout().inc(),
         End::Fault(_) | End::Codec(true) => stats.upstream_cx_protocol_error().inc(),
         // Envoy closes in the middle of reading, and takes that for an error of its own.
-        End::GoneAway if watch.ended_while_reading() => stats.upstream_cx_protocol_error().inc(),
-        End::GoneAway | End::Codec(false) | End::Silent => {}
+        End::GoneAway | End::Spent if watch.ended_while_reading() => stats.upstream_cx_protocol_error().inc(),
+        End::GoneAway | End::Spent | End::Codec(false) | End::Silent => {}
     }
     // By an error of the protocol the requests end first, then the connection.
-    let busy = connection.active.get() > 0 && !matches!(end, End::GoneAway | End::Fault(_) | End::Codec(true));
-    let by_peer = watch.saw_end() && !matches!(end, End::GoneAway);
+    let busy =
+        connection.active.get() > 0 && !matches!(end, End::GoneAway | End::Spent | End::Fault(_) | End::Codec(true));
+    let by_peer = watch.saw_end() && !matches!(end, End::GoneAway | End::Spent);
     connection.guard.ended(by_peer, connection.requests.get(), busy);
     {
         let mut state = pool.state.borrow_mut();
         state.multiplexed.retain(|c| !Rc::ptr_eq(c, &connection));
-        state.open -= 1;
     }
+    pool.left();
     pool.serve_http2_waiters();
 }
 
@@ -174,6 +204,8 @@ enum End {
     Codec(bool),
     /// The peer said GOAWAY, and the last stream has ended.
     GoneAway,
+    /// This side opens no more streams on it, and the last one has ended.
+    Spent,
     /// Nobody needed it for a while.
     Idle,
     /// The peer broke the protocol.
@@ -190,6 +222,8 @@ struct Drive {
     keepalive: Keepalive,
     idle_since: Tick,
     going_away: bool,
+    /// When it has lived for as long as it may.
+    expires: Tick,
 }
 
 impl Drive {
@@ -208,13 +242,17 @@ impl Drive {
             keepalive,
             idle_since: now,
             going_away: false,
+            expires: context.expiry(),
             context,
         }
     }
 
-    fn poll(&mut self, connection: &Weak<Multiplexed>, cx: &mut Context<'_>) -> Poll<End> {
-        if self.going_away && connection.upgrade().is_none_or(|shared| shared.active.get() == 0) {
+    fn poll(&mut self, shared: &Multiplexed, cx: &mut Context<'_>) -> Poll<End> {
+        if self.going_away && shared.active.get() == 0 {
             return Poll::Ready(End::GoneAway);
+        }
+        if shared.retired.get() {
+            self.watch.leave();
         }
         let driven = self.driver.poll(cx);
         count(&self.context, &self.watch);
@@ -231,16 +269,18 @@ impl Drive {
         if let Poll::Ready(ended) = driven {
             return Poll::Ready(End::Codec(ended.is_err_and(|error| !error.is_io() && !error.is_remote())));
         }
-        let Some(shared) = connection.upgrade() else { return Poll::Ready(End::Codec(false)) };
         let now = self.context.worker.timers().now();
         if shared.active.get() > 0 {
             self.idle_since = now;
         } else if self.going_away {
             return Poll::Ready(End::GoneAway);
         } else if shared.retired.get() {
-            return Poll::Ready(End::Codec(false));
+            return Poll::Ready(End::Spent);
         }
-        self.clock(&shared, now, cx)
+        if !shared.task.borrow().as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *shared.task.borrow_mut() = Some(cx.waker().clone());
+        }
+        self.clock(shared, now, cx)
     }
 
     /// What depends on time: PINGs and idleness.
@@ -261,10 +301,19 @@ impl Drive {
                 return Poll::Ready(End::Silent);
             }
             let idle = self.idle_since.after_opt(idle_timeout);
-            if self.alarm.poll(idle.min(self.keepalive.rings()), cx).is_pending() {
+            if self.alarm.poll(idle.min(self.keepalive.rings()).min(self.expires), cx).is_pending() {
                 return Poll::Pending;
             }
             now = self.context.worker.timers().now();
+            if self.expires <= now {
+                self.expires = Tick::NEVER;
+                self.context.stats.upstream_cx_max_duration_reached().inc();
+                shared.retired.set(true);
+                self.watch.leave();
+                if shared.active.get() == 0 {
+                    return Poll::Ready(End::Spent);
+                }
+            }
             if idle <= now {
                 if shared.active.get() == 0 {
                     return Poll::Ready(End::Idle);

@@ -25,7 +25,8 @@ impl Pool {
         if self.draining.get() {
             return self.close_http1(connection);
         }
-        let until = self.context.worker.timers().recent().after_opt(self.context.config.http.common.idle_timeout);
+        let idle_timeout = self.context.config.http.common.idle_timeout;
+        let until = self.context.worker.timers().recent().after_opt(idle_timeout).min(connection.expires());
         let mut state = self.state.borrow_mut();
         state.idle.push(Idle { connection, until });
         let Some(keeper) = &state.keeper else {
@@ -45,6 +46,10 @@ impl Pool {
     pub(super) fn take_idle(self: &Rc<Self>) -> Option<Box<Http1Connection>> {
         loop {
             let idle = self.state.borrow_mut().idle.pop()?;
+            if idle.connection.has_expired() {
+                self.close_http1(idle.connection);
+                continue;
+            }
             let noop = Waker::noop();
             let ready = idle.connection.io.poll_read_ready(&mut Context::from_waker(noop)).is_ready();
             let Some(said) = ready.then(|| idle.connection.io.disturbance()).flatten() else {
@@ -102,7 +107,9 @@ impl Pool {
                     if let Some(said) = said {
                         pool.close_disturbed(connection, &said);
                     } else {
-                        pool.context.stats.upstream_cx_idle_timeout().inc();
+                        if !connection.has_expired() {
+                            pool.context.stats.upstream_cx_idle_timeout().inc();
+                        }
                         pool.close_http1(connection);
                     }
                 }

@@ -158,7 +158,7 @@ impl Drop for TcpLease {
         // A stream that came to both its ends was no longer active when its connection went.
         let active = !(self.ended && self.peer_ended);
         self.guard.ended(self.closed_by_peer, 1, active);
-        self.pool.state.borrow_mut().open -= 1;
-        self.pool.connect_for_waiters();
+        self.pool.left();
+        self.pool.connect_as_needed();
     }
 }

@@ -157,7 +157,12 @@ impl Watch {
         self.inspector().body_sent(stream)
     }
 
-    /// Whether the last stream of a connection that is going away ended by what the peer sent.
+    /// This side opens no more streams.
+    pub fn leave(&self) {
+        self.0.inspector.borrow_mut().leave();
+    }
+
+    /// Whether the last stream of a connection that takes no more ended by what the peer sent.
     #[must_use]
     pub fn ended_while_reading(&self) -> bool {
         self.inspector().ended_while_reading()

@@ -19,7 +19,9 @@ pub(super) struct Responses {
     last_served: Option<u32>,
     /// Frames the codec is to read as if the peer had sent them.
     forged: Vec<u8>,
-    /// The peer said GOAWAY, and the last stream ended by what it sent after.
+    /// This side opens no more streams.
+    leaving: bool,
+    /// One of the two said that no more streams follow, and the last one ended by what the peer sent after.
     ended_while_reading: bool,
 }
 
@@ -57,7 +59,12 @@ impl Inspector {
         std::mem::take(&mut self.responses.forged)
     }
 
-    /// Whether the last stream of a connection that is going away ended by what the peer sent.
+    /// No more streams will be opened.
+    pub const fn leave(&mut self) {
+        self.responses.leaving = true;
+    }
+
+    /// Whether the last stream of a connection that takes no more ended by what the peer sent.
     #[must_use]
     pub const fn ended_while_reading(&self) -> bool {
         self.responses.ended_while_reading
@@ -82,7 +89,8 @@ impl Inspector {
 
     /// The peer ended its side of a stream.
     pub(super) const fn note_end(&mut self) {
-        self.responses.ended_while_reading |= self.goaway_came && self.streams.open_count() == 0;
+        self.responses.ended_while_reading |=
+            (self.goaway_came || self.responses.leaving) && self.streams.open_count() == 0;
     }
 
     /// The peer will serve no stream above the one it names.
