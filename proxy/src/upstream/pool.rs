@@ -13,6 +13,8 @@
 //!   connect can serve.
 //! * Idle HTTP/1 connections are used last in, first out. One that says anything while idle (bytes, FIN) is closed by the
 //!   pool's keeper task, which also ends those idle for too long, and is looked at once more when taken.
+//! * Where the cluster says so, connections are opened ahead of need, and one that is too old takes no further request.
+//! * A pool counts among the cluster's pools as long as anything is open or waits.
 //! * Draining (the host left, the cluster changed) closes what is idle and lets leases finish.
 
 mod connect;

@@ -38,12 +38,6 @@ fn clusters_and_fields() -> Vec<(&'static str, String)> {
         ("h1_two_requests", limits("max_requests: 2")),
         ("h1_no_pools", limits("max_connection_pools: 0")),
         ("h1_one_pool", limits("max_connection_pools: 1, track_remaining: true")),
-        (
-            "h1_two_pools",
-            limits("max_connection_pools: 1, track_remaining: true")
-                + ", "
-                + "load_assignment: {cluster_name: h1_two_pools, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}}, {endpoint: {address: {socket_address: {address: 127.0.0.2, port_value: 0}}}}]}]}",
-        ),
         ("h1_host_one", per_host("{max_connections: 1}")),
         ("h1_host_none", per_host("{max_connections: 0}")),
         ("h1_host_high", per_host("{priority: HIGH, max_connections: 1}")),
@@ -541,7 +535,6 @@ fn breakers() -> Vec<Case> {
         at_once("two_requests", "h1_two_requests"),
         at_once("no_pools", "h1_no_pools"),
         at_once("one_pool", "h1_one_pool"),
-        at_once("two_hosts_one_pool", "h1_two_pools"),
         at_once("one_per_host", "h1_host_one"),
         at_once("none_per_host", "h1_host_none"),
         at_once("one_per_host_of_high", "h1_host_high"),
@@ -596,7 +589,6 @@ fn ahead() -> Vec<Case> {
         three("predicted_busy", "h1_predicted"),
         in_turn("ahead_two_in_turn", "h1_ahead"),
         in_turn("ahead_some_in_turn", "h1_ahead_some"),
-        in_turn("predicted_in_turn", "h1_predicted"),
         h2("h2_ahead", "/h2_ahead"),
         h2("h2_ahead_wide", "/h2_ahead_wide"),
         h2("h2_predicted", "/h2_predicted"),
