@@ -156,11 +156,6 @@ impl Proxy {
         let mut command = kind.command();
         command.arg("-c").arg(path("bootstrap.yaml")).arg("--admin-address-path").arg(path("admin"));
         command.args(["--disable-hot-restart", "--file-flush-interval-msec", "15"]);
-        if kind == Kind::Legate {
-            // Areas hold clusters that use it; their cases show what differs without.
-            let field = "envoy.config.cluster.v3.Cluster.connection_pool_per_downstream_connection";
-            command.args(["--allow-unsupported", field]);
-        }
         if !arguments.contains(&"--concurrency") {
             command.args(["--concurrency", "1"]);
         }
