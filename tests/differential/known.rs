@@ -151,6 +151,11 @@ pub const KNOWN: &[Known] = &[
         reason: "a connection is opened for a request that is then given up",
     },
     Known {
+        cases: &["pools/h2_ahead"],
+        aspects: &[Aspect::Upstream],
+        reason: "an HTTP/2 connection that is opened ahead of need",
+    },
+    Known {
         cases: &["http1_exchanges/reset_until_close"],
         aspects: &[Aspect::Client, Aspect::Log, Aspect::Stats],
         reason: "a body that ends with its connection, which is reset",
