@@ -224,11 +224,12 @@ impl Members {
         if next.hosts.contains_key(&key) {
             return;
         }
-        // A host that is checked elsewhere is another one.
+        // A host that is checked elsewhere, or begins or ceases to be checked, is another one: what was found out about the
+        // former says nothing about it.
         let same_check = |former: &&Arc<Host>| match (&former.attributes().check, &endpoint.check) {
-            (Some(a), Some(b)) => (&a.address, a.port) == (&b.address, b.port),
+            (Some(a), Some(b)) => (&a.address, a.port, a.disabled) == (&b.address, b.port, b.disabled),
             (None, None) => true,
-            (Some(one), None) | (None, Some(one)) => one.address.is_none() && one.port == 0,
+            (Some(one), None) | (None, Some(one)) => one.address.is_none() && one.port == 0 && !one.disabled,
         };
         let former = self.hosts.get(&key).filter(same_check);
         let attributes = HostAttributes {

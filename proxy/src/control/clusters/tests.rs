@@ -574,3 +574,29 @@ fn a_host_that_comes_back_is_not_pending_any_more() {
     manager.on_assignment(now, watch, assignment("e", &[host("10.0.0.1")]));
     assert_eq!(health(&mut manager, "e"), ["healthy"]);
 }
+
+#[test]
+fn a_host_that_is_not_checked_any_more_is_another_one() {
+    let (mut manager, now) = started();
+    cds(&mut manager, now, &[checked(eds("e"))]).unwrap();
+    let watch = *manager.watches.keys().next().unwrap();
+    let disabled = |disabled| {
+        let mut proto = assignment_proto("e", &[host("10.0.0.1")]);
+        for member in proto.endpoints.iter_mut().flat_map(|locality| &mut locality.lb_endpoints) {
+            if let Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(host)) = &mut member.host_identifier {
+                host.health_check_config = Some(endpoint::endpoint::HealthCheckConfig {
+                    disable_active_health_check: disabled,
+                    ..Default::default()
+                });
+            }
+        }
+        Arc::new(LoadAssignment::parse(Session::default().root(), proto, Use::Eds).unwrap())
+    };
+    manager.on_assignment(now, watch, disabled(false));
+    answer(&mut manager, now, "e", "10.0.0.1:80", Report::Unreachable);
+    assert_eq!(health(&mut manager, "e"), ["/failed_active_hc"]);
+    manager.on_assignment(now, watch, disabled(true));
+    assert_eq!(health(&mut manager, "e"), ["healthy"], "nobody would ever take the failure back");
+    manager.on_assignment(now, watch, disabled(false));
+    assert_eq!(health(&mut manager, "e"), ["/failed_active_hc"]);
+}

@@ -165,8 +165,8 @@ impl Timing {
         roll: &mut dyn FnMut(u64) -> u64,
     ) -> Duration {
         let base = match (used, passed, transition) {
+            (false, true, Transition::Pending) | (false, false, _) => self.no_traffic_interval,
             (false, true, _) => self.no_traffic_healthy_interval,
-            (false, false, _) => self.no_traffic_interval,
             (true, true, Transition::Pending) => self.healthy_edge_interval,
             (true, true, _) => self.interval,
             (true, false, Transition::Pending) => self.unhealthy_edge_interval,
@@ -348,6 +348,7 @@ mod tests {
             (true, false, Transition::Changed, 2),
             (true, false, Transition::Pending, 3),
             (false, true, Transition::Unchanged, 90),
+            (false, true, Transition::Pending, 60),
             (false, false, Transition::Pending, 60),
         ] {
             assert_eq!(timing.next_check(passed, transition, used, &mut |_| 0), seconds(expected));
