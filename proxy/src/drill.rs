@@ -14,9 +14,9 @@
 //! ```
 //!
 //! Every request has a number. The hosts write down which tries reached them and what they did to them, and the judge
-//! ([`judge`]) decides for each failed request whether the proxy could have saved it. Memory, descriptors and gauges must
+//! (`judge`) decides for each failed request whether the proxy could have saved it. Memory, descriptors and gauges must
 //! come back to what they were. With `--against` another proxy has the same faults at the same times, in turn, and the
-//! failure rates are compared ([`compare`]).
+//! failure rates are compared (`compare`).
 
 mod client;
 mod compare;
