@@ -218,8 +218,9 @@ impl Pool {
                 PoolProtocol::Http1 | PoolProtocol::Tcp if state.waiters.len() > state.connecting => {
                     state.waiters.pop_front()
                 }
-                PoolProtocol::Http2 if state.connecting == 0 && state.multiplexed.is_empty() => {
-                    // One connect stood for all of them.
+                PoolProtocol::Http2 if state.connecting == 0 => {
+                    // One connect stood for all of them. Connections that are full or leaving are no reason to dial a host
+                    // that refuses again and again.
                     for waiter in state.waiters.drain(..) {
                         self.context.stats.upstream_rq_pending_failure_eject().inc();
                         waiter.resolve(Err(failure.clone()));
