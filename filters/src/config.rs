@@ -6,6 +6,8 @@
 //! * A [`ConfigError`] names the path, what was found and what is allowed; the resource and file are added by whoever
 //!   loads the document.
 
+pub mod duration;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;

@@ -153,10 +153,10 @@ impl CorsStream {
 
     /// Answers a preflight request, and remembers the origin of others.
     pub fn decode_head(&mut self, head: &RequestHead, context: &RequestContext<'_>) -> Verdict {
-        let Some(route) = &context.route else { return Verdict::Continue };
+        let Some(route) = context.route.as_ref().filter(|route| route.forwards) else { return Verdict::Continue };
         let of_filter = route.settings.iter().filter_map(|settings| match settings {
             FilterSettings::Cors(policy) => Some(Arc::clone(policy)),
-            FilterSettings::Other => None,
+            _ => None,
         });
         let mut policies: Vec<_> = of_filter.collect();
         if policies.is_empty() {

@@ -111,6 +111,12 @@ impl PartialEq for ResponseFlags {
 
 impl Eq for ResponseFlags {}
 
+/// Words of a transport as details and access logs have them: without white space.
+#[must_use]
+pub fn underscored(text: &str) -> String {
+    text.replace([' ', '\t', '\r', '\n'], "_")
+}
+
 /// `%RESPONSE_CODE_DETAILS%` texts that are fixed. Texts with a variable part are built where they arise.
 pub mod details {
     #![allow(missing_docs, reason = "each constant's text is its meaning")]
@@ -123,6 +129,13 @@ pub mod details {
     pub const DOWNSTREAM_REMOTE_DISCONNECT: &str = "downstream_remote_disconnect";
     pub const DROP_OVERLOAD: &str = "drop_overload";
     pub const FILTER_CHAIN_NOT_FOUND: &str = "filter_chain_not_found";
+    pub const HEALTH_CHECK_CACHED: &str = "health_check_cached";
+    pub const HEALTH_CHECK_FAILED: &str = "health_check_failed";
+    pub const HEALTH_CHECK_FAILED_CLUSTER_EMPTY: &str = "health_check_failed_cluster_empty";
+    pub const HEALTH_CHECK_FAILED_CLUSTER_UNHEALTHY: &str = "health_check_failed_cluster_unhealthy";
+    pub const HEALTH_CHECK_FAILED_NO_CLUSTER_FOUND: &str = "health_check_failed_no_cluster_found";
+    pub const HEALTH_CHECK_OK: &str = "health_check_ok";
+    pub const HEALTH_CHECK_OK_CLUSTER_HEALTHY: &str = "health_check_ok_cluster_healthy";
     pub const INTERNAL_REDIRECT: &str = "internal_redirect";
     pub const LOW_VERSION: &str = "low_version";
     pub const MAX_DURATION_TIMEOUT: &str = "max_duration_timeout";

@@ -13,6 +13,8 @@ mod evaluate;
 mod json;
 mod parse;
 mod time;
+mod tls;
+mod xfcc;
 
 #[cfg(test)]
 mod tests;

@@ -211,17 +211,22 @@ fn set(headers: &mut Headers, writes: SmallVec<[Write; 4]>, joined: fn(&[u8]) ->
         headers.set(name.clone(), value.clone());
     }
     for Write { name, value, .. } in writes.into_iter().filter(|write| !write.overwrite) {
-        match headers.iter_mut().find(|header| header.name == name && joined(name.as_bytes())) {
-            Some(header) if header.value.is_empty() => header.value = value,
-            Some(header) => header.value = [&header.value[..], b",", &value].concat().into(),
-            None => headers.append(name, value),
-        }
+        add(headers, name, value, joined);
+    }
+}
+
+/// Adds a header; one of which Envoy keeps only one ([`joined_in_requests`], [`joined_in_responses`]) joins the value before.
+pub(crate) fn add(headers: &mut Headers, name: HeaderName, value: Bytes, joined: fn(&[u8]) -> bool) {
+    match headers.iter_mut().find(|header| header.name == name && joined(name.as_bytes())) {
+        Some(header) if header.value.is_empty() => header.value = value,
+        Some(header) => header.value = [&header.value[..], b",", &value].concat().into(),
+        None => headers.append(name, value),
     }
 }
 
 /// Whether Envoy keeps only one request header of this name: what is appended joins its value after a comma, and what
 /// overwrites it keeps its place. Other headers repeat, and an overwriting one goes to the end.
-fn joined_in_requests(name: &[u8]) -> bool {
+pub(crate) fn joined_in_requests(name: &[u8]) -> bool {
     matches!(
         name,
         b"accept"
@@ -282,7 +287,7 @@ fn joined_in_requests(name: &[u8]) -> bool {
 }
 
 /// The same of response headers.
-fn joined_in_responses(name: &[u8]) -> bool {
+pub(crate) fn joined_in_responses(name: &[u8]) -> bool {
     matches!(
         name,
         b"access-control-allow-credentials"

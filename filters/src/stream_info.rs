@@ -1,18 +1,23 @@
 //! What is known about a stream while it lives: the access log, header formats, filters and traces read it.
 
 use std::borrow::Cow;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
+use serde_json::Value;
 use smallvec::SmallVec;
 
+use crate::filter_state::FilterState;
 use crate::flags::ResponseFlags;
 use crate::http::{Method, Version};
+use crate::tls::TlsInfo;
 
 /// Metadata: name space to a structure of values.
-pub type Metadata = serde_json::Map<String, serde_json::Value>;
+pub type Metadata = serde_json::Map<String, Value>;
 
 /// An address of either end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +51,25 @@ impl std::fmt::Display for Address {
     }
 }
 
+/// A fact of a PROXY header, version 2, by its type (PP2_TYPE_*).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tlv {
+    /// The type.
+    pub kind: u8,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// What upstreams may be told of a connection by the PROXY protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Proxied {
+    /// Nothing: connections to them are the proxy's own.
+    #[default]
+    Untold,
+    /// Its addresses, and these facts.
+    Told(Vec<Tlv>),
+}
+
 /// What is known about a downstream connection; the same for all its streams.
 #[derive(Debug)]
 pub struct ConnectionInfo {
@@ -63,14 +87,41 @@ pub struct ConnectionInfo {
     pub local_restored: bool,
     /// Server name of the TLS client hello, lower case; empty when none was seen.
     pub requested_server_name: String,
-    /// Whether the connection is TLS.
-    pub tls: bool,
+    /// The TLS session, once its handshake is over, well or not; empty on a plain connection.
+    pub tls: OnceCell<TlsInfo>,
     /// Name of the filter chain that was matched (`%FILTER_CHAIN_NAME%`).
     pub filter_chain_name: Arc<str>,
     /// Name of the listener.
     pub listener_name: Arc<str>,
     /// When it was accepted.
     pub accepted: Instant,
+    /// What upstreams may be told of it.
+    pub proxied: RefCell<Proxied>,
+    /// Dynamic metadata of listener filters, by name space.
+    pub metadata: Option<Box<Metadata>>,
+    /// What filters left for each other.
+    pub filter_state: RefCell<FilterState>,
+    /// What became of it, for whoever logs it at its end.
+    pub outcome: ConnectionOutcome,
+}
+
+/// What became of a connection, as far as somebody wants to know: its listener's access log.
+#[derive(Debug, Default)]
+pub struct ConnectionOutcome {
+    /// Somebody wants to know.
+    pub wanted: Cell<bool>,
+    /// What was spoken, once a request was understood.
+    pub protocol: Cell<Option<Version>>,
+    /// Why it ended.
+    pub flags: Cell<ResponseFlags>,
+    /// `%RESPONSE_CODE_DETAILS%`
+    pub details: Cell<Option<&'static str>>,
+    /// `%CONNECTION_TERMINATION_DETAILS%`, where a network filter closed it.
+    pub termination: RefCell<Option<String>>,
+    /// Dynamic metadata of network filters, by name space.
+    pub metadata: RefCell<Metadata>,
+    /// All that is known, where the connection is one stream: whoever serves it leaves it here at the end.
+    pub stream: RefCell<Option<Box<StreamInfo>>>,
 }
 
 impl ConnectionInfo {
@@ -85,10 +136,30 @@ impl ConnectionInfo {
             local,
             local_restored: false,
             requested_server_name: String::new(),
-            tls: false,
+            tls: OnceCell::new(),
             filter_chain_name: "".into(),
             listener_name: "".into(),
             accepted: Instant::now(),
+            proxied: RefCell::default(),
+            metadata: None,
+            filter_state: RefCell::default(),
+            outcome: ConnectionOutcome::default(),
+        }
+    }
+}
+
+impl ConnectionInfo {
+    /// Whether the connection is TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls.get().is_some()
+    }
+
+    /// Lets upstreams be told of its addresses, if a PROXY header has not let them be told of more.
+    pub fn tell_upstreams(&self) {
+        let mut proxied = self.proxied.borrow_mut();
+        if *proxied == Proxied::Untold {
+            *proxied = Proxied::Told(Vec::new());
         }
     }
 }
@@ -116,6 +187,8 @@ pub struct UpstreamInfo {
     pub hosts_attempted: Vec<Arc<Address>>,
     /// Why the transport failed, Envoy's wording (`%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
     pub transport_failure: Option<Cow<'static, str>>,
+    /// The TLS session of the upstream connection; `None` on a plain one.
+    pub tls: Option<Rc<TlsInfo>>,
     /// From asking the pool until a connection was ready.
     pub pool_ready: Option<Duration>,
     /// Numbers of the upstream connections of all attempts, in order.
@@ -158,6 +231,44 @@ pub struct ByteMeter {
     pub wire_tx: u64,
 }
 
+impl std::ops::AddAssign for ByteMeter {
+    fn add_assign(&mut self, other: Self) {
+        self.header_rx += other.header_rx;
+        self.header_tx += other.header_tx;
+        self.wire_rx += other.wire_rx;
+        self.wire_tx += other.wire_tx;
+    }
+}
+
+/// What a stream is called in logs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StreamId {
+    /// Nothing.
+    #[default]
+    None,
+    /// An HTTP stream: a random number.
+    Number(u64),
+    /// A TCP connection: the randomness of a UUID.
+    Uuid(u128),
+}
+
+impl StreamId {
+    /// The number, where it is one.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        match self {
+            Self::Number(number) => number,
+            Self::None | Self::Uuid(_) => 0,
+        }
+    }
+}
+
+impl From<u64> for StreamId {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
 /// What is known about one stream.
 #[derive(Debug)]
 pub struct StreamInfo {
@@ -197,8 +308,8 @@ pub struct StreamInfo {
     pub route_name: Option<Arc<str>>,
     /// Name of the virtual cluster matched (`%VIRTUAL_CLUSTER_NAME%`).
     pub virtual_cluster: Option<Arc<str>>,
-    /// Number of the stream on this worker, random start (`%STREAM_ID%`).
-    pub stream_id: u64,
+    /// What it is called where it has no request ID (`%STREAM_ID%`).
+    pub stream_id: StreamId,
     /// The upstream side; `None` until a cluster was chosen.
     pub upstream: Option<Box<UpstreamInfo>>,
     /// Dynamic metadata by filter name space.
@@ -220,7 +331,12 @@ pub struct StreamInfo {
 impl StreamInfo {
     /// A stream that begins now on `connection`.
     #[must_use]
-    pub fn new(connection: Rc<ConnectionInfo>, start: Instant, start_time: SystemTime, stream_id: u64) -> Self {
+    pub fn new(
+        connection: Rc<ConnectionInfo>,
+        start: Instant,
+        start_time: SystemTime,
+        id: impl Into<StreamId>,
+    ) -> Self {
         Self {
             remote: connection.remote.clone(),
             connection,
@@ -240,7 +356,7 @@ impl StreamInfo {
             upstream_bytes: ByteMeter::default(),
             route_name: None,
             virtual_cluster: None,
-            stream_id,
+            stream_id: id.into(),
             upstream: None,
             dynamic_metadata: None,
             route_metadata: None,
@@ -249,6 +365,34 @@ impl StreamInfo {
             route_resolutions: 0,
             custom_flags: Cow::Borrowed(""),
             trace: None,
+        }
+    }
+
+    /// Takes over what filters of the connection have found out, where the connection is one stream.
+    pub fn add_connection(&mut self) {
+        let connection = Rc::clone(&self.connection);
+        if let Some(metadata) = &connection.metadata {
+            self.add_metadata((**metadata).clone());
+        }
+        self.add_metadata(connection.outcome.metadata.borrow().clone());
+        if let Some(details) = &*connection.outcome.termination.borrow() {
+            self.termination_details = Some(details.clone().into());
+        }
+    }
+
+    /// Adds structures to those of the dynamic metadata, by name space.
+    pub fn add_metadata(&mut self, added: Metadata) {
+        if added.is_empty() {
+            return;
+        }
+        let metadata = self.dynamic_metadata.get_or_insert_default();
+        for (namespace, fields) in added {
+            match (metadata.get_mut(&namespace), fields) {
+                (Some(Value::Object(known)), Value::Object(fields)) => known.extend(fields),
+                (_, fields) => {
+                    metadata.insert(namespace, fields);
+                }
+            }
         }
     }
 

@@ -5,8 +5,13 @@ pub const LEN: usize = 36;
 
 /// A random UUID in its usual text form.
 pub fn v4(rng: &mut fastrand::Rng) -> [u8; LEN] {
+    of(rng.u128(..))
+}
+
+/// The UUID of this randomness, always the same.
+pub fn of(random: u128) -> [u8; LEN] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut bytes = rng.u128(..).to_be_bytes();
+    let mut bytes = random.to_be_bytes();
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let mut text = [b'-'; LEN];

@@ -24,6 +24,7 @@ fn hosts(count: u16, weight: impl Fn(u16) -> u32) -> Arc<HostSet> {
             locality: Arc::default(),
             priority: 0,
             metadata: None,
+            tlvs: None,
             canary: false,
             check: None,
         };

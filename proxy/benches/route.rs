@@ -120,7 +120,7 @@ fn select(c: &mut Criterion) {
         ("headers", 10, by_header(10)),
         ("headers", 5000, by_header(5000)),
     ];
-    let input = MatchInput { random: 0, runtime: &NoRuntime, tls: None };
+    let input = MatchInput { random: 0, runtime: &NoRuntime, tls: None, metadata: None };
     for (shape, routes, (table, requests)) in &tables {
         let found = |head: &RequestHead| matches!(table.select(head, &input), Selection::Matched { .. });
         assert!(requests.iter().all(found), "every request has its route");

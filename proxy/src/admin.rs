@@ -7,6 +7,7 @@
 //! Changes need `POST`, and whatever a browser sends on behalf of another site is refused.
 
 pub mod backend;
+mod certs;
 mod clusters;
 mod config_dump;
 mod guard;

@@ -27,14 +27,17 @@ pub const LEGATE_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What Envoy prints for `--hot-restart-version`.
 pub const HOT_RESTART_VERSION: &str = "11.104";
 
+/// The library that does the cryptography, and whether it is the validated module (`ssl.version`).
+pub const CRYPTOGRAPHY: &str = if cfg!(feature = "fips") { "aws-lc-FIPS" } else { "aws-lc" };
+
 /// Envoy's default of `--log-format`.
 pub const DEFAULT_LOG_FORMAT: &str = "[%Y-%m-%d %T.%e][%t][%l][%n] [%g:%#] %v";
 
-/// `<sha>/1.40.0/Clean-legate-<version>/RELEASE/aws-lc`: Envoy's form, so that those who take it apart find `1.40.0`.
+/// `<sha>/1.40.0/Clean-legate-<version>/RELEASE/aws-lc` (or `aws-lc-FIPS`): Envoy's form, so that those who take it apart find `1.40.0`.
 #[must_use]
 pub fn version() -> String {
     let build = if cfg!(debug_assertions) { "DEBUG" } else { "RELEASE" };
-    format!("{SHA}/{ENVOY_VERSION}/Clean-legate-{LEGATE_VERSION}/{build}/aws-lc")
+    format!("{SHA}/{ENVOY_VERSION}/Clean-legate-{LEGATE_VERSION}/{build}/{CRYPTOGRAPHY}")
 }
 
 /// The first six digits of the revision this was built from, as a number (`server.version`); 0 if it is not known.

@@ -4,6 +4,7 @@
 //! command, a deadline) is one [`Happening`], handled to its end before the next, so managers never call back into each
 //! other. Control never waits for a worker.
 
+mod aws;
 pub mod calls;
 pub mod clusters;
 mod discovery;
@@ -19,9 +20,12 @@ pub mod parse;
 pub mod prepare;
 pub mod routes;
 mod rtds;
+pub mod secrets;
+pub mod secure;
 pub mod source;
 mod startup;
 mod views;
+mod web;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -32,7 +36,7 @@ use stats::Store;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use xds_client::{Client, Event, Hub, Pause, SourceConfig, Subscription};
 
-use self::clusters::{ClusterManager, Phase};
+use self::clusters::ClusterManager;
 use self::discovery::Inbox;
 use self::dns::{LookupId, Outcome};
 use self::join::Join;
@@ -42,6 +46,7 @@ use self::parse::ParseEnv;
 use self::prepare::{Helper, Prepared};
 use self::routes::Routes;
 use self::rtds::RtdsLayers;
+use self::secrets::{InotifyDirectories, Secrets};
 use crate::admin::SharedState;
 use crate::config::bootstrap::runtime::LayerConfig;
 use crate::observe::catalogue::ListenerManagerStats;
@@ -97,6 +102,8 @@ pub struct Control {
     pub listeners: RefCell<ListenerManager<ListenerWorld, Join>>,
     /// Discovered routes.
     pub routes: Rc<Routes>,
+    /// Secrets that are found by name.
+    pub secrets: Rc<Secrets>,
     join: Join,
     inbox: Inbox,
     sources: Rc<Sources>,
@@ -106,6 +113,7 @@ pub struct Control {
     subscriptions: RefCell<Vec<Subscription>>,
     /// Held while clusters warm: the ACK of the response that brought them waits.
     cds_pause: RefCell<Option<Pause>>,
+    cds_asked: Cell<bool>,
     lds_asked: Cell<bool>,
     lds_done: Cell<bool>,
     lds_version: RefCell<Arc<str>>,
@@ -164,8 +172,20 @@ impl Control {
         let (done, prepared) = tokio::sync::mpsc::unbounded_channel();
         forward(prepared, happenings.clone(), |(number, prepared)| Happening::Prepared(number, prepared));
         let resolver = dns::driver::HickoryResolver::new(answers, &store);
-        let probes = health::probes::Probes::new(happenings);
-        let world = ClusterWorld::new(publisher.clone(), Arc::clone(&store), Rc::clone(&sources), resolver, probes);
+        let directories = Rc::new(InotifyDirectories::new(happenings.clone()));
+        let secrets = Secrets::new(Arc::clone(&store), Rc::clone(&env), Rc::clone(&sources) as _, directories);
+        let secrets = Rc::new(secrets);
+        let probes = health::probes::Probes::new(happenings, Arc::clone(&store));
+        let files = Arc::clone(&env.files);
+        let world = ClusterWorld::new(
+            publisher.clone(),
+            Arc::clone(&store),
+            Rc::clone(&sources),
+            resolver,
+            probes,
+            files,
+            Rc::clone(&secrets),
+        );
         let uses_cds = dynamic.clusters.is_some();
         let mut clusters = ClusterManager::new(world, publisher.workers(), uses_cds, fastrand::Rng::new());
         clusters.set_runtime(runtime.snapshot());
@@ -174,7 +194,7 @@ impl Control {
             clusters.wait_for_runtime();
         }
         let routes = Rc::new(Routes::new(publisher.clone(), Arc::clone(&store), Rc::clone(&env)));
-        let join = Join::new(Rc::clone(&env), Rc::clone(&routes), Rc::clone(&sources) as _);
+        let join = Join::new(Rc::clone(&env), Rc::clone(&routes), Rc::clone(&secrets), Rc::clone(&sources) as _);
         let manager = ListenerManager::new(listeners, ListenerWorld(publisher.clone()), join.clone());
         let listener_group = store.group::<ListenerManagerStats>("listener_manager.");
         let listener_stats = listener_group.shard(store.control_shard());
@@ -189,6 +209,7 @@ impl Control {
             clusters: RefCell::new(clusters),
             listeners: RefCell::new(manager),
             routes,
+            secrets,
             join,
             sources,
             dynamic,
@@ -196,6 +217,7 @@ impl Control {
             state: Cell::new(ServerState::PreInitializing),
             subscriptions: RefCell::default(),
             cds_pause: RefCell::default(),
+            cds_asked: Cell::new(false),
             lds_asked: Cell::new(false),
             lds_version: RefCell::default(),
             listener_stats,
@@ -313,6 +335,9 @@ impl Control {
             }
             Happening::Report(Report::Outlier { cluster, host, finding }) => {
                 self.clusters.borrow_mut().on_outlier(Instant::now(), &cluster, &host, finding);
+            }
+            Happening::Report(Report::Failing { cluster, host }) => {
+                self.clusters.borrow_mut().on_failing(Instant::now(), &cluster, host);
             }
             Happening::Report(Report::ListenerStopped(id)) => self.listeners.borrow_mut().stopped(id),
             Happening::Retired(what) => drop(what),

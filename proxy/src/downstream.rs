@@ -5,3 +5,4 @@ pub mod chain_match;
 pub mod drain;
 pub mod listener_filters;
 pub mod network_filters;
+pub mod transport;

@@ -18,6 +18,7 @@ pub mod server;
 mod stage;
 pub mod sys;
 pub mod tcp;
+pub mod tls;
 pub mod transport;
 pub mod upstream;
 pub mod worker;

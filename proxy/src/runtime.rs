@@ -7,6 +7,7 @@ mod disk;
 mod value;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use filters::matcher::{FractionalPercent, Runtime};
@@ -39,6 +40,13 @@ impl Snapshot {
     #[must_use]
     pub fn number(&self, key: &str) -> Option<f64> {
         self.values.get(key).and_then(Value::number)
+    }
+
+    /// Whether any key begins with this.
+    #[must_use]
+    pub fn has_prefix(&self, prefix: &str) -> bool {
+        let mut from = self.values.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        from.next().is_some_and(|(key, _)| key.starts_with(prefix))
     }
 
     /// The value as text.

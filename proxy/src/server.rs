@@ -27,6 +27,7 @@ use crate::cli::{DrainStrategy as DrainFlag, Mode, Options};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::bootstrap::load::{Loaded, load};
 use crate::config::bootstrap::runtime::LayerSource;
+use crate::config::endpoint::struct_fields;
 use crate::config::{access_log, config_source};
 use crate::control::calls::Calls;
 use crate::control::clusters::ClusterResource;
@@ -214,6 +215,9 @@ impl<'a> Server<'a> {
     }
 
     fn static_clusters(&self, bootstrap: &Bootstrap) -> Result<(), String> {
+        for (_, raw) in &bootstrap.secrets {
+            self.control.secrets.add_static(raw.clone())?;
+        }
         for (name, raw) in &bootstrap.clusters {
             let session = self.control.env.session();
             let resource = ClusterResource::parse(session.root(), raw.clone());
@@ -429,6 +433,7 @@ fn parse_env(
         files: Arc::clone(files),
         node_id: bootstrap.node.id.clone(),
         node_cluster: bootstrap.node.cluster.clone(),
+        node_metadata: bootstrap.node.metadata.clone().map(struct_fields).unwrap_or_default(),
         node_locality: Locality { region, zone, sub_zone },
         local_address: crate::sys::local_address(options.local_address_v6),
         strip_fragment: !runtime.flag("envoy.reloadable_features.http_reject_path_with_fragment", true),

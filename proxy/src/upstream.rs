@@ -11,5 +11,7 @@ pub mod lb;
 pub mod measure;
 pub mod outlier;
 pub mod pool;
+pub mod proxy_protocol;
 pub mod responses;
 pub mod retry;
+pub mod server_name;

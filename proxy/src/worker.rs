@@ -17,6 +17,8 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use filters::http::{Known, RequestHead, ResponseHead};
+use filters::http_filter::Server;
 use filters::matcher::{NoRuntime, Runtime};
 use stats::{LazyShard, Store};
 use tokio::sync::mpsc::UnboundedSender;
@@ -33,7 +35,7 @@ use crate::observe::threads::{Pulse, ThreadClusters};
 use crate::overload::{Action, Shared as Overload};
 use crate::transport::{Pipes, SCRATCH};
 use crate::upstream::cluster::{Cluster, ClusterContext};
-use crate::upstream::host::{Host, HostSet, HostState, Locality};
+use crate::upstream::host::{HealthFlags, Host, HostSet, HostState, Locality};
 use crate::upstream::lb::zone::LocalHosts;
 use crate::upstream::outlier::{Finding, Outcome};
 
@@ -69,6 +71,13 @@ pub enum Report {
         /// What it was found to be, and what the worker did about it.
         finding: Finding,
     },
+    /// A host answered a request, no health check, that it is to be taken for unhealthy.
+    Failing {
+        /// Of which cluster.
+        cluster: Arc<str>,
+        /// The number of the host's state.
+        host: u64,
+    },
     /// This worker no longer accepts for a listener.
     ListenerStopped(ListenerId),
 }
@@ -92,6 +101,17 @@ pub struct Worker {
     date: Rc<DateCache>,
     logs: WorkerLogs,
     draining: Cell<bool>,
+}
+
+impl Server for Worker {
+    fn health_check_failed(&self) -> bool {
+        self.draining()
+    }
+
+    fn membership(&self, cluster: &str) -> Option<(usize, usize)> {
+        let membership = self.cluster(cluster)?.hosts().membership();
+        Some((membership.healthy + membership.degraded, membership.total))
+    }
 }
 
 /// Starts worker `index` of `workers` on a thread of its own. The thread ends when its mailbox says so, and shows in
@@ -160,13 +180,17 @@ impl Worker {
     /// The state of worker `index` of `workers`; made on its own thread.
     #[must_use]
     pub fn new(index: usize, workers: usize, shared: Shared) -> Rc<Self> {
+        Self::with_timers(index, workers, shared, Timers::new())
+    }
+
+    fn with_timers(index: usize, workers: usize, shared: Shared, timers: Rc<Timers>) -> Rc<Self> {
         let cluster_stats = ThreadClusters::new(&shared.store, &format!("worker_{index}"), index);
         let calls = shared.store.group::<AsyncClientStats>("http.async-client.").lazy_shard(index);
         Rc::new(Self {
             index,
             workers,
             shared,
-            timers: Timers::new(),
+            timers,
             scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
             pipes: Pipes::default(),
             rng: RefCell::new(fastrand::Rng::new()),
@@ -215,6 +239,27 @@ impl Worker {
         for finding in monitor.record(state, self.index, outcome, &**runtime, &mut roll).into_iter().flatten() {
             let cluster = Arc::clone(monitor.detection().cluster());
             self.report(Report::Outlier { cluster, host: Arc::clone(state), finding });
+        }
+    }
+
+    /// Does what an answer says about the health of its host (`x-envoy-immediate-health-check-fail`): it is left out of the
+    /// totals at once, and its health check is told. Nothing happens where there is none.
+    fn heed(&self, host: &Host, head: &ResponseHead) {
+        let state = host.state();
+        if let Some(cluster) = state.checked_by()
+            && head.headers.contains(&Known::XEnvoyImmediateHealthCheckFail)
+        {
+            state.change_flags(HealthFlags::EXCLUDED_VIA_IMMEDIATE_HC_FAIL, HealthFlags::NONE);
+            self.report(Report::Failing { cluster: Arc::clone(cluster), host: state.id() });
+        }
+    }
+
+    /// Lets outlier detection and health checks know how `host` answered `request`.
+    pub fn note_answer(&self, host: &Host, request: Option<&RequestHead>, head: &ResponseHead) {
+        self.heed(host, head);
+        if let Some(monitor) = host.state().monitor() {
+            let grpc = request.is_some_and(RequestHead::is_grpc);
+            self.note(host, monitor.detection().outcome(head, grpc));
         }
     }
 
@@ -317,7 +362,8 @@ impl Worker {
 
     /// Applies what control published, in dependency order: clusters, hosts, routes, listeners, removals.
     fn apply(self: &Rc<Self>, pending: Pending, mailbox: &Arc<Mailbox>, listeners: &Listeners) {
-        let Pending { clusters, hosts, routes, listeners: changes, runtime, paused, draining, exit: _ } = pending;
+        let Pending { clusters, hosts, failed, routes, listeners: changes, runtime, paused, draining, exit: _ } =
+            pending;
         if let Some(draining) = draining {
             self.draining.set(draining);
         }
@@ -341,6 +387,11 @@ impl Worker {
         for (name, hosts) in hosts {
             if let Some(cluster) = self.cluster(&name) {
                 mailbox.retire(cluster.set_hosts(hosts));
+            }
+        }
+        for (name, host) in failed {
+            if let Some(cluster) = self.cluster(&name) {
+                cluster.host_failed(host);
             }
         }
         for (name, table) in routes {
@@ -381,5 +432,26 @@ impl Runtime for SharedRuntime {
 
     fn integer(&self, key: &str) -> Option<u64> {
         self.0.integer(key)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The only worker of a process, by a clock that only the test moves. To be called on a local runtime.
+    pub(crate) fn worker() -> Rc<Worker> {
+        let shared = Shared {
+            store: Store::new(3, stats::StoreOptions::default()),
+            connections: ConnectionBudget::unlimited(),
+            overload: Arc::default(),
+            reports: tokio::sync::mpsc::unbounded_channel().0,
+            zone: Arc::default(),
+            drain: Arc::default(),
+            local: None,
+        };
+        let worker = Worker::with_timers(0, 1, shared, Timers::manual());
+        tokio::task::spawn_local(Rc::clone(&worker.timers).drive());
+        worker
     }
 }

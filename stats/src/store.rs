@@ -9,7 +9,7 @@ use crate::collect::{Collector, Family, Selection, lock};
 use crate::computed::{ComputedHandle, GaugeSource};
 use crate::group::{Group, GroupHandle};
 use crate::matcher::{HistogramBuckets, StatsMatcher};
-use crate::single::{SharedCounter, SharedGauge, Single, SingleValue, TextReadout};
+use crate::single::{CounterValue, SharedCounter, SharedGauge, Single, SingleValue, TextReadout};
 use crate::snapshot::Snapshot;
 use crate::tags::TagProducer;
 
@@ -93,6 +93,18 @@ impl Store {
     /// A single counter by its full name.
     pub fn counter(self: &Arc<Self>, name: &str) -> SharedCounter {
         SharedCounter(self.single(name))
+    }
+
+    /// The single counters whose names begin with `prefix`, by what follows it: who takes the place of their holder holds
+    /// them before it goes, and they continue.
+    pub fn counters_below(&self, prefix: &str) -> Vec<(String, SharedCounter)> {
+        let families = lock(&self.families);
+        let found = families.iter().filter_map(|((kind, name), family)| {
+            let rest = name.strip_prefix(prefix).filter(|_| *kind == TypeId::of::<Single<CounterValue>>())?;
+            let family: Arc<dyn Any + Send + Sync> = Family::into_any(family.upgrade()?);
+            Some((rest.to_owned(), SharedCounter(family.downcast().ok()?)))
+        });
+        found.collect()
     }
 
     /// A single gauge by its full name.

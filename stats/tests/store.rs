@@ -124,6 +124,17 @@ fn a_group_may_be_shown_on_first_use() {
 }
 
 #[test]
+fn counters_below_a_prefix_go_on_with_who_holds_them() {
+    let store = Store::new(1, StoreOptions::default());
+    let (_gauge, before) = (store.gauge("a.b.gauge"), [store.counter("a.b.one"), store.counter("a.c.two")]);
+    before.iter().for_each(|counter| counter.add(3));
+    let held = store.counters_below("a.b.");
+    drop(before);
+    assert_eq!(held.iter().map(|(name, counter)| (name.as_str(), counter.value())).collect::<Vec<_>>(), [("one", 3)]);
+    assert_eq!((store.counter("a.b.one").value(), store.counter("a.c.two").value()), (3, 0));
+}
+
+#[test]
 fn singles_are_shared_and_disappear() {
     let store = store();
     let (counter, again) = (store.counter("a.total"), store.counter("a.total"));

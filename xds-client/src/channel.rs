@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::connect::{Call, Network, Target};
@@ -63,9 +63,26 @@ impl Lease {
     }
 }
 
+/// Runs what belongs to a connection on the thread that opened it.
+#[derive(Clone, Copy)]
+struct Local;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
 impl Channels {
     pub(crate) fn new(network: Rc<dyn Network>) -> Self {
         Self { network, places: RefCell::default() }
+    }
+
+    /// What opens connections.
+    pub(crate) fn network(&self) -> &dyn Network {
+        &*self.network
     }
 
     /// A hold on a connection with room for a stream, opened now if there is none.
@@ -91,7 +108,7 @@ impl Channels {
     async fn open(&self, target: &Target, keepalive: Option<Keepalive>) -> Result<Shared, String> {
         let connection =
             self.network.connect(target).await.map_err(|error| format!("cannot connect to {target}: {error}"))?;
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(Local);
         builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -103,7 +120,7 @@ impl Channels {
             .handshake(TokioIo::new(connection.io))
             .await
             .map_err(|error| format!("no HTTP/2 with {target}: {error}"))?;
-        tokio::spawn(async move {
+        tokio::task::spawn_local(async move {
             if let Err(error) = driver.await {
                 tracing::debug!(%error, "a connection to a control plane ended");
             }

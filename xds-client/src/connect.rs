@@ -13,10 +13,12 @@ use std::str::FromStr;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A byte stream. `Send`, because the HTTP library requires it.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+use crate::source::CallCredentials;
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+/// A byte stream.
+pub trait Io: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
 /// An open connection to a control plane.
 pub struct Connection {
@@ -32,6 +34,9 @@ pub type Call = Option<Box<dyn Any>>;
 /// The future of [`Network::connect`].
 pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Connection>> + 'a>>;
 
+/// The future of [`Network::metadata`]: header names and values.
+pub type Adding<'a> = Pin<Box<dyn Future<Output = Result<Vec<(String, String)>, String>> + 'a>>;
+
 /// Opens connections.
 pub trait Network {
     /// Opens a connection to `target`. Called anew for every connection: names are resolved and addresses rotated each
@@ -44,6 +49,13 @@ pub trait Network {
         let _ = target;
         None
     }
+
+    /// What these credentials add to the metadata of a call to `authority` and `path` that is made now. An error is the
+    /// reason why the call cannot be made, without any secret.
+    fn metadata<'a>(&'a self, credentials: &'a CallCredentials, authority: &'a str, path: &'a str) -> Adding<'a> {
+        let _ = (authority, path);
+        Box::pin(std::future::ready(Err(format!("{credentials:?} cannot be used here"))))
+    }
 }
 
 /// Whom to connect to.
@@ -53,6 +65,20 @@ pub enum Target {
     Cluster(String),
     /// An address (`google_grpc`).
     Address(Address),
+    /// An address that is spoken to in TLS (`google_grpc.channel_credentials`).
+    Secure(Address, Security),
+}
+
+/// How TLS is spoken to an address, in the words of whoever opens connections. Nothing but equality means anything here:
+/// streams share connections of the same security.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Security(pub bytes::Bytes);
+
+impl fmt::Debug for Security {
+    /// There may be keys in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Security(..)")
+    }
 }
 
 impl Target {
@@ -60,11 +86,7 @@ impl Target {
     pub fn authority(&self) -> String {
         match self {
             Self::Cluster(name) => name.clone(),
-            Self::Address(Address::Tcp { host, port }) if host.contains(':') => {
-                format!("[{host}]:{port}")
-            }
-            Self::Address(Address::Tcp { host, port }) => format!("{host}:{port}"),
-            Self::Address(Address::Unix(_)) => "localhost".to_owned(),
+            Self::Address(address) | Self::Secure(address, _) => address.authority(),
         }
     }
 }
@@ -73,8 +95,10 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cluster(name) => write!(f, "cluster {name}"),
-            Self::Address(Address::Unix(path)) => write!(f, "unix:{}", path.display()),
-            Self::Address(Address::Tcp { .. }) => f.write_str(&self.authority()),
+            Self::Address(Address::Unix(path)) | Self::Secure(Address::Unix(path), _) => {
+                write!(f, "unix:{}", path.display())
+            }
+            Self::Address(address) | Self::Secure(address, _) => f.write_str(&address.authority()),
         }
     }
 }
@@ -91,6 +115,16 @@ pub enum Address {
     },
     /// A Unix socket; a leading `@` means an abstract one.
     Unix(PathBuf),
+}
+
+impl Address {
+    fn authority(&self) -> String {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Self::Tcp { host, port } => format!("{host}:{port}"),
+            Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
 }
 
 /// Why a target URI is refused.
@@ -161,46 +195,78 @@ impl<F: Fn(&str) -> Option<Vec<Address>>> PlainNetwork<F> {
     pub fn new(clusters: F) -> Self {
         Self { clusters, turn: Cell::new(0) }
     }
+
+    /// Opens a socket to where `target` is, whatever is to be spoken over it.
+    pub async fn open(&self, target: &Target) -> io::Result<Socket> {
+        let addresses = match target {
+            Target::Address(address) | Target::Secure(address, _) => vec![address.clone()],
+            Target::Cluster(name) => (self.clusters)(name)
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("unknown cluster '{name}'")))?,
+        };
+        // Every attempt begins one further on, so that a dead address costs one attempt and not every one.
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{target} has no address"));
+        for step in 0..addresses.len() {
+            let Some(address) = addresses.get((turn.wrapping_add(step)) % addresses.len()) else {
+                break;
+            };
+            match Socket::open(address).await {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
 }
 
 impl<F: Fn(&str) -> Option<Vec<Address>>> Network for PlainNetwork<F> {
     fn connect<'a>(&'a self, target: &'a Target) -> Connecting<'a> {
         Box::pin(async move {
-            let addresses = match target {
-                Target::Address(address) => vec![address.clone()],
-                Target::Cluster(name) => (self.clusters)(name)
-                    .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("unknown cluster '{name}'")))?,
-            };
-            // Every attempt begins one further on, so that a dead address costs one attempt and not every one.
-            let turn = self.turn.get();
-            self.turn.set(turn.wrapping_add(1));
-            let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{target} has no address"));
-            for step in 0..addresses.len() {
-                let Some(address) = addresses.get((turn.wrapping_add(step)) % addresses.len()) else {
-                    break;
-                };
-                match connect_address(address).await {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => last = error,
-                }
+            if let Target::Secure(..) = target {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS is not spoken here"));
             }
-            Err(last)
+            Ok(self.open(target).await?.into())
         })
     }
 }
 
-/// Connects to one address: TCP with `TCP_NODELAY` (names resolved by the system), or a Unix socket.
-pub async fn connect_address(address: &Address) -> io::Result<Connection> {
-    match address {
-        Address::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            stream.set_nodelay(true)?;
-            let local_ip = stream.local_addr().ok().map(|address| address.ip());
-            Ok(Connection { io: Box::new(stream), local_ip })
+/// A connected socket.
+pub enum Socket {
+    /// TCP, with `TCP_NODELAY`.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Connects to one address; names are resolved by the system.
+    pub async fn open(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Ok(Self::Tcp(stream))
+            }
+            Address::Unix(path) => connect_unix(path).await.map(Self::Unix),
         }
-        Address::Unix(path) => {
-            let stream = connect_unix(path).await?;
-            Ok(Connection { io: Box::new(stream), local_ip: None })
+    }
+
+    /// Our address on it; `None` for Unix sockets.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok().map(|address| address.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl From<Socket> for Connection {
+    fn from(socket: Socket) -> Self {
+        let local_ip = socket.local_ip();
+        match socket {
+            Socket::Tcp(stream) => Self { io: Box::new(stream), local_ip },
+            Socket::Unix(stream) => Self { io: Box::new(stream), local_ip },
         }
     }
 }

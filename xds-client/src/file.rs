@@ -10,10 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse;
-use inotify::{EventMask, Inotify, WatchMask};
-use tokio::io::unix::AsyncFd;
 
 use crate::client::Client;
+use crate::directory::{Change, DirectoryWatch};
 use crate::hub::FileDecoder;
 use crate::mux::Message;
 use crate::source::FileSource;
@@ -38,7 +37,7 @@ impl Watcher {
     async fn watch_for_ever(&self) {
         self.client.connected();
         // The watch is set before the first read, or a change between the two would be missed.
-        let watch = self.watch();
+        let watch = DirectoryWatch::new(&self.directory(), self.source.watch_modify);
         let mut reads = 0u64;
         self.read(&mut reads);
         let mut watch = match watch {
@@ -75,40 +74,13 @@ impl Watcher {
         }
     }
 
-    fn watch(&self) -> io::Result<AsyncFd<Inotify>> {
-        let mut mask = WatchMask::MOVED_TO;
-        if self.source.watch_modify {
-            mask |= WatchMask::MODIFY | WatchMask::CLOSE_WRITE;
-        }
-        let inotify = Inotify::init()?;
-        inotify.watches().add(self.directory(), mask)?;
-        #[expect(
-            deprecated,
-            reason = "its successor is unsafe; what it guards against, a value that changes or closes its descriptor, \
-                      does not apply to an `Inotify`"
-        )]
-        AsyncFd::new(inotify)
-    }
-
     /// Waits for events; whether one of them concerns the file.
-    async fn changed(&self, watch: &mut AsyncFd<Inotify>) -> io::Result<bool> {
-        let mut guard = watch.readable_mut().await?;
-        let mut buffer = [0; 4096];
-        let mut concerns = false;
-        loop {
-            match guard.get_inner_mut().read_events(&mut buffer) {
-                Ok(events) => {
-                    for event in events {
-                        concerns |= event.mask.contains(EventMask::Q_OVERFLOW) || self.concerns(event.name);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    guard.clear_ready();
-                    return Ok(concerns);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    async fn changed(&self, watch: &mut DirectoryWatch) -> io::Result<bool> {
+        let changes = watch.changed().await?;
+        Ok(changes.iter().any(|change| match change {
+            Change::Lost => true,
+            Change::Entry(name) => self.concerns(name.as_deref()),
+        }))
     }
 
     fn concerns(&self, name: Option<&OsStr>) -> bool {

@@ -42,9 +42,6 @@ pub(crate) async fn drive(client: Client, source: GrpcSource, method: &'static s
 /// One stream, from connecting to its end; returns why it ended.
 async fn session(client: &Client, source: &GrpcSource, method: &'static str, channels: &Channels) -> String {
     let service = &source.service;
-    if let Some(reason) = &service.unavailable {
-        return reason.clone();
-    }
     let lease = match channels.lease(&service.target, service.keepalive).await {
         Ok(lease) => lease,
         Err(reason) => return reason,
@@ -52,7 +49,11 @@ async fn session(client: &Client, source: &GrpcSource, method: &'static str, cha
     // Capacity 1: what is not yet on its way can still be merged with what comes after.
     let (requests, body) = mpsc::channel(1);
     let body: RequestBody = StreamBody::new(ReceiverStream::new(body));
-    let request = match stream_request(service, method, lease.local_ip(), body) {
+    let added = match call_metadata(service, method, channels).await {
+        Ok(added) => added,
+        Err(reason) => return reason,
+    };
+    let request = match stream_request(service, method, lease.local_ip(), &added, body) {
         Ok(request) => request,
         Err(reason) => return reason,
     };
@@ -121,11 +122,12 @@ fn stream_request(
     service: &GrpcService,
     method: &'static str,
     local_ip: Option<IpAddr>,
+    added: &[(String, Bytes)],
     body: RequestBody,
 ) -> Result<http::Request<RequestBody>, String> {
-    let authority = service.authority.clone().unwrap_or_else(|| service.target.authority());
+    let authority = authority(service);
     let uri = Uri::builder()
-        .scheme("http")
+        .scheme(if matches!(service.target, Target::Secure(..)) { "https" } else { "http" })
         .authority(authority.as_str())
         .path_and_query(method)
         .build()
@@ -134,18 +136,37 @@ fn stream_request(
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = uri;
-    *request.headers_mut() = headers(service, local_ip)?;
+    *request.headers_mut() = headers(service, local_ip, added)?;
     Ok(request)
 }
 
-fn headers(service: &GrpcService, local_ip: Option<IpAddr>) -> Result<HeaderMap, String> {
+fn authority(service: &GrpcService) -> String {
+    service.authority.clone().unwrap_or_else(|| service.target.authority())
+}
+
+/// What the service's credentials add to a call that is made now.
+async fn call_metadata(
+    service: &GrpcService,
+    method: &'static str,
+    channels: &Channels,
+) -> Result<Vec<(String, Bytes)>, String> {
+    let authority = authority(service);
+    let mut all = Vec::new();
+    for credentials in &service.credentials {
+        let added = channels.network().metadata(credentials, &authority, method).await?;
+        all.extend(added.into_iter().map(|(name, value)| (name, Bytes::from(value))));
+    }
+    Ok(all)
+}
+
+fn headers(service: &GrpcService, local_ip: Option<IpAddr>, added: &[(String, Bytes)]) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     headers.insert(TE, HeaderValue::from_static("trailers"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     if matches!(service.target, Target::Cluster(_)) && !service.skip_envoy_headers {
         envoy_headers(&mut headers, local_ip);
     }
-    for (name, value) in &service.initial_metadata {
+    for (name, value) in service.initial_metadata.iter().chain(added) {
         let header = HeaderName::from_bytes(name.as_bytes());
         let encoded = name.ends_with("-bin").then(|| STANDARD_NO_PAD.encode(value));
         let value = HeaderValue::from_bytes(encoded.as_deref().map_or(value, str::as_bytes));
@@ -153,7 +174,7 @@ fn headers(service: &GrpcService, local_ip: Option<IpAddr>) -> Result<HeaderMap,
             (Ok(header), Ok(value)) => headers.append(header, value),
             // The value may be a secret.
             _ => {
-                return Err(format!("initial_metadata: \"{name}\" is not a valid header"));
+                return Err(format!("metadata: \"{name}\" is not a valid header"));
             }
         };
     }
@@ -194,7 +215,7 @@ mod tests {
             ("trace-bin".into(), Bytes::from_static(b"\xff\0")),
         ];
         let ip = Some([10, 0, 0, 7].into());
-        let map = headers(&service, ip).expect("valid");
+        let map = headers(&service, ip, &[]).expect("valid");
         let values = |name: &str| map.get_all(name).iter().map(|v| v.to_str().expect("text")).collect::<Vec<_>>();
         assert_eq!(values("x-envoy-internal"), ["true"]);
         assert_eq!(values("x-forwarded-for"), ["10.0.0.7"]);
@@ -203,9 +224,9 @@ mod tests {
         assert_eq!(values("authorization"), ["Bearer x"]);
 
         service.skip_envoy_headers = true;
-        assert!(!headers(&service, ip).expect("valid").contains_key("x-envoy-internal"));
+        assert!(!headers(&service, ip, &[]).expect("valid").contains_key("x-envoy-internal"));
         service.initial_metadata = vec![("bad name".into(), "secret".into())];
-        let error = headers(&service, ip).expect_err("invalid");
+        let error = headers(&service, ip, &[]).expect_err("invalid");
         assert!(error.contains("bad name") && !error.contains("secret"));
     }
 }

@@ -45,6 +45,7 @@ mod backoff;
 mod channel;
 mod client;
 mod connect;
+mod directory;
 mod file;
 mod framing;
 mod grpc;
@@ -63,15 +64,16 @@ mod types;
 pub use backoff::{Backoff, BackoffConfig};
 pub use client::{Client, Consumer, Pause, Subscription};
 pub use connect::{
-    Address, Call, Connecting, Connection, Io, Network, PlainNetwork, Target, TargetError, connect_address,
+    Adding, Address, Call, Connecting, Connection, Io, Network, PlainNetwork, Security, Socket, Target, TargetError,
 };
+pub use directory::{Change, DirectoryWatch};
 pub use grpc::chain;
 pub use hub::{Environment, FileDecoder, Hub, SubscribeError};
 pub use mux::{Message, Mode, Mux, MuxConfig, Request, TypeStatus};
 pub use observer::{Accepted, SourceObserver, SubscriptionObserver, Unobserved, version_hash};
 pub use rate_limit::{RateLimit, TokenBucket};
 pub use rest::RestCodec;
-pub use source::{FileSource, GrpcService, GrpcSource, Keepalive, RestSource, SourceConfig};
+pub use source::{CallCredentials, FileSource, GrpcService, GrpcSource, Keepalive, RestSource, SourceConfig};
 pub use subscription::{DEFAULT_INITIAL_FETCH_TIMEOUT, Interest, Selection, SubscriptionId};
 pub use types::{
     ADS_DELTA_METHOD, ADS_SOTW_METHOD, CLUSTER, ENDPOINTS, EXTENSION_CONFIG, Event, LB_ENDPOINT, LISTENER,

@@ -166,7 +166,7 @@ impl Poller {
         let connection =
             self.network.connect(target).await.map_err(|error| format!("cannot connect to {target}: {error}"))?;
         let (sender, driver) = http1::handshake(TokioIo::new(connection.io)).await.map_err(|error| chain(&error))?;
-        tokio::spawn(async move {
+        tokio::task::spawn_local(async move {
             if let Err(error) = driver.await {
                 tracing::debug!(%error, "a connection to a control plane ended");
             }

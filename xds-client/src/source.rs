@@ -33,7 +33,7 @@ impl SourceConfig {
         };
         match target {
             Target::Cluster(name) => Some(name),
-            Target::Address(_) => None,
+            Target::Address(_) | Target::Secure(..) => None,
         }
     }
 }
@@ -85,9 +85,8 @@ pub struct GrpcService {
     /// Largest response in bytes (`grpc.max_receive_message_length`, `envoy_grpc.max_receive_message_length`); by default
     /// any size gRPC can frame.
     pub max_receive_message_length: Option<usize>,
-    /// Why no connection can be made although the configuration is valid (it asks for something not supported yet); every
-    /// attempt then fails with this.
-    pub unavailable: Option<String>,
+    /// What is added to the metadata of every call when it is made (`google_grpc.call_credentials`).
+    pub credentials: Vec<CallCredentials>,
 }
 
 impl GrpcService {
@@ -100,9 +99,30 @@ impl GrpcService {
             skip_envoy_headers: false,
             keepalive: None,
             max_receive_message_length: None,
-            unavailable: None,
+            credentials: Vec::new(),
         }
     }
+}
+
+/// Metadata that is made for each call, by [`Network::metadata`](crate::Network::metadata).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallCredentials {
+    /// A signature of AWS (`envoy.grpc_credentials.aws_iam`).
+    AwsIam {
+        /// The signing name of the service.
+        service: String,
+        /// The region; empty for that of the environment.
+        region: String,
+    },
+    /// What a file holds at the time of the call (`envoy.grpc_credentials.file_based_metadata`).
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The header.
+        header: String,
+        /// What stands before the file's content.
+        prefix: String,
+    },
 }
 
 /// HTTP/2 keepalive pings.

@@ -1,9 +1,13 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Instant, SystemTime};
+
 use stats::{Store, StoreOptions};
 
 use super::*;
 use crate::config::Session;
-use crate::http_filter::RouteContext;
+use crate::http_filter::{RouteContext, Server};
 use crate::matcher::NoRuntime;
+use crate::stream_info::{Address, ConnectionInfo, StreamInfo};
 
 fn policy(origin: &str, change: impl FnOnce(&mut Proto)) -> FilterSettings {
     use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher as Matcher;
@@ -17,6 +21,19 @@ fn policy(origin: &str, change: impl FnOnce(&mut Proto)) -> FilterSettings {
     ))
 }
 
+/// A proxy nobody asks anything.
+struct Nobody;
+
+impl Server for Nobody {
+    fn health_check_failed(&self) -> bool {
+        false
+    }
+
+    fn membership(&self, _: &str) -> Option<(usize, usize)> {
+        None
+    }
+}
+
 /// The headers of the answer, or those that are added to the response.
 fn run(levels: &[FilterSettings], method: Method, headers: &[(&str, &str)]) -> (bool, Vec<String>) {
     let store = Store::new(1, StoreOptions::default());
@@ -25,8 +42,11 @@ fn run(levels: &[FilterSettings], method: Method, headers: &[(&str, &str)]) -> (
     for (name, value) in headers {
         request.headers.append(HeaderName::parse(name.as_bytes()).expect("a name"), value.to_string());
     }
-    let route = RouteContext { settings: levels.iter().collect(), cors: &[] };
-    let context = RequestContext { route: Some(route), runtime: &NoRuntime };
+    let route = RouteContext { settings: levels.iter().collect(), cors: &[], forwards: true };
+    let nowhere = || Address::Ip(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let connection = Rc::new(ConnectionInfo::between(nowhere(), nowhere()));
+    let mut info = StreamInfo::new(connection, Instant::now(), SystemTime::now(), 0);
+    let context = RequestContext::new(Some(route), &NoRuntime, &Nobody, &mut info);
     let (answered, head) = match stream.decode_head(&request, &context) {
         Verdict::Answer { head, .. } => (true, head),
         Verdict::Continue => {
@@ -34,6 +54,7 @@ fn run(levels: &[FilterSettings], method: Method, headers: &[(&str, &str)]) -> (
             stream.encode_head(&mut head);
             (false, head)
         }
+        other => panic!("{other:?}"),
     };
     let line =
         |header: &crate::http::Header| format!("{}: {}", header.name.as_str(), String::from_utf8_lossy(&header.value));

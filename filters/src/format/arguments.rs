@@ -2,10 +2,12 @@
 
 use super::FormatOptions;
 use super::command::{
-    AddressForm, Command, Fact, GrpcForm, HostSource, Message, MetadataOf, Moment, PathSource, Preference, Side, Unit,
-    is_never_known,
+    AddressForm, Command, Fact, GrpcForm, HostSource, Message, MetadataOf, Moment, PathSource, Preference, Side,
+    StateForm, Unit, is_never_known,
 };
 use super::time::TimeFormat;
+use super::tls;
+use super::xfcc::XfccKey;
 use crate::http::HeaderKey;
 
 impl Command {
@@ -51,6 +53,13 @@ impl Command {
                 }
             };
             return Ok(Self::Address { of, form });
+        }
+        if let Some((upstream, fact)) = tls::fact_named(name) {
+            return alone().map(|()| Self::Tls { upstream, fact });
+        }
+        if let Some((upstream, end)) = tls::validity_named(name) {
+            no_length()?;
+            return Ok(Self::Validity { upstream, end, format: time_format(argument, false)? });
         }
         Ok(match name {
             "START_TIME" | "EMIT_TIME" | "START_TIME_LOCAL" | "EMIT_TIME_LOCAL" => {
@@ -117,13 +126,15 @@ impl Command {
                 };
                 metadata(of, rest, max)
             }
-            "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => filter_state(argument)?,
+            "FILTER_STATE" => filter_state(argument, max)?,
+            // Nothing is left on upstream connections.
+            "UPSTREAM_FILTER_STATE" => filter_state(argument, max).map(|_| Self::Missing)?,
             "COALESCE" => coalesce(required()?, options)?,
-            "XFCC_VALUE" => match argument.to_ascii_lowercase().as_str() {
-                "" => return Err("XFCC_VALUE command requires a subcommand".to_owned()),
-                "by" | "hash" | "cert" | "chain" | "subject" | "issuer" | "uri" | "dns" => Self::Missing,
-                _ => return Err(format!("XFCC_VALUE command does not support subcommand: {argument}")),
-            },
+            "XFCC_VALUE" if argument.is_empty() => return Err("XFCC_VALUE command requires a subcommand".to_owned()),
+            "XFCC_VALUE" => Self::Xfcc(
+                XfccKey::named(argument.as_bytes())
+                    .ok_or_else(|| format!("XFCC_VALUE command does not support subcommand: {argument}"))?,
+            ),
             "CEL" | "TYPED_CEL" => return Err(format!("{name} is not supported by Legate: it has no CEL interpreter")),
             _ if is_never_known(name) => alone().map(|()| Self::Missing)?,
             _ => return Err(format!("Not supported field in StreamInfo: {name}")),
@@ -268,16 +279,19 @@ fn metadata(of: MetadataOf, argument: &str, max: Option<usize>) -> Command {
     Command::Metadata { of, namespace, path: fields.map(Into::into).collect(), max }
 }
 
-/// Checks `key[:PLAIN|TYPED|FIELD:name]`; no filter sets filter state yet, so the value is missing.
-fn filter_state(argument: &str) -> Result<Command, String> {
+/// `key[:PLAIN|TYPED|FIELD:name]`
+fn filter_state(argument: &str, max: Option<usize>) -> Result<Command, String> {
     let mut fields = argument.split(':');
-    if fields.next().unwrap_or_default().is_empty() {
+    let key = fields.next().unwrap_or_default();
+    if key.is_empty() {
         return Err("Invalid filter state configuration, key cannot be empty.".to_owned());
     }
+    let of = |form| Ok(Command::FilterState { key: key.into(), form, max });
     let (form, field, more) = (fields.next(), fields.next(), fields.next());
     match form {
-        Some("PLAIN" | "TYPED") | None if field.is_none() => Ok(Command::Missing),
-        Some("FIELD") if field.is_some_and(|name| !name.is_empty()) && more.is_none() => Ok(Command::Missing),
+        Some("TYPED") | None if field.is_none() => of(StateForm::Typed),
+        Some("PLAIN") if field.is_none() => of(StateForm::Plain),
+        Some("FIELD") if more.is_none() && field.is_some_and(|name| !name.is_empty()) => of(StateForm::Field),
         Some("PLAIN" | "TYPED" | "FIELD") | None => {
             Err("Invalid filter state serialize type, FIELD should be used with the field name.".to_owned())
         }

@@ -1,6 +1,8 @@
 //! The operators: what they are called, what arguments they take.
 
 use super::time::TimeFormat;
+use super::tls::TlsFact;
+use super::xfcc::XfccKey;
 use crate::http::HeaderKey;
 
 /// One operator with its arguments understood.
@@ -10,7 +12,7 @@ pub(super) enum Command {
     Fact(Fact),
     /// A text known when the configuration was loaded.
     Constant(Box<[u8]>),
-    /// Something this process never knows (TLS facts until there is TLS); always missing.
+    /// Something this process never knows; always missing.
     Missing,
     Header {
         of: Message,
@@ -35,6 +37,19 @@ pub(super) enum Command {
         form: AddressForm,
     },
     GrpcStatus(GrpcForm),
+    /// What is known of a TLS session.
+    Tls {
+        upstream: bool,
+        fact: TlsFact,
+    },
+    /// The first and last moment of the peer's certificate.
+    Validity {
+        upstream: bool,
+        end: bool,
+        format: TimeFormat,
+    },
+    /// `%XFCC_VALUE%`
+    Xfcc(XfccKey),
     ServerName {
         sni: Preference,
         host: HostSource,
@@ -55,6 +70,11 @@ pub(super) enum Command {
         of: MetadataOf,
         namespace: Box<str>,
         path: Box<[Box<str>]>,
+        max: Option<usize>,
+    },
+    FilterState {
+        key: Box<str>,
+        form: StateForm,
         max: Option<usize>,
     },
     /// `%COALESCE%`: the first of these that is not missing.
@@ -124,6 +144,14 @@ pub(super) enum MetadataOf {
     VirtualHost,
     /// A kind of metadata that is never there.
     Nothing,
+}
+
+/// What is printed of an object of the filter state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum StateForm {
+    Plain,
+    Typed,
+    Field,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,51 +262,22 @@ facts! {
     "VIRTUAL_CLUSTER_NAME" => VirtualClusterName text,
 }
 
-/// Operators that take no argument and name something never known here: TLS facts, until there is TLS, and kernel and
-/// close facts nobody collects.
+/// Operators that take no argument and name something never known here: fingerprints of hellos, kernel and close facts
+/// nobody collects.
 pub(super) fn is_never_known(name: &str) -> bool {
-    const OTHERS: &[&str] = &[
-        "BYTES_RETRANSMITTED",
-        "DOWNSTREAM_CX_RTT",
-        "DOWNSTREAM_DETECTED_CLOSE_TYPE",
-        "DOWNSTREAM_HANDSHAKE_DURATION",
-        "DOWNSTREAM_LOCAL_CLOSE_REASON",
-        "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
-        "PACKETS_RETRANSMITTED",
-        "ROUNDTRIP_DURATION",
-        "ROUTE_RESOLUTION_TIME_US",
-        "TLS_JA3_FINGERPRINT",
-        "TLS_JA4_FINGERPRINT",
-        "UPSTREAM_DETECTED_CLOSE_TYPE",
-        "UPSTREAM_LOCAL_CLOSE_REASON",
-    ];
-    const CERTIFICATE: &[&str] = &[
-        "SUBJECT",
-        "ISSUER",
-        "IP_SAN",
-        "DNS_SAN",
-        "URI_SAN",
-        "EMAIL_SAN",
-        "OTHERNAME_SAN",
-        "CERT",
-        "CERT_V_START",
-        "CERT_V_END",
-        "FINGERPRINT_1",
-        "FINGERPRINT_256",
-        "SERIAL",
-        "CHAIN_FINGERPRINTS_1",
-        "CHAIN_FINGERPRINTS_256",
-        "CHAIN_SERIALS",
-        "ISSUER_SERIAL",
-        "ISSUER_FINGERPRINT_256",
-    ];
-    let side = name.strip_prefix("DOWNSTREAM_").or_else(|| name.strip_prefix("UPSTREAM_"));
-    OTHERS.contains(&name)
-        || side.is_some_and(|rest| {
-            matches!(rest, "TLS_VERSION" | "TLS_CIPHER" | "TLS_SESSION_ID" | "TLS_GROUP")
-                || rest
-                    .strip_prefix("PEER_")
-                    .or_else(|| rest.strip_prefix("LOCAL_"))
-                    .is_some_and(|fact| CERTIFICATE.contains(&fact))
-        })
+    matches!(
+        name,
+        "BYTES_RETRANSMITTED"
+            | "DOWNSTREAM_CX_RTT"
+            | "DOWNSTREAM_DETECTED_CLOSE_TYPE"
+            | "DOWNSTREAM_HANDSHAKE_DURATION"
+            | "DOWNSTREAM_LOCAL_CLOSE_REASON"
+            | "PACKETS_RETRANSMITTED"
+            | "ROUNDTRIP_DURATION"
+            | "ROUTE_RESOLUTION_TIME_US"
+            | "TLS_JA3_FINGERPRINT"
+            | "TLS_JA4_FINGERPRINT"
+            | "UPSTREAM_DETECTED_CLOSE_TYPE"
+            | "UPSTREAM_LOCAL_CLOSE_REASON"
+    )
 }

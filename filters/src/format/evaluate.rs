@@ -11,10 +11,10 @@ use serde_json::Value;
 use self::address::{address, host_name, side};
 use self::message::{GRPC_NAMES, decode_visible, grpc_status, path, query, query_parameter, server_name};
 use super::FormatContext;
-use super::command::{AddressForm, Command, Fact, GrpcForm, Message, MetadataOf, Moment, Unit};
-use super::json;
+use super::command::{AddressForm, Command, Fact, GrpcForm, Message, MetadataOf, Moment, StateForm, Unit};
+use super::{json, tls};
 use crate::http::{HeaderKey, Headers, Known, RequestHead, ResponseHead};
-use crate::stream_info::StreamInfo;
+use crate::stream_info::{StreamId, StreamInfo};
 use crate::uuid;
 
 impl Command {
@@ -35,12 +35,25 @@ impl Command {
                 format.append_to(out, if *emitted { SystemTime::now() } else { info.start_time });
                 true
             }
-            Self::Details { spaces } => match info.details.as_deref() {
-                Some(details) if *spaces => escaped(out, details.as_bytes()),
-                Some(details) => {
-                    out.extend(details.bytes().map(|byte| if byte.is_ascii_whitespace() { b'_' } else { byte }));
+            Self::Tls { upstream, fact } => {
+                let mut text = Vec::new();
+                tls::session(*upstream, info).is_some_and(|session| fact.append(&mut text, session))
+                    && escaped(out, &text)
+            }
+            Self::Validity { upstream, end, format } => match tls::validity(*upstream, *end, info) {
+                Some(moment) => {
+                    format.append_to(out, moment);
                     true
                 }
+                None => false,
+            },
+            Self::Xfcc(key) => {
+                let header = context.request.and_then(|request| request.headers.value(&Known::XForwardedClientCert));
+                header.is_some_and(|header| key.append(out, header))
+            }
+            Self::Details { spaces } => match info.details.as_deref() {
+                Some(details) if *spaces => escaped(out, details.as_bytes()),
+                Some(details) => without_spaces(out, details),
                 None => false,
             },
             Self::Interval { from, to, unit } => match (from.of(info), to.of(info)) {
@@ -104,6 +117,12 @@ impl Command {
                 }
                 None => false,
             },
+            Self::FilterState { key, form, max } => {
+                let start = out.len();
+                let found = filter_state(out, key, form, context);
+                truncate(out, start, *max);
+                found
+            }
             Self::FirstOf(commands) => commands.iter().any(|command| command.append(out, context)),
         }
     }
@@ -120,6 +139,13 @@ impl Command {
                 }
                 None => false,
             },
+            // Quotes are protection enough.
+            Self::Tls { upstream, fact } => match tls::session(*upstream, context.info) {
+                Some(session) => json::append_quoted(out, |out| fact.append(out, session)),
+                None => false,
+            },
+            // A message is a structure of its own.
+            Self::FilterState { form: StateForm::Typed, max: None, .. } => self.append(out, context),
             Self::GrpcStatus(GrpcForm::Number)
             | Self::Interval { .. }
             | Self::Address { form: AddressForm::Port, .. } => self.append(out, context),
@@ -201,7 +227,11 @@ impl Fact {
                 let id = context.request.and_then(|request| request.headers.value(&Known::XRequestId));
                 match id {
                     Some(id) if !id.is_empty() => text_of(out, Some(id)),
-                    _ => number(out, info.stream_id),
+                    _ => match info.stream_id {
+                        StreamId::None => false,
+                        StreamId::Number(id) => number(out, id),
+                        StreamId::Uuid(random) => text_of(out, Some(&uuid::of(random))),
+                    },
                 }
             }
             Self::UniqueId => text_of(out, Some(&uuid::v4(&mut fastrand::Rng::new()))),
@@ -249,10 +279,7 @@ impl Fact {
             Self::UpstreamRequestAttemptCount => number(out, upstream.map_or(0, |upstream| upstream.attempts.into())),
             Self::UpstreamTransportFailureReason => {
                 let reason = upstream.and_then(|upstream| upstream.transport_failure.as_deref());
-                reason.is_some_and(|reason| {
-                    out.extend(reason.bytes().map(|byte| if byte.is_ascii_whitespace() { b'_' } else { byte }));
-                    true
-                })
+                reason.is_some_and(|reason| without_spaces(out, reason))
             }
             Self::VirtualClusterName => nonempty(out, info.virtual_cluster.as_deref()),
         }
@@ -304,6 +331,12 @@ fn escaped(out: &mut Vec<u8>, text: &[u8]) -> bool {
     true
 }
 
+/// Appends a text with underscores for its spaces, so that it stays one word of a log line.
+pub(super) fn without_spaces(out: &mut Vec<u8>, text: &str) -> bool {
+    out.extend(text.bytes().map(|byte| if byte.is_ascii_whitespace() { b'_' } else { byte }));
+    true
+}
+
 fn number(out: &mut Vec<u8>, value: u64) -> bool {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     true
@@ -338,6 +371,21 @@ fn list<T>(out: &mut Vec<u8>, items: &[T], mut append: impl FnMut(&mut Vec<u8>, 
         append(out, item);
     }
     !items.is_empty()
+}
+
+/// Appends an object of the connection's filter state; false where there is none, or none in this form.
+fn filter_state(out: &mut Vec<u8>, key: &str, form: &StateForm, context: &FormatContext<'_>) -> bool {
+    let state = context.info.connection.filter_state.borrow();
+    let Some(object) = state.find(key) else { return false };
+    match form {
+        StateForm::Plain => text_of(out, object.text()),
+        // None of the objects has fields of its own.
+        StateForm::Field => false,
+        StateForm::Typed => {
+            json::append_value(out, &object.typed());
+            true
+        }
+    }
 }
 
 fn header(out: &mut Vec<u8>, of: Message, key: &HeaderKey, context: &FormatContext<'_>) -> bool {

@@ -168,15 +168,13 @@ pub(super) fn append_quoted(out: &mut Vec<u8>, append: impl FnOnce(&mut Vec<u8>)
     true
 }
 
-/// Appends a value, its objects sorted by name and whole numbers without a fraction.
+/// Appends a value, its objects sorted by name.
 pub(super) fn append_value(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
         Value::Number(number) => match number.as_f64() {
-            Some(whole) if number.is_f64() && whole.fract() == 0.0 && whole.abs() < 9_007_199_254_740_992.0 => {
-                let _ = write!(out, "{}", whole as i64);
-            }
+            Some(value) if number.is_f64() => append_number(out, value),
             _ => {
                 let _ = write!(out, "{number}");
             }
@@ -209,6 +207,20 @@ pub(super) fn append_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
+/// Appends a number in the shorter of its two forms, as C++'s `to_chars` does: `100`, but `1e+20`.
+fn append_number(out: &mut Vec<u8>, value: f64) {
+    let scientific = format!("{value:e}");
+    let scientific = match scientific.split_once('e') {
+        Some((digits, exponent)) if !exponent.starts_with('-') => format!("{digits}e+{exponent:0>2}"),
+        Some((digits, exponent)) => format!("{digits}e-{:0>2}", exponent.trim_start_matches('-')),
+        None => scientific,
+    };
+    // Whole numbers are exact, beyond the digits that tell them from others.
+    let fixed = if value.fract() == 0.0 { format!("{value:.0}") } else { value.to_string() };
+    let shorter = if fixed.len() <= scientific.len() { fixed } else { scientific };
+    out.extend_from_slice(shorter.as_bytes());
+}
+
 fn quote(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     escape(out, text.as_bytes());
@@ -235,6 +247,38 @@ fn escape(out: &mut Vec<u8>, text: &[u8]) {
                 let _ = write!(out, "\\u{byte:04x}");
             }
             byte => out.push(*byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Measured on Envoy 1.40.
+    #[test]
+    fn numbers_take_their_shorter_form() {
+        for (value, text) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (3.0, "3"),
+            (1.5, "1.5"),
+            (0.1, "0.1"),
+            (0.0001, "1e-04"),
+            (1e-7, "1e-07"),
+            (100.0, "100"),
+            (1e15, "1e+15"),
+            (1e21, "1e+21"),
+            (1_234_567_890_123_456.0, "1234567890123456"),
+            (123_456_789_012_345_680.0, "123456789012345680"),
+            (18_446_744_073_709_549_568.0, "18446744073709549568"),
+            (12_345_678_901_234_567_890.0, "12345678901234567168"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (5e-324, "5e-324"),
+        ] {
+            let mut out = Vec::new();
+            append_number(&mut out, value);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
         }
     }
 }

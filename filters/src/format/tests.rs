@@ -140,6 +140,75 @@ fn operators_print_what_envoy_prints() {
 }
 
 #[test]
+fn sessions_have_operators_on_both_sides() {
+    use std::sync::Arc;
+
+    use crate::tls::{Certificate, TlsInfo};
+
+    fn certificate(name: &str, serial: u8) -> Arc<Certificate> {
+        let mut params = rcgen::CertificateParams::new(vec![format!("{name}.test"), "127.0.0.1".into()]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.serial_number = Some(rcgen::SerialNumber::from_slice(&[serial]));
+        params.not_before = rcgen::date_time_ymd(2026, 1, 2);
+        params.subject_alt_names.push(rcgen::SanType::URI(format!("u:{name}\n").try_into().unwrap()));
+        Arc::new(Certificate::new(params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec()))
+    }
+
+    let mut info = info();
+    let client = certificate("client", 1);
+    let session = TlsInfo {
+        version: "TLSv1.3",
+        cipher: "C",
+        group: "G",
+        failure: Some("a b".into()),
+        peer: vec![Arc::clone(&client), certificate("between", 2)],
+        peer_issuer: Some(certificate("between", 2)),
+        local: Some(certificate("server", 3)),
+        ..TlsInfo::default()
+    };
+    info.connection.tls.set(session.clone()).unwrap();
+    let upstream = TlsInfo { version: "TLSv1.2", session_id: "ab".into(), ..session };
+    info.upstream_mut().tls = Some(Rc::new(upstream));
+    let print = |format: &str| {
+        let format = Format::parse(format, &FormatOptions::default()).unwrap();
+        String::from_utf8(format.text(&FormatContext::new(&info))).unwrap()
+    };
+    for (format, expected) in [
+        ("%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_TLS_CIPHER% %DOWNSTREAM_TLS_GROUP%", "TLSv1.3 C G"),
+        ("%DOWNSTREAM_TLS_SESSION_ID% %DOWNSTREAM_TRANSPORT_FAILURE_REASON%", "- a_b"),
+        ("%UPSTREAM_TLS_VERSION% %UPSTREAM_TLS_SESSION_ID%", "TLSv1.2 ab"),
+        ("%DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_PEER_ISSUER%", "CN=client CN=client"),
+        ("%DOWNSTREAM_PEER_DNS_SAN% %DOWNSTREAM_PEER_IP_SAN%", "client.test 127.0.0.1"),
+        ("%DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_LOCAL_URI_SAN%", "u:client\\n u:server\\n"),
+        ("%DOWNSTREAM_PEER_EMAIL_SAN% %DOWNSTREAM_PEER_OTHERNAME_SAN%", "- -"),
+        ("%DOWNSTREAM_PEER_SERIAL% %DOWNSTREAM_PEER_CHAIN_SERIALS% %DOWNSTREAM_PEER_ISSUER_SERIAL%", "01 01,02 02"),
+        ("%DOWNSTREAM_PEER_FINGERPRINT_256%", &client.facts().sha256),
+        ("%DOWNSTREAM_PEER_FINGERPRINT_1%", &client.facts().sha1),
+        ("%DOWNSTREAM_PEER_CERT%", &client.encoded_pem()),
+        ("%DOWNSTREAM_PEER_CERT_V_START% %UPSTREAM_PEER_CERT_V_START(%Y/%m)%", "2026-01-02T00:00:00.000Z 2026/01"),
+        (
+            "%DOWNSTREAM_LOCAL_SUBJECT% %UPSTREAM_PEER_SUBJECT% %UPSTREAM_LOCAL_DNS_SAN%",
+            "CN=server CN=client server.test",
+        ),
+    ] {
+        assert_eq!(print(format), expected, "{format}");
+    }
+    let Some(Kind::StructValue(json)) = proto(json!({"u": "%DOWNSTREAM_PEER_URI_SAN%"})).kind else {
+        panic!("an object")
+    };
+    let json = JsonFormat::parse(&json, &FormatOptions::default()).unwrap();
+    let mut out = Vec::new();
+    json.append_to(&mut out, &FormatContext::new(&info));
+    assert_eq!(String::from_utf8(out).unwrap().trim_end(), r#"{"u":"u:client\n"}"#);
+    for name in ["DOWNSTREAM_LOCAL_ISSUER", "UPSTREAM_LOCAL_SUBJECT", "UPSTREAM_PEER_SERIAL", "UPSTREAM_PEER_EMAIL_SAN"]
+    {
+        let error = Format::parse(&format!("%{name}%"), &FormatOptions::default()).err();
+        assert_eq!(error, Some(format!("Not supported field in StreamInfo: {name}")));
+    }
+}
+
+#[test]
 fn header_values_print_nothing_for_what_is_missing() {
     let (head, info) = (request(), info());
     let format = parse_header_value("a%REQ(nope)%b%RESPONSE_CODE%").unwrap();
@@ -195,6 +264,10 @@ fn errors_are_in_envoys_words() {
         ("%PROTOCOL(a)%", "PROTOCOL does not take any parameters or length".to_owned()),
         ("%DURATION:3%", "DURATION does not take any parameters or length".to_owned()),
         ("%DOWNSTREAM_PEER_SUBJECT:3%", "DOWNSTREAM_PEER_SUBJECT does not take any parameters or length".to_owned()),
+        (
+            "%DOWNSTREAM_PEER_CERT_V_END:3%",
+            "DOWNSTREAM_PEER_CERT_V_END does not allow length to be specified.".to_owned(),
+        ),
         ("%START_TIME(%Y):3%", "START_TIME does not allow length to be specified.".to_owned()),
         ("%START_TIME(%H%n)%", "Invalid header configuration. Format string contains newline.".to_owned()),
         ("%REQ(a?b?c)%", "More than 1 alternative header specified in token: a?b?c".to_owned()),

@@ -213,6 +213,7 @@ known_names! {
     UserAgent = "user-agent",
     Vary = "vary",
     Via = "via",
+    WwwAuthenticate = "www-authenticate",
     XB3Flags = "x-b3-flags",
     XB3ParentSpanId = "x-b3-parentspanid",
     XB3Sampled = "x-b3-sampled",

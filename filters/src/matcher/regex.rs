@@ -77,6 +77,11 @@ impl Regex {
         self.full.is_match(value)
     }
 
+    /// The groups of a match of all of `value`.
+    pub(super) fn captures<'v>(&self, value: &'v [u8]) -> Option<bytes::Captures<'v>> {
+        self.full.captures(value)
+    }
+
     /// Bytes every match begins with; empty when there is no telling. An index may filter by it.
     #[must_use]
     pub const fn literal_prefix(&self) -> &[u8] {

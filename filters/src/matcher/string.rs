@@ -105,6 +105,15 @@ impl StringMatcher {
         }
     }
 
+    /// The text, where exactly that is wanted and case matters.
+    #[must_use]
+    pub fn exact_text(&self) -> Option<&[u8]> {
+        match &self.pattern {
+            Pattern::Exact(text) if !self.ignore_case => Some(text),
+            _ => None,
+        }
+    }
+
     /// Whether `value` matches.
     #[must_use]
     pub fn matches(&self, value: &[u8]) -> bool {

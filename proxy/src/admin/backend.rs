@@ -11,6 +11,7 @@ use bytes::Bytes;
 use filters::stream_info::Address;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::control::secrets::ContextView;
 use crate::runtime::RuntimeView;
 use crate::upstream::host::{HealthFlags, HostStats, Locality};
 
@@ -22,6 +23,8 @@ pub type Reply<T> = oneshot::Sender<T>;
 pub enum AdminRequest {
     /// `/clusters`.
     Clusters(Reply<Vec<ClusterView>>),
+    /// `/certs`
+    Certificates(Reply<Vec<ContextView>>),
     /// `/listeners`: those that are active.
     Listeners(Reply<Vec<ListenerView>>),
     /// `/config_dump`.

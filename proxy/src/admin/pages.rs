@@ -1,5 +1,7 @@
 //! From a path to a page.
 
+use std::time::SystemTime;
+
 use hyper::{HeaderMap, Method, StatusCode};
 use regex::Regex;
 use serde_json::{Map, Value, json};
@@ -7,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::backend::{AdminRequest, ClusterView, DrainRequest, UnreadyTargets};
 use super::http::{HTML, Page};
 use super::query::Query;
-use super::{Admin, clusters, config_dump, guard, home, listeners, log_levels};
+use super::{Admin, certs, clusters, config_dump, guard, home, listeners, log_levels};
 use crate::config::bootstrap::Flush;
 use crate::overload::ProcessMemory;
 
@@ -118,7 +120,7 @@ async fn dispatch(admin: &Admin, request: &Request<'_>) -> Result<Page, Page> {
             Some(log) => log_levels::page(log, &query),
             None => Page::text("active loggers:\n\n"),
         },
-        "/certs" => Page::json(&json!({"certificates": []})),
+        "/certs" => Page::json(&certs::json(&backend.ask(AdminRequest::Certificates).await?, SystemTime::now())),
         "/memory" => memory(),
         "/hot_restart_version" => Page::text(admin.info.hot_restart_version()),
         "/contention" => Page::text(

@@ -10,11 +10,13 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use filters::matcher::StringMatcher;
 use filters::stream_info::Address;
 use prost::Message as _;
+use serde_json::{Value, json};
 use stats::StoreOptions;
 
 use super::backend::*;
 use super::*;
 use crate::cli::{Command, parse};
+use crate::control::secrets::ContextView;
 use crate::runtime::RuntimeView;
 use crate::upstream::host::{HealthFlags, HostStats, Locality};
 
@@ -76,10 +78,22 @@ fn dump() -> ConfigDump {
     }
 }
 
+fn certificates() -> ContextView {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["a.test".to_owned(), "1.2.3.4".to_owned()]).unwrap();
+    params.serial_number = Some(rcgen::SerialNumber::from(255));
+    params.not_before = rcgen::date_time_ymd(2020, 1, 2);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 2);
+    let der = params.self_signed(&key).unwrap().der().to_vec();
+    let certificate = Arc::new(filters::tls::Certificate::new(der));
+    ContextView { authorities: Vec::new(), own: vec![("<inline>".to_owned(), certificate)] }
+}
+
 /// What the control thread would do.
 fn control(request: AdminRequest) {
     let _sent = match request {
         AdminRequest::Clusters(reply) => reply.send(vec![cluster_view()]).is_ok(),
+        AdminRequest::Certificates(reply) => reply.send(vec![certificates()]).is_ok(),
         AdminRequest::Listeners(reply) => {
             let addresses = vec![Address::Ip("1.2.3.4:5".parse().unwrap()), Address::Pipe("/tmp/x".into())];
             reply.send(vec![ListenerView { name: "l".into(), addresses }]).is_ok()
@@ -248,7 +262,7 @@ fn clusters_and_listeners_in_both_formats() {
     }
     assert_eq!(server.get("/clusters?filter=^nothing"), "");
     assert_eq!(server.send("GET", "/clusters?filter=("), (400, "Invalid re2 regex".into()));
-    let json: serde_json::Value = serde_json::from_str(&server.get("/clusters?format=json")).unwrap();
+    let json: Value = serde_json::from_str(&server.get("/clusters?format=json")).unwrap();
     let host = &json["cluster_statuses"][0]["host_statuses"][0];
     assert_eq!(json["cluster_statuses"][0]["name"], "up\n|<b>");
     assert_eq!(host["health_status"]["eds_health_status"], "DEGRADED");
@@ -262,9 +276,7 @@ fn clusters_and_listeners_in_both_formats() {
 #[test]
 fn config_dump_with_its_parameters() {
     let server = server(Vec::new());
-    let json = |query: &str| -> serde_json::Value {
-        serde_json::from_str(&server.get(&format!("/config_dump{query}"))).unwrap()
-    };
+    let json = |query: &str| -> Value { serde_json::from_str(&server.get(&format!("/config_dump{query}"))).unwrap() };
     let all = json("");
     let types: Vec<_> = all["configs"]
         .as_array()
@@ -339,7 +351,16 @@ fn runtime_stats_and_the_rest() {
     assert_eq!(server.send("POST", "/reset_counters"), (200, "OK\n".into()));
     assert_eq!(server.get("/stats?filter=server"), "server.kept: 0\n");
     assert_eq!(server.send("GET", "/stats?format=xml").0, 400);
-    assert_eq!(server.get("/certs"), "{\n \"certificates\": []\n}\n");
+    let certs: Value = serde_json::from_str(&server.get("/certs")).unwrap();
+    let expected = json!({"certificates": [{"ca_cert": [], "cert_chain": [{
+        "path": "<inline>",
+        "serial_number": "ff",
+        "subject_alt_names": [{"dns": "a.test"}, {"ip_address": "1.2.3.4"}],
+        "days_until_expiration": "0",
+        "valid_from": "2020-01-02T00:00:00Z",
+        "expiration_time": "2021-01-02T00:00:00Z",
+    }]}]});
+    assert_eq!(certs, expected);
     assert_eq!(server.get("/init_dump"), "{}\n");
     assert_eq!(server.get("/hot_restart_version"), "11.104");
     assert!(server.get("/memory").contains("\"total_physical_bytes\": \""));

@@ -13,7 +13,7 @@ use filters::config::{At, ConfigError};
 use filters::flags::ResponseFlags;
 use filters::format::{AccessLogType, DEFAULT_ACCESS_LOG, Format, FormatOptions, JsonFormat};
 use filters::ledger;
-use filters::matcher::{FractionalPercent, HeaderMatcher, RegexLimits};
+use filters::matcher::{FractionalPercent, HeaderMatcher, MetadataMatcher, RegexLimits};
 
 use super::any::{self, StructToBytes, Typed};
 use crate::observe::access_log::{AccessLog, Comparison, ComparisonOp, LogFiles, LogFilter, LogFormat, LogTarget};
@@ -35,7 +35,6 @@ ledger! {
     /// Filters of access logs that are not here.
     pub mod unsupported_filters for "envoy.config.accesslog.v3.AccessLogFilter" {
         traceable_filter => Warn, "logs traced requests only; tracing is not here yet, so none is logged";
-        metadata_filter => Warn, "logs by dynamic metadata; no filter sets any yet, so it is never found";
         extension_filter => Warn, "CEL and rate-limiting filters are not here yet; every request is logged";
     }
 }
@@ -162,7 +161,7 @@ pub fn substitution_format(
     context: &LogContext<'_>,
 ) -> Result<LogFormat, ConfigError> {
     // The content type matters to local replies only.
-    format_and_type(at, proto, context).map(|(format, _)| format)
+    format_and_type(at, proto, context.formats).map(|(format, _)| format)
 }
 
 /// Parses a `SubstitutionFormatString`, with its content type.
@@ -170,12 +169,12 @@ pub fn substitution_format(
 pub(super) fn format_and_type(
     at: &At<'_>,
     proto: SubstitutionFormatString,
-    context: &LogContext<'_>,
+    formats: &FormatOptions,
 ) -> Result<(LogFormat, String), ConfigError> {
     let SubstitutionFormatString { omit_empty_values, content_type, formatters, json_format_options: _, format } =
         proto;
     at.unsupported(&unsupported_formats::formatters, &formatters)?;
-    let options = FormatOptions { omit_empty_values, ..context.formats.clone() };
+    let options = FormatOptions { omit_empty_values, ..formats.clone() };
     let format = match format {
         None => return Err(at.error("format: is required")),
         Some(FormatSpecifier::TextFormat(format)) => {
@@ -292,8 +291,13 @@ pub fn filter(at: &At<'_>, proto: proto::AccessLogFilter, context: &LogContext<'
             }
             LogFilter::LogType { types: parsed, exclude }
         }
-        Some(FilterSpecifier::MetadataFilter(proto::MetadataFilter { matcher: _, match_if_key_not_found })) => {
-            skipped(&unsupported_filters::metadata_filter, match_if_key_not_found.is_none_or(|logs| logs.value))?
+        Some(FilterSpecifier::MetadataFilter(proto::MetadataFilter { matcher, match_if_key_not_found })) => {
+            let here = at.field("metadata_filter");
+            let matcher = matcher.map(|it| MetadataMatcher::parse(it, here.field("matcher"), context.limits));
+            LogFilter::Metadata {
+                matcher: matcher.transpose()?,
+                unless: match_if_key_not_found.is_none_or(|logs| logs.value),
+            }
         }
         Some(FilterSpecifier::ExtensionFilter(_)) => skipped(&unsupported_filters::extension_filter, true)?,
     })

@@ -79,7 +79,9 @@ pub fn struct_to_bytes(type_url: &str, content: &Struct) -> Result<Bytes, String
         .map_err(|error| error.to_string())
 }
 
-fn struct_to_json(content: &Struct) -> serde_json::Value {
+/// A structure as JSON.
+#[must_use]
+pub fn struct_to_json(content: &Struct) -> serde_json::Value {
     content.fields.iter().map(|(name, value)| (name.clone(), value_to_json(value))).collect()
 }
 

@@ -11,6 +11,8 @@ mod health;
 mod http;
 mod lb;
 mod outlier;
+mod preconnect;
+mod proxy_protocol;
 mod tracking;
 
 use std::collections::HashMap;
@@ -32,12 +34,17 @@ pub use self::dns::{Backoff, DnsConfig, LookupFamily, ResolverConfig};
 pub use self::health::{
     Checker, EndpointCheck, GrpcCheck, HealthCheck, HttpCheck, ProxyVersion, Segments, StatusRange, TcpCheck, Timing,
 };
-pub use self::http::{CommonHttpOptions, HttpOptions, UnderscoreAction, UpstreamHttp1Options, UpstreamProtocol};
+pub use self::http::{
+    AutoNames, CommonHttpOptions, HttpOptions, UnderscoreAction, UpstreamHttp1Options, UpstreamProtocol,
+};
 pub use self::lb::{
-    Fallback, HashFunction, Hashing, LbConfig, LbPolicy, LeastRequest, Maglev, RingHash, RuntimeKeys, SelectorFallback,
-    SlowStart, SubsetConfig, SubsetSelector, ZONE_ROUTING_KEY, ZoneAware,
+    Fallback, HashFunction, Hashing, HostSource, LbConfig, LbPolicy, LeastRequest, Maglev, MetadataPath, MetadataStep,
+    OverrideHost, RingHash, RuntimeKeys, SelectorFallback, SlowStart, SubsetConfig, SubsetSelector, ZONE_ROUTING_KEY,
+    ZoneAware,
 };
 pub use self::outlier::{Enforcing, OutlierConfig, time};
+pub use self::preconnect::Preconnect;
+pub use self::proxy_protocol::{PassTlvs, UpstreamProxyProtocol};
 pub use self::tracking::Tracking;
 use crate::config::endpoint::{self, metadata_from};
 use crate::upstream::host::Metadata;
@@ -45,10 +52,9 @@ use crate::upstream::host::Metadata;
 ledger! {
     /// What is not implemented.
     pub mod unsupported for "envoy.config.cluster.v3.Cluster" {
-    transport_socket_matcher => Refuse, "choosing a transport socket by host needs TLS, which is not implemented yet";
+    transport_socket_matcher => Refuse, "transport sockets are chosen by transport_socket_matches only";
     stats_matcher => Warn, "statistics are filtered by the bootstrap's matcher only";
     per_connection_buffer_high_watermark_timeout => Warn, "a full buffer waits for the stream's own timeouts";
-    close_connections_on_host_health_failure => Warn, "idle connections of a host that fails are closed anyway; proxied TCP connections stay";
     filters => Refuse, "upstream network filters are not implemented";
     lrs_server => Warn, "load reporting is not implemented";
     lrs_report_endpoint_metrics => Warn, "load reporting is not implemented";
@@ -57,29 +63,21 @@ ledger! {
     typed_extension_protocol_options => Refuse, "only HttpProtocolOptions and TcpProtocolOptions are implemented";
 } }
 
-ledger! {
-    /// What is not implemented.
-    pub mod preconnect_unsupported for "envoy.config.cluster.v3.Cluster.PreconnectPolicy" {
-    preconnect_enabled_metadata => Warn, "connections are opened ahead to every healthy host";
-    predictive_preconnect_ratio => Warn, "the next host is not guessed; its first connection is opened when it is needed";
-} }
-
 /// The rows of the support ledger about clusters.
 pub static LEDGER: &[&[&Entry]] = &[
     unsupported::ALL,
-    preconnect_unsupported::ALL,
-    breakers::retry_budget_unsupported::ALL,
+    preconnect::unsupported::ALL,
     connection::bind_unsupported::ALL,
     connection::options_unsupported::ALL,
-    connection::tls_unsupported::ALL,
+    proxy_protocol::unsupported::ALL,
     discovery::original_dst_unsupported::ALL,
     dns::cares_unsupported::ALL,
     dns::resolver_unsupported::ALL,
     health::unsupported::ALL,
     health::http_unsupported::ALL,
     http::unsupported::ALL,
-    http::outlier_unsupported::ALL,
-    http::sni_unsupported::ALL,
+    http::auto_unsupported::ALL,
+    http::common_unsupported::ALL,
     http::http1_unsupported::ALL,
     lb::common_unsupported::ALL,
     lb::policy_unsupported::ALL,
@@ -114,8 +112,10 @@ pub struct ClusterConfig {
     pub connection: ConnectionOptions,
     /// How much may be in flight.
     pub circuit_breakers: CircuitBreakers,
-    /// `per_upstream_preconnect_ratio`: streams a host's pool is ready for, per stream it has (1 to 3).
-    pub preconnect_ratio: f64,
+    /// How far connections are opened ahead of need.
+    pub preconnect: Preconnect,
+    /// `close_connections_on_host_health_failure`: proxied TCP connections to a host end when it fails (false).
+    pub close_on_health_failure: bool,
     /// `connection_pool_per_downstream_connection`: downstream connections share no connections.
     pub pool_per_client: bool,
     /// When hosts are ejected for what they answer; `None` never.
@@ -126,7 +126,7 @@ pub struct ClusterConfig {
     pub ignore_health_on_host_removal: bool,
     /// How often unused hosts of an `ORIGINAL_DST` cluster are removed (5 s).
     pub cleanup_interval: Duration,
-    /// Start-up and updates wait for its hosts (true).
+    /// Start-up and updates wait for its hosts (true). Only a cluster that looks names up can do without.
     pub wait_for_warm_on_init: bool,
     /// What is measured of its requests.
     pub tracking: Tracking,
@@ -203,14 +203,10 @@ impl ClusterConfig {
             &unsupported::per_connection_buffer_high_watermark_timeout,
             &per_connection_buffer_high_watermark_timeout,
         )?;
-        at.unsupported(
-            &unsupported::close_connections_on_host_health_failure,
-            &close_connections_on_host_health_failure,
-        )?;
         at.unsupported(&unsupported::filters, &filters)?;
         at.unsupported(&unsupported::lrs_server, &lrs_server)?;
         at.unsupported(&unsupported::lrs_report_endpoint_metrics, &lrs_report_endpoint_metrics)?;
-        let preconnect_ratio = preconnect_ratio(at.field("preconnect_policy"), preconnect_policy)?;
+        let preconnect = Preconnect::parse(at.field("preconnect_policy"), preconnect_policy)?;
         at.unsupported(&unsupported::queuing_policies, &queuing_policies)?;
         generic_upstream_only(at, upstream_config.as_ref())?;
 
@@ -234,6 +230,7 @@ impl ClusterConfig {
             at,
             lb::Fields {
                 cluster_name: &name,
+                discovery: cluster_discovery_type.as_ref(),
                 lb_policy,
                 lb_config,
                 common: common_lb_config,
@@ -258,6 +255,7 @@ impl ClusterConfig {
         {
             assignment.check_weights(at.field("load_assignment"))?;
         }
+        let found_by_name = matches!(discovery, Discovery::StrictDns(_) | Discovery::LogicalDns(_));
         let provides = matches!(discovery, Discovery::OriginalDst(_) | Discovery::Aggregate(_));
         if provides && lb.policy != LbPolicy::ClusterProvided {
             return Err(at.field("lb_policy").error(format_args!(
@@ -289,6 +287,11 @@ impl ClusterConfig {
             .max_requests_per_connection
             .or_else(|| max_requests_per_connection.map(|v| v.value).filter(|&max| max > 0));
 
+        let outlier_detection = outlier_detection
+            .map(|proto| OutlierConfig::parse(at.field("outlier_detection"), proto))
+            .transpose()?
+            .map(|detection| OutlierConfig { error_matcher: http.error_matcher.take(), ..detection });
+
         let connection = ConnectionOptions {
             tcp_keepalive: connection::keepalive(at.field("upstream_connection_options"), upstream_connection_options)?,
             bind: upstream_bind_config
@@ -299,6 +302,23 @@ impl ClusterConfig {
             socket_matches: connection::socket_matches(at.field("transport_socket_matches"), transport_socket_matches)?,
             tcp_idle_timeout,
         };
+        if http.protocol == UpstreamProtocol::Auto {
+            let what = if connection.transport_socket.tls().is_none() {
+                Some("socket")
+            } else {
+                connection
+                    .socket_matches
+                    .iter()
+                    .any(|of| of.transport_socket.tls().is_none())
+                    .then_some("socket matcher")
+            };
+            if let Some(what) = what {
+                let message = format_args!(
+                    "ALPN configured for cluster {name} (auto_config) which has a non-ALPN transport {what}"
+                );
+                return Err(at.field("transport_socket").error(message));
+            }
+        }
         let http2 = http.protocol != UpstreamProtocol::Http1;
         let health_check = HealthCheck::parse_list(at.field("health_checks"), health_checks, &name, http2)?;
         let observability_name: Arc<str> =
@@ -316,16 +336,15 @@ impl ClusterConfig {
                 .map(|breakers| CircuitBreakers::parse(at.field("circuit_breakers"), breakers))
                 .transpose()?
                 .unwrap_or_default(),
-            preconnect_ratio,
+            preconnect,
+            close_on_health_failure: close_connections_on_host_health_failure,
             pool_per_client: connection_pool_per_downstream_connection,
-            outlier_detection: outlier_detection
-                .map(|proto| OutlierConfig::parse(at.field("outlier_detection"), proto))
-                .transpose()?,
+            outlier_detection,
             health_check,
             ignore_health_on_host_removal,
             cleanup_interval: positive(at.field("cleanup_interval"), cleanup_interval)?
                 .unwrap_or(Duration::from_secs(5)),
-            wait_for_warm_on_init: wait_for_warm_on_init.is_none_or(|v| v.value),
+            wait_for_warm_on_init: !found_by_name || wait_for_warm_on_init.is_none_or(|v| v.value),
             tracking: Tracking::parse(at.field("track_cluster_stats"), track_cluster_stats, track_timeout_budgets)?,
             metadata: metadata.map(metadata_from).filter(|map| !map.is_empty()).map(Arc::new),
             name: name.into(),
@@ -368,22 +387,6 @@ fn protocol_options(
     Ok((http, tcp))
 }
 
-/// `per_upstream_preconnect_ratio`, 1 where it is not set.
-fn preconnect_ratio(at: At<'_>, proto: Option<proto::cluster::PreconnectPolicy>) -> Result<f64, ConfigError> {
-    let Some(proto) = proto else { return Ok(1.0) };
-    let proto::cluster::PreconnectPolicy {
-        per_upstream_preconnect_ratio,
-        predictive_preconnect_ratio,
-        preconnect_enabled_metadata,
-    } = proto;
-    at.unsupported(&preconnect_unsupported::preconnect_enabled_metadata, &preconnect_enabled_metadata)?;
-    at.unsupported(&preconnect_unsupported::predictive_preconnect_ratio, &predictive_preconnect_ratio)?;
-    match per_upstream_preconnect_ratio.map_or(1.0, |v| v.value) {
-        ratio if (1.0..=3.0).contains(&ratio) => Ok(ratio),
-        _ => Err(at.field("per_upstream_preconnect_ratio").error("value must be inside range [1, 3]")),
-    }
-}
-
 /// The generic upstream is what there is; another one would change where requests go.
 fn generic_upstream_only(
     at: At<'_>,
@@ -411,7 +414,7 @@ pub(crate) fn decode<T: Message + Name + Default>(at: At<'_>, any: &google::Any)
 
 /// A duration that is not negative.
 pub(crate) fn duration(at: At<'_>, proto: Option<google::Duration>) -> Result<Option<Duration>, ConfigError> {
-    proto.map(|proto| super::duration::duration(&at, &proto)).transpose()
+    proto.map(|proto| filters::config::duration::duration(&at, &proto)).transpose()
 }
 
 /// A duration above zero.

@@ -1,18 +1,18 @@
 //! `envoy.config.core.v3.ConfigSource` and `ApiConfigSource`: where resources come from.
 
+pub mod google;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::core::v3::api_config_source::ApiType;
 use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
-use envoy_types::pb::envoy::config::core::v3::grpc_service::google_grpc::channel_args::value::ValueSpecifier;
-use envoy_types::pb::envoy::config::core::v3::grpc_service::google_grpc::channel_credentials::CredentialSpecifier;
-use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, GoogleGrpc, TargetSpecifier, google_grpc};
+use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use filters::config::{At, ConfigError, IsSet as _};
 use filters::ledger;
 use xds_client::{
-    BackoffConfig, FileSource, GrpcService, GrpcSource, Keepalive, Mode, RateLimit, RestSource, SourceConfig, Target,
+    BackoffConfig, FileSource, GrpcService, GrpcSource, Mode, RateLimit, RestSource, SourceConfig, Target,
 };
 
 use super::cluster::duration;
@@ -49,19 +49,6 @@ ledger! {
     retry_priority => Warn, "streams to a control plane are retried on any host";
     retry_host_predicate => Warn, "streams to a control plane are retried on any host";
     host_selection_retry_max_attempts => Warn, "streams to a control plane are retried on any host";
-} }
-
-ledger! {
-    /// What is not implemented.
-    pub mod google_unsupported for "envoy.config.core.v3.GrpcService.GoogleGrpc" {
-    channel_credentials_plugin => Warn, "TLS to a google_grpc target is not available yet; connections fail with this reason";
-    call_credentials => Warn, "call credentials need TLS, which is not available yet; connections fail with this reason";
-    call_credentials_plugin => Warn, "call credentials need TLS, which is not available yet; connections fail with this reason";
-    credentials_factory_name => Warn, "call credentials need TLS, which is not available yet; connections fail with this reason";
-    channel_credentials => Warn, "TLS to a google_grpc target is not available yet; connections fail with this reason";
-    config => Warn, "it is for credential factories";
-    per_stream_buffer_limit_bytes => Warn, "one request is in flight at a time, others are merged";
-    channel_args => Warn, "this channel argument has no meaning here";
 } }
 
 /// Where one kind of resource comes from.
@@ -246,7 +233,7 @@ pub fn grpc_service(at: At<'_>, proto: core::GrpcService) -> Result<(GrpcService
     let core::GrpcService { timeout: _, initial_metadata, retry_policy, target_specifier } = proto;
     let (mut service, backoff) = match at.required("target_specifier", target_specifier)? {
         TargetSpecifier::EnvoyGrpc(envoy) => envoy_grpc(at.field("envoy_grpc"), envoy)?,
-        TargetSpecifier::GoogleGrpc(google) => google_grpc(at.field("google_grpc"), google)?,
+        TargetSpecifier::GoogleGrpc(google) => google::parse(at.field("google_grpc"), google)?,
     };
     at.unsupported(&grpc_service_unsupported::retry_policy, &retry_policy)?;
     let metadata = at.field("initial_metadata");
@@ -306,105 +293,6 @@ fn retry_back_off(at: At<'_>, proto: core::RetryPolicy) -> Result<BackoffConfig,
         None => base.saturating_mul(10),
     };
     Ok(BackoffConfig { base, max })
-}
-
-fn google_grpc(at: At<'_>, proto: GoogleGrpc) -> Result<(GrpcService, BackoffConfig), ConfigError> {
-    // `stat_prefix` names statistics of Google's library, which is not used.
-    let GoogleGrpc {
-        target_uri,
-        channel_credentials,
-        channel_credentials_plugin,
-        call_credentials,
-        call_credentials_plugin,
-        stat_prefix: _,
-        credentials_factory_name,
-        config,
-        per_stream_buffer_limit_bytes,
-        channel_args,
-    } = proto;
-    let address: xds_client::Address = target_uri.parse().map_err(|error| at.field("target_uri").error(error))?;
-    let mut needs_tls = false;
-    if let Some(google_grpc::ChannelCredentials { credential_specifier }) = channel_credentials {
-        match credential_specifier {
-            // Local credentials are plaintext over Unix sockets and loopback, which is what they are for.
-            None | Some(CredentialSpecifier::LocalCredentials(google_grpc::GoogleLocalCredentials {})) => {}
-            Some(CredentialSpecifier::SslCredentials(_) | CredentialSpecifier::GoogleDefault(_)) => {
-                at.field("channel_credentials").refuse_or_warn(&google_unsupported::channel_credentials)?;
-                needs_tls = true;
-            }
-        }
-    }
-    for (entry, set) in [
-        (&google_unsupported::channel_credentials_plugin, channel_credentials_plugin.is_set()),
-        (&google_unsupported::call_credentials, call_credentials.is_set()),
-        (&google_unsupported::call_credentials_plugin, call_credentials_plugin.is_set()),
-        (&google_unsupported::credentials_factory_name, credentials_factory_name.is_set()),
-    ] {
-        at.unsupported(entry, &set)?;
-        needs_tls |= set;
-    }
-    at.unsupported(&google_unsupported::config, &config)?;
-    at.unsupported(&google_unsupported::per_stream_buffer_limit_bytes, &per_stream_buffer_limit_bytes)?;
-    let mut service = GrpcService::new(Target::Address(address));
-    service.skip_envoy_headers = true;
-    service.unavailable = needs_tls.then(|| {
-        format!("google_grpc target {target_uri} needs TLS or call credentials, which Legate does not support yet")
-    });
-    let mut backoff = BackoffConfig::default();
-    if let Some(google_grpc::ChannelArgs { args }) = channel_args {
-        channel_arguments(at.field("channel_args").field("args"), args, &mut service, &mut backoff)?;
-    }
-    Ok((service, backoff))
-}
-
-/// The channel arguments that mean something for one HTTP/2 connection; others are warned about.
-fn channel_arguments(
-    at: At<'_>,
-    args: std::collections::HashMap<String, google_grpc::channel_args::Value>,
-    service: &mut GrpcService,
-    backoff: &mut BackoffConfig,
-) -> Result<(), ConfigError> {
-    let mut keepalive = Keepalive { interval: Duration::MAX, timeout: Duration::from_secs(20), while_idle: false };
-    for (name, google_grpc::channel_args::Value { value_specifier }) in args {
-        let at = at.key(&name);
-        let millis = |value: i64| Duration::from_millis(u64::try_from(value).unwrap_or(0));
-        match (name.as_str(), value_specifier) {
-            ("grpc.keepalive_time_ms", Some(ValueSpecifier::IntValue(value))) if value > 0 => {
-                keepalive.interval = millis(value)
-            }
-            ("grpc.keepalive_timeout_ms", Some(ValueSpecifier::IntValue(value))) => keepalive.timeout = millis(value),
-            ("grpc.keepalive_permit_without_calls", Some(ValueSpecifier::IntValue(value))) => {
-                keepalive.while_idle = value != 0
-            }
-            ("grpc.initial_reconnect_backoff_ms", Some(ValueSpecifier::IntValue(value))) if value > 0 => {
-                backoff.base = millis(value);
-                backoff.max = backoff.max.max(backoff.base);
-            }
-            ("grpc.max_reconnect_backoff_ms", Some(ValueSpecifier::IntValue(value))) if value > 0 => {
-                backoff.max = millis(value)
-            }
-            ("grpc.max_receive_message_length", Some(ValueSpecifier::IntValue(value))) => {
-                // Negative means without a limit.
-                service.max_receive_message_length = usize::try_from(value).ok();
-            }
-            ("grpc.default_authority", Some(ValueSpecifier::StringValue(value))) => service.authority = Some(value),
-            // These are for servers, or bound what our client never does (pings without data).
-            (
-                "grpc.http2.max_pings_without_data"
-                | "grpc.max_connection_age_ms"
-                | "grpc.max_connection_age_grace_ms"
-                | "grpc.min_reconnect_backoff_ms"
-                | "grpc.http2.min_time_between_pings_ms",
-                Some(_),
-            ) => {}
-            (_, None) => return Err(at.error("value is required")),
-            _ => at.refuse_or_warn(&google_unsupported::channel_args)?,
-        }
-    }
-    if keepalive.interval != Duration::MAX {
-        service.keepalive = Some(keepalive);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,10 +10,12 @@ use envoy_types::pb::envoy::config::endpoint::v3 as proto;
 use envoy_types::pb::google::protobuf as google;
 use filters::config::{At, ConfigError};
 use filters::ledger;
-use filters::stream_info::Address;
+use filters::stream_info::{Address, Tlv};
+use prost::Message as _;
 
 use super::address::{self, EndpointAddress};
 use super::cluster::EndpointCheck;
+use super::tlv::Tlvs;
 use crate::upstream::host::{DropOverload, HealthFlags, Locality, Metadata};
 
 ledger! {
@@ -75,6 +77,8 @@ pub struct Endpoint {
     pub health: HealthFlags,
     /// Its metadata.
     pub metadata: Option<Arc<Metadata>>,
+    /// Facts that a PROXY header tells it.
+    pub tlvs: Option<Arc<[Tlv]>>,
     /// Its metadata calls it a canary.
     pub canary: bool,
     /// What it says about its health checks; `None` nothing out of the ordinary.
@@ -248,6 +252,13 @@ impl Endpoint {
             }
             Use::Static | Use::Eds => EndpointAddress::Resolved(address::resolved(address_at, address)?),
         };
+        // What is looked up names the host, and be it an address.
+        let hostname = match &address {
+            EndpointAddress::Resolved(Address::Ip(ip)) if r#use == Use::Dns && hostname.is_empty() => {
+                ip.ip().to_string()
+            }
+            _ => hostname,
+        };
         let mut additional = Vec::with_capacity(additional_addresses.len());
         for (index, proto::endpoint::AdditionalAddress { address }) in additional_addresses.into_iter().enumerate() {
             let list = at.field("additional_addresses");
@@ -261,6 +272,7 @@ impl Endpoint {
         if weight == 0 {
             return Err(at.field("load_balancing_weight").error("value must be greater than or equal to 1"));
         }
+        let tlvs = metadata.as_ref().map(|metadata| host_tlvs(at, metadata)).transpose()?.flatten();
         let metadata = metadata.map(metadata_from).filter(|map| !map.is_empty());
         Ok(Self {
             address,
@@ -272,6 +284,7 @@ impl Endpoint {
                 .map(|config| endpoint_check(at.field("health_check_config"), config))
                 .transpose()?
                 .flatten(),
+            tlvs,
             canary: metadata.as_ref().and_then(|m| m.get("envoy.lb")?.get("canary")?.as_bool()).unwrap_or(false),
             metadata: metadata.map(Arc::new),
         })
@@ -344,13 +357,35 @@ fn drop_overload(
     Ok((ratio > 0.0).then(|| DropOverload { category: category.into(), ratio }))
 }
 
-/// `filter_metadata` as JSON. `typed_filter_metadata` is only read by extensions that Legate does not have.
+/// The name space of what a PROXY header tells a host.
+const TLVS_OF_HOST: &str = "envoy.transport_sockets.proxy_protocol";
+
+/// What `typed_filter_metadata` says that PROXY headers are to tell the host. As in Envoy, what cannot be read is not told.
+fn host_tlvs(at: At<'_>, metadata: &core::Metadata) -> Result<Option<Arc<[Tlv]>>, ConfigError> {
+    let Some(any) = metadata.typed_filter_metadata.get(TLVS_OF_HOST) else { return Ok(None) };
+    if any.type_url.rsplit('/').next() != Some("envoy.config.core.v3.PerHostConfig") {
+        return Ok(None);
+    }
+    let Ok(core::PerHostConfig { added_tlvs }) = core::PerHostConfig::decode(&any.value[..]) else { return Ok(None) };
+    Ok(Some(Tlvs::parse_fixed(at.field("added_tlvs"), added_tlvs)?.into()))
+}
+
+/// `filter_metadata` as JSON. `typed_filter_metadata` is read by PROXY headers, and by extensions that Legate does not have.
 pub fn metadata_from(proto: core::Metadata) -> Metadata {
     let core::Metadata { filter_metadata, typed_filter_metadata: _ } = proto;
     let mut entries: Vec<_> = filter_metadata.into_iter().collect();
     // Protobuf maps have no order; ours do, so that equal metadata compares and prints equal.
     entries.sort_by(|a, b| a.0.cmp(&b.0));
     entries.into_iter().map(|(name, fields)| (name, struct_json(fields))).collect()
+}
+
+/// The fields of a protobuf `Struct`.
+#[must_use]
+pub fn struct_fields(proto: google::Struct) -> filters::stream_info::Metadata {
+    match struct_json(proto) {
+        serde_json::Value::Object(fields) => fields,
+        _ => serde_json::Map::new(),
+    }
 }
 
 /// A protobuf `Struct` as a JSON object.

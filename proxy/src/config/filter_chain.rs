@@ -19,6 +19,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBu
 use envoy_types::pb::google::protobuf::Any;
 use filters::config::{At, ConfigError, Entry};
 use filters::ledger;
+use filters::matcher::RegexLimits;
 use prost::Message;
 
 use self::matches::ChainMatch;
@@ -29,8 +30,10 @@ use super::listener::fingerprint::Fingerprint;
 use super::listener::metadata::{self, Metadata};
 use super::service::ChainService;
 use super::tcp_proxy::TcpProxyConfig;
+use super::tls;
 use crate::downstream::chain_match::ChainIndex;
 use crate::downstream::drain::Drain;
+use crate::tls::server::ServerContext;
 
 /// How a connection is served once the chain is chosen.
 #[derive(Debug)]
@@ -64,6 +67,8 @@ pub struct FilterChain {
 pub enum Transport {
     /// Plain bytes.
     RawBuffer,
+    /// A TLS session.
+    Tls(Arc<ServerContext>),
 }
 
 /// The terminal network filter of a chain.
@@ -100,10 +105,6 @@ pub static LEDGER: &[&[&Entry]] = &[unsupported::ALL, network::unsupported::ALL,
 
 /// Transport sockets Envoy has and Legate has not, refused by name.
 pub static UNSUPPORTED_TRANSPORTS: &[Entry] = &[
-    Entry::refused(
-        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-        "connections would not be encrypted",
-    ),
     Entry::refused("envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport", "HTTP/3 is not proxied"),
     Entry::refused(
         "envoy.extensions.transport_sockets.starttls.v3.StartTlsConfig",
@@ -192,7 +193,7 @@ fn filter_chain(at: &At<'_>, chain: proto::FilterChain, identity: u64) -> Result
         read_filters,
         network,
         transport_socket_connect_timeout: match transport_socket_connect_timeout {
-            Some(value) => Some(super::duration::duration(&timeout, &value)?).filter(|d| !d.is_zero()),
+            Some(value) => Some(filters::config::duration::duration(&timeout, &value)?).filter(|d| !d.is_zero()),
             None => None,
         },
         metadata: metadata.map(metadata::parse).unwrap_or_default(),
@@ -211,6 +212,10 @@ fn transport_socket_of(at: &At<'_>, socket: Option<core::TransportSocket>) -> Re
     match type_name(&config) {
         "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => {
             let RawBuffer {} = unpack(&here, &config)?;
+        }
+        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => {
+            let proto = unpack(&here, &config)?;
+            return tls::context::downstream(&here, proto, RegexLimits::default()).map(Transport::Tls);
         }
         other => match UNSUPPORTED_TRANSPORTS.iter().find(|entry| entry.message == other) {
             Some(entry) => at.refuse_or_warn(entry)?,

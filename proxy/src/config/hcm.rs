@@ -21,7 +21,12 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3::ConfigSource;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use filters::config::Entry;
+use filters::ext_authz::ExtAuthzConfig;
+use filters::health_check::HealthCheckConfig;
 use filters::http::HeaderName;
+use filters::jwt_authn::JwtAuthnConfig;
+use filters::rbac::RbacConfig;
+use filters::stream_info::Metadata;
 
 use super::access_log::LogContext;
 use super::http2::Http2Options;
@@ -54,6 +59,8 @@ pub struct HcmContext<'a> {
     pub node_id: &'a str,
     /// `node.cluster`
     pub node_cluster: &'a str,
+    /// `node.metadata`
+    pub node_metadata: &'a Metadata,
     /// This node's own address; appended to `x-forwarded-for` for loopback peers.
     pub local_address: Option<IpAddr>,
     /// Runtime guard `http_reject_path_with_fragment` is set to false.
@@ -99,6 +106,8 @@ pub struct HcmConfig {
     pub proxy_100_continue: bool,
     /// `append_local_overload`
     pub append_local_overload: bool,
+    /// `add_proxy_protocol_connection_state`: upstreams may be told who the client is.
+    pub tells_upstreams: bool,
 }
 
 impl HcmConfig {
@@ -181,6 +190,14 @@ pub struct HttpFilter {
 pub enum HttpFilterKind {
     /// `envoy.filters.http.cors`
     Cors,
+    /// `envoy.filters.http.health_check`
+    HealthCheck(Arc<HealthCheckConfig>),
+    /// `envoy.filters.http.ext_authz`
+    ExtAuthz(Arc<ExtAuthzConfig>),
+    /// `envoy.filters.http.jwt_authn`
+    JwtAuthn(Arc<JwtAuthnConfig>),
+    /// `envoy.filters.http.rbac`
+    Rbac(Arc<RbacConfig>),
     /// `envoy.filters.http.router`
     Router(RouterConfig),
 }
@@ -191,6 +208,10 @@ impl HttpFilterKind {
     pub const fn type_name(&self) -> &'static str {
         match self {
             Self::Cors => "envoy.filters.http.cors",
+            Self::HealthCheck(_) => "envoy.filters.http.health_check",
+            Self::ExtAuthz(_) => "envoy.filters.http.ext_authz",
+            Self::JwtAuthn(_) => "envoy.filters.http.jwt_authn",
+            Self::Rbac(_) => "envoy.filters.http.rbac",
             Self::Router(_) => "envoy.filters.http.router",
         }
     }

@@ -287,7 +287,7 @@ impl Keepalive {
 /// A duration of at least a millisecond.
 fn milliseconds(at: At<'_>, name: &str, proto: Option<google::Duration>) -> Result<Option<Duration>, ConfigError> {
     let Some(proto) = proto else { return Ok(None) };
-    let duration = super::duration::duration(&at.field(name), &proto)?;
+    let duration = filters::config::duration::duration(&at.field(name), &proto)?;
     if duration < Duration::from_millis(1) {
         return Err(at.field(name).error("value must be greater than or equal to 1ms"));
     }

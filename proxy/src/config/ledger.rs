@@ -7,15 +7,19 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use filters::config::{Entry, Verdict};
-use filters::matcher;
+use filters::{matcher, rbac};
 
-use super::{access_log, bootstrap, cluster, config_source, filter_chain, hcm, http2, listener, route, tcp_proxy};
+use super::{access_log, bootstrap, cluster, config_source, filter_chain, hcm, http2, listener, route, tcp_proxy, tls};
 
 /// Rows of fields.
 fn declared() -> impl Iterator<Item = &'static Entry> {
     use route::ledger as routes;
     static OWN: &[&[&Entry]] = &[
+        filters::call::config::unsupported::ALL,
+        filters::ext_authz::unsupported::ALL,
+        filters::ext_authz::unsupported_settings::ALL,
         filters::mutation::unsupported::ALL,
+        filters::call::config::unsupported::ALL,
         access_log::unsupported_filters::ALL,
         access_log::unsupported_formats::ALL,
         access_log::unsupported_loggers::ALL,
@@ -25,7 +29,9 @@ fn declared() -> impl Iterator<Item = &'static Entry> {
         config_source::path_unsupported::ALL,
         config_source::grpc_service_unsupported::ALL,
         config_source::retry_unsupported::ALL,
-        config_source::google_unsupported::ALL,
+        config_source::google::google_unsupported::ALL,
+        config_source::google::channel_unsupported::ALL,
+        config_source::google::call_unsupported::ALL,
         listener::unsupported::ALL,
         listener::address::unsupported::ALL,
         listener::listener_filter::unsupported::ALL,
@@ -37,20 +43,19 @@ fn declared() -> impl Iterator<Item = &'static Entry> {
         routes::route_match::ALL,
         routes::route_action::ALL,
         routes::proxy_protocol::ALL,
-        routes::hash_policy::ALL,
         routes::mirror::ALL,
-        routes::direct_response::ALL,
         tcp_proxy::unsupported::ALL,
-        tcp_proxy::hash_policy_unsupported::ALL,
+        tcp_proxy::tunnel::unsupported::ALL,
     ];
     let others = [
         bootstrap::LEDGER,
         cluster::LEDGER,
         filter_chain::LEDGER,
-        filter_chain::rbac::LEDGER,
         hcm::LEDGER,
         http2::LEDGER,
         matcher::LEDGER,
+        rbac::LEDGER,
+        tls::LEDGER,
     ];
     let rows = others.into_iter().flatten().chain(OWN);
     rows.flat_map(|rows| rows.iter().copied())

@@ -219,8 +219,10 @@ impl ListenerConfig {
             listener_filters: listener_filter::parse(&at.field("listener_filters"), listener_filters)?,
             listener_filters_timeout: match listener_filters_timeout {
                 None => Some(DEFAULT_LISTENER_FILTERS_TIMEOUT),
-                Some(value) => Some(super::duration::duration(&at.field("listener_filters_timeout"), &value)?)
-                    .filter(|d| !d.is_zero()),
+                Some(value) => {
+                    Some(filters::config::duration::duration(&at.field("listener_filters_timeout"), &value)?)
+                        .filter(|d| !d.is_zero())
+                }
             },
             continue_on_listener_filters_timeout,
             chains,

@@ -8,9 +8,9 @@ pub mod hash;
 mod internal_redirect;
 pub mod ledger;
 mod matching;
-mod mirror;
+pub(crate) mod mirror;
 mod per_filter;
-mod retry;
+pub(crate) mod retry;
 mod values;
 mod virtual_host;
 
@@ -199,6 +199,7 @@ impl Parser<'_> {
         let matcher = matching::parse(at.required("match", r#match)?, at.field("match"), self.env.regex)?;
         let inherited = Inherited {
             route_name: &name,
+            path: &matcher.path,
             levels,
             retry: vhost.retry.as_ref(),
             hedge_on_per_try_timeout: vhost.hedge_on_per_try_timeout,

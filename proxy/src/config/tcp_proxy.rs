@@ -1,21 +1,28 @@
 //! `TcpProxy` to runtime types.
 
+pub mod tunnel;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::accesslog::v3::AccessLog;
 use envoy_types::pb::envoy::config::core::v3::BackoffStrategy;
-use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as proto;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{self as proto, UpstreamConnectMode};
 use envoy_types::pb::envoy::r#type::v3::HashPolicy;
-use envoy_types::pb::envoy::r#type::v3::hash_policy::PolicySpecifier;
+use envoy_types::pb::envoy::r#type::v3::hash_policy::{FilterState, PolicySpecifier};
 use envoy_types::pb::google::protobuf as wkt;
+use filters::config::duration::duration;
 use filters::config::{At, ConfigError};
 use filters::ledger;
+use filters::stream_info::Tlv;
 
-use super::duration::duration;
+use self::tunnel::Tunneling;
+use super::tlv::Tlvs;
 use crate::route::MetadataMatch;
 
+/// The most that `max_early_data_bytes` may be.
+const MAX_EARLY_DATA: usize = 1 << 20;
 /// `idle_timeout` when unset.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -28,8 +35,19 @@ pub struct TcpProxyConfig {
     pub cluster: ClusterSpecifier,
     /// `metadata_match` of the proxy itself.
     pub metadata_match: Option<MetadataMatch>,
-    /// The client's address decides over the host, where the cluster's policy hashes.
-    pub hash_by_source: bool,
+    /// What decides over the host, where the cluster's policy hashes.
+    pub hash_by: Option<HashBy>,
+    /// Whether the client's first words are waited for before an upstream connection is made.
+    pub connect_on_data: bool,
+    /// Bytes that are read from the client before there is an upstream connection; `None` reads nothing. A first read may
+    /// bring more.
+    pub max_early_data: Option<usize>,
+    /// Connections are carried over HTTP.
+    pub tunneling: Option<Tunneling>,
+    /// What upstreams are told in PROXY headers, besides addresses.
+    pub tlvs: Tlvs,
+    /// How that goes with what the client's PROXY header said.
+    pub tlv_merge: TlvMerge,
     /// Time without a byte either way after which both sides close; `None` for ever.
     pub idle_timeout: Option<Duration>,
     /// Attempts to connect upstream before giving up.
@@ -50,6 +68,58 @@ pub struct TcpProxyConfig {
     pub flush_access_log_on_connected: bool,
     /// Log when the connection is accepted.
     pub flush_access_log_on_start: bool,
+}
+
+/// `hash_policy`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashBy {
+    /// The client's address.
+    Source,
+    /// An object of the connection's filter state.
+    FilterState(Box<str>),
+}
+
+/// `ProxyProtocolTlvMergePolicy`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlvMerge {
+    /// What the client said is all that is told, if it said anything by the PROXY protocol.
+    #[default]
+    AddIfAbsent,
+    /// What is configured counts before what the client said, type by type.
+    OverwriteByType,
+    /// Both, the client's first.
+    Append,
+}
+
+impl TlvMerge {
+    fn parse(at: &At<'_>, number: i32) -> Result<Self, ConfigError> {
+        use proto::ProxyProtocolTlvMergePolicy as Policy;
+        match Policy::try_from(number) {
+            Ok(Policy::AddIfAbsent) => Ok(Self::AddIfAbsent),
+            Ok(Policy::OverwriteByTypeIfExistsOrAdd) => Ok(Self::OverwriteByType),
+            Ok(Policy::AppendIfExistsOrAdd) => Ok(Self::Append),
+            Err(_) => Err(at.error("value must be one of the defined enum values")),
+        }
+    }
+
+    /// What upstreams are told of a client that said `said`, if it said anything, where `configured` is configured.
+    #[must_use]
+    pub fn merge(self, said: Option<Vec<Tlv>>, configured: impl FnOnce() -> Vec<Tlv>) -> Vec<Tlv> {
+        match (self, said) {
+            (_, None) => configured(),
+            (Self::AddIfAbsent, Some(said)) => said,
+            (Self::OverwriteByType, Some(said)) => {
+                let mut merged = configured();
+                let types: Vec<u8> = merged.iter().map(|tlv| tlv.kind).collect();
+                merged.extend(said.into_iter().filter(|tlv| !types.contains(&tlv.kind)));
+                merged
+            }
+            (Self::Append, Some(mut said)) => {
+                said.extend(configured());
+                said
+            }
+        }
+    }
 }
 
 /// Which cluster a connection goes to.
@@ -84,18 +154,6 @@ ledger! {
         on_demand => Refuse, "clusters are not discovered on demand";
         downstream_idle_timeout => Warn, "Envoy does not implement it either; idle_timeout is";
         upstream_idle_timeout => Warn, "Envoy does not implement it either; idle_timeout is";
-        tunneling_config => Refuse, "the bytes would go upstream without a tunnel";
-        proxy_protocol_tlvs => Warn, "the PROXY protocol is not spoken upstream";
-        proxy_protocol_tlv_merge_policy => Warn, "the PROXY protocol is not spoken upstream";
-        upstream_connect_mode => Warn, "the upstream connection is made at once";
-        max_early_data_bytes => Warn, "nothing is read before the upstream connection is there";
-    }
-}
-
-ledger! {
-    /// What a hash policy may say that Legate does not do.
-    pub mod hash_policy_unsupported for "envoy.type.v3.HashPolicy" {
-        filter_state => Refuse, "there is no filter state to hash";
     }
 }
 
@@ -134,17 +192,19 @@ impl TcpProxyConfig {
         if stat_prefix.is_empty() {
             return Err(at.field("stat_prefix").error("value length must be at least 1 characters"));
         }
-        if upstream_connect_mode != 0 && max_early_data_bytes.is_none() {
+        // Without TLS there is no handshake to wait for.
+        let connect_mode = UpstreamConnectMode::try_from(upstream_connect_mode)
+            .map_err(|_| at.field("upstream_connect_mode").error("value must be one of the defined enum values"))?;
+        let max_early_data = max_early_data_bytes.map(|bytes| bytes.value as usize);
+        if max_early_data.is_some_and(|bytes| bytes > MAX_EARLY_DATA) {
+            return Err(at.field("max_early_data_bytes").error("value must be less than or equal to 1048576"));
+        }
+        if connect_mode != UpstreamConnectMode::Immediate && max_early_data.is_none() {
             return Err(at.error("max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE"));
         }
         at.unsupported(&unsupported::on_demand, &on_demand)?;
         at.unsupported(&unsupported::downstream_idle_timeout, &downstream_idle_timeout)?;
         at.unsupported(&unsupported::upstream_idle_timeout, &upstream_idle_timeout)?;
-        at.unsupported(&unsupported::tunneling_config, &tunneling_config)?;
-        at.unsupported(&unsupported::proxy_protocol_tlvs, &proxy_protocol_tlvs)?;
-        at.unsupported(&unsupported::proxy_protocol_tlv_merge_policy, &proxy_protocol_tlv_merge_policy)?;
-        at.unsupported(&unsupported::upstream_connect_mode, &upstream_connect_mode)?;
-        at.unsupported(&unsupported::max_early_data_bytes, &max_early_data_bytes)?;
 
         // Where both the options and the deprecated fields are set, the options win.
         let (flush_interval, on_connected, on_start) = match access_log_options {
@@ -164,7 +224,14 @@ impl TcpProxyConfig {
                 metadata_match.clone(),
             )?,
             metadata_match,
-            hash_by_source: hashes_source(&at.field("hash_policy"), hash_policy)?,
+            hash_by: hash_by(&at.field("hash_policy"), hash_policy)?,
+            connect_on_data: connect_mode == UpstreamConnectMode::OnDownstreamData,
+            max_early_data,
+            tunneling: tunneling_config
+                .map(|tunneling| Tunneling::parse(&at.field("tunneling_config"), tunneling))
+                .transpose()?,
+            tlvs: Tlvs::parse(at.field("proxy_protocol_tlvs"), proxy_protocol_tlvs)?,
+            tlv_merge: TlvMerge::parse(&at.field("proxy_protocol_tlv_merge_policy"), proxy_protocol_tlv_merge_policy)?,
             idle_timeout: match idle_timeout {
                 None => Some(DEFAULT_IDLE_TIMEOUT),
                 Some(value) => Some(duration(&at.field("idle_timeout"), &value)?).filter(|d| !d.is_zero()),
@@ -282,21 +349,21 @@ impl WeightedClusters {
     }
 }
 
-/// Whether connections are hashed by the client's address: the one thing there is to hash.
-fn hashes_source(at: &At<'_>, protos: Vec<HashPolicy>) -> Result<bool, ConfigError> {
+/// What connections are hashed by: one thing at most.
+fn hash_by(at: &At<'_>, protos: Vec<HashPolicy>) -> Result<Option<HashBy>, ConfigError> {
     let mut protos = protos.into_iter();
-    let Some(HashPolicy { policy_specifier }) = protos.next() else { return Ok(false) };
+    let Some(HashPolicy { policy_specifier }) = protos.next() else { return Ok(None) };
     if protos.next().is_some() {
         return Err(at.error("value must contain no more than 1 item(s)"));
     }
     let at = at.index(0);
-    match at.required("policy_specifier", policy_specifier)? {
-        PolicySpecifier::SourceIp(_) => Ok(true),
-        PolicySpecifier::FilterState(filter_state) => {
-            at.unsupported(&hash_policy_unsupported::filter_state, &Some(filter_state))?;
-            Ok(false)
+    Ok(Some(match at.required("policy_specifier", policy_specifier)? {
+        PolicySpecifier::SourceIp(_) => HashBy::Source,
+        PolicySpecifier::FilterState(FilterState { key }) if key.is_empty() => {
+            return Err(at.field("filter_state").field("key").error("value length must be at least 1 characters"));
         }
-    }
+        PolicySpecifier::FilterState(FilterState { key }) => HashBy::FilterState(key.into()),
+    }))
 }
 
 fn backoff(at: &At<'_>, options: BackoffStrategy) -> Result<(Duration, Duration), ConfigError> {
@@ -324,74 +391,4 @@ fn at_least_1_ms(at: &At<'_>, value: Option<wkt::Duration>) -> Result<Option<Dur
 }
 
 #[cfg(test)]
-mod tests {
-    use filters::config::Session;
-    use proto::tcp_proxy::weighted_cluster::ClusterWeight;
-    use proto::tcp_proxy::{ClusterSpecifier as Specifier, WeightedCluster};
-
-    use super::*;
-
-    fn base() -> proto::TcpProxy {
-        proto::TcpProxy {
-            stat_prefix: "p".into(),
-            cluster_specifier: Some(Specifier::Cluster("c".into())),
-            ..proto::TcpProxy::default()
-        }
-    }
-
-    fn parse(config: proto::TcpProxy) -> Result<TcpProxyConfig, String> {
-        TcpProxyConfig::parse(&Session::default().root(), config).map_err(|error| error.to_string())
-    }
-
-    fn weighted(clusters: &[(&str, u32)]) -> proto::TcpProxy {
-        let clusters = clusters
-            .iter()
-            .map(|(name, weight)| ClusterWeight { name: (*name).into(), weight: *weight, metadata_match: None })
-            .collect();
-        proto::TcpProxy { cluster_specifier: Some(Specifier::WeightedClusters(WeightedCluster { clusters })), ..base() }
-    }
-
-    #[test]
-    fn defaults_are_envoys() {
-        let config = parse(base()).expect("valid");
-        assert_eq!(config.idle_timeout, Some(Duration::from_secs(3600)));
-        assert_eq!(config.max_connect_attempts.get(), 1);
-        assert_eq!(config.max_downstream_connection_duration, None);
-        assert_eq!(&*config.cluster.pick(7).cluster, "c");
-    }
-
-    #[test]
-    fn a_zero_idle_timeout_disables_it() {
-        let config = parse(proto::TcpProxy { idle_timeout: Some(wkt::Duration::default()), ..base() }).expect("valid");
-        assert_eq!(config.idle_timeout, None);
-    }
-
-    #[test]
-    fn weights_divide_the_random_numbers_exactly() {
-        let config = parse(weighted(&[("a", 1), ("b", 2), ("c", 1)])).expect("valid");
-        let picks: String = (0..8).map(|random| config.cluster.pick(random).cluster.to_string()).collect();
-        assert_eq!(picks, "abbcabbc");
-        assert_eq!(config.cluster.names().count(), 3);
-    }
-
-    #[test]
-    fn what_envoy_rejects_is_rejected() {
-        for (config, expected) in [
-            (proto::TcpProxy { stat_prefix: String::new(), ..base() }, "stat_prefix: value length must be"),
-            (proto::TcpProxy { cluster_specifier: None, ..base() }, "cluster_specifier: value is required"),
-            (weighted(&[]), "weighted_clusters.clusters: value must contain at least 1 item(s)"),
-            (weighted(&[("a", 0)]), "weighted_clusters.clusters[0].weight: value must be greater"),
-            (
-                proto::TcpProxy { upstream_connect_mode: 1, ..base() },
-                "max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE",
-            ),
-            (
-                proto::TcpProxy { tunneling_config: Some(proto::tcp_proxy::TunnelingConfig::default()), ..base() },
-                "tunneling_config: envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.tunneling_config is not",
-            ),
-        ] {
-            let error = parse(config).expect_err(expected);
-            assert!(error.starts_with(expected), "{error}");
-        }
-    }
-}
+mod tests;

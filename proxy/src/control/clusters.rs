@@ -25,18 +25,19 @@ use bytes::Bytes;
 
 pub use self::contract::{
     CdsUpdate, ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, MergeEvent, Phase, Prober,
-    PublishedCluster, Removed, WatchId,
+    PublishedCluster, Removed, SecretKeeper, WatchId,
 };
-pub use self::health::{Answer, HealthCount, HealthNews, Probe};
+pub use self::health::{Answer, HealthCount, HealthEvent, HealthNews, Probe};
 use self::outlier::Detector;
 pub use self::outlier::{Comparison, OutlierChange, OutlierEvent, Rates};
 pub use self::resource::ClusterResource;
 use self::version::{Fed, Version};
 use super::dns::{LookupId, Outcome, Resolver};
+use super::health::session::Report;
 use crate::config::cluster::{ClusterConfig, Discovery};
 use crate::config::endpoint::LoadAssignment;
 use crate::runtime::Snapshot;
-use crate::upstream::breaker::Breakers;
+use crate::upstream::breaker::{self, Breakers};
 use crate::upstream::host::{Host, HostSet, HostState};
 use crate::upstream::outlier::Finding;
 
@@ -111,7 +112,7 @@ impl Cluster {
     }
 }
 
-impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> ClusterManager<O> {
+impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + SecretKeeper + ClusterObserver> ClusterManager<O> {
     /// A manager without clusters for a process with this many workers. `uses_cds` says whether start-up waits for a
     /// cluster discovery service.
     pub fn new(outside: O, workers: usize, uses_cds: bool, random: fastrand::Rng) -> Self {
@@ -146,7 +147,10 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> Clust
         if self.clusters.contains_key(&resource.name) {
             return Err(format!("cluster manager: duplicate cluster '{}'", resource.name));
         }
-        let version = Version::new(config, resource.raw, resource.hash, Arc::default(), wall, self.workers);
+        self.outside.open_logs(&config)?;
+        let secrets = self.outside.require_secrets(&config)?;
+        let mut version = Version::new(config, resource.raw, resource.hash, Arc::default(), wall, self.workers);
+        version.secrets = secrets;
         let cluster = Cluster { added_via_api: false, active: None, warming: Some(version) };
         self.outside.cluster_added(&resource.name);
         self.clusters.insert(resource.name, cluster);
@@ -270,9 +274,31 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> Clust
         self.feed(now, |version| version.checks(host), Some(Arc::clone(name)), event);
     }
 
+    /// A host answered a request that it is to be taken for unhealthy: that counts as a failed check, and leaves the one
+    /// that is due or under way alone.
+    pub fn on_failing(&mut self, now: Instant, name: &Arc<str>, host: u64) {
+        let event =
+            Fed::Checked { host, answer: Answer { report: Report::Seen, verified: false, status: 0 }, used: true };
+        self.feed(now, |version| version.checks(host), Some(Arc::clone(name)), event);
+    }
+
+    /// Secrets came, or will not come for now: versions that waited for them take over.
+    pub fn on_secrets(&mut self, now: Instant) {
+        let waits = |cluster: &Cluster| cluster.warming.as_ref().is_some_and(Version::is_warm);
+        let warm: Vec<Arc<str>> =
+            self.clusters.iter().filter(|(_, cluster)| waits(cluster)).map(|(name, _)| name.clone()).collect();
+        for name in warm {
+            self.warmed(now, &name);
+        }
+    }
+
     /// The runtime's values from now on.
     pub fn set_runtime(&mut self, runtime: Arc<Snapshot>) {
-        self.runtime = runtime;
+        let before = std::mem::replace(&mut self.runtime, runtime);
+        // Nearly always the runtime says nothing about breakers, and there may be thousands of clusters.
+        if [&before, &self.runtime].iter().any(|runtime| runtime.has_prefix(breaker::RUNTIME_PREFIX)) {
+            self.clusters.values().flat_map(Cluster::versions).for_each(|version| version.tune_breakers(&self.runtime));
+        }
     }
 
     /// Health bits of hosts of a cluster changed: the workers get lists divided anew.
@@ -373,7 +399,10 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> Clust
             self.outside.cluster_added(&name);
         }
         let config = config.map_err(|error| error.to_string())?;
-        let next = Version::new(config, raw, hash, version.clone(), wall, self.workers);
+        self.outside.open_logs(&config)?;
+        let secrets = self.outside.require_secrets(&config)?;
+        let mut next = Version::new(config, raw, hash, version.clone(), wall, self.workers);
+        next.secrets = secrets;
         let cluster = Cluster { added_via_api: true, active: None, warming: None };
         let cluster = self.clusters.entry(name.clone()).or_insert(cluster);
         let overtaken = cluster.warming.replace(next);
@@ -404,8 +433,10 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> Clust
     }
 
     fn count(&mut self) {
-        let active = self.clusters.values().filter(|cluster| cluster.active.is_some()).count();
-        let warming = self.warming_count();
+        // Static clusters are never counted as warming, as in Envoy.
+        let fixed = self.clusters.values().filter(|it| !it.added_via_api && it.active.is_none()).count();
+        let active = self.clusters.values().filter(|cluster| cluster.active.is_some()).count() + fixed;
+        let warming = self.warming_count().saturating_sub(fixed);
         self.outside.cluster_counts(active, warming);
     }
 

@@ -127,6 +127,7 @@ impl Control {
                     xds_client::LISTENER => self.lds_done.set(true),
                     xds_client::ROUTE => self.routes.give_up_waiting(client, None),
                     xds_client::RUNTIME => self.rtds.give_up_waiting(client, None),
+                    xds_client::SECRET => self.secrets.give_up_waiting(client, None),
                     xds_client::ENDPOINTS => self.give_up_endpoints(client),
                     _ => {}
                 }
@@ -139,6 +140,7 @@ impl Control {
                     xds_client::LISTENER => self.lds_done.set(true),
                     xds_client::ROUTE => self.routes.give_up_waiting(client, Some(subscription)),
                     xds_client::RUNTIME => self.rtds.give_up_waiting(client, Some(subscription)),
+                    xds_client::SECRET => self.secrets.give_up_waiting(client, Some(subscription)),
                     // Clusters keep the time of their own warming.
                     _ => {}
                 }
@@ -160,6 +162,7 @@ impl Control {
             Content::Listeners(listeners) => self.on_listeners(&version, listeners, removed, full_state),
             Content::Routes(routes) => self.routes.apply(client, &version, routes),
             Content::Runtime(layers) => self.on_runtime(client, &layers, &removed),
+            Content::Secrets(secrets) => self.secrets.apply(client, &version, &secrets, &removed),
             Content::Refused(rejection) => Err(rejection),
         };
         if let Err(rejection) = &result {
@@ -169,6 +172,7 @@ impl Control {
         match (&result, &*type_url) {
             (Err(_), xds_client::ENDPOINTS) => self.give_up_endpoints(client),
             (Err(_), xds_client::ROUTE) => self.routes.give_up_waiting(client, None),
+            (Err(_), xds_client::SECRET) => self.secrets.give_up_waiting(client, None),
             _ => {}
         }
         // After start-up a cluster that still warms holds the ACK back on the aggregated stream, as in Envoy: the pause is
@@ -192,7 +196,7 @@ impl Control {
         let mut resources = clusters.inspect_err(|_| self.clusters.borrow_mut().cds_failed(Instant::now()))?;
         for cluster in &mut resources {
             if let Ok(config) = &cluster.config
-                && let Err(error) = self.check_endpoints_source(config)
+                && let Err(error) = self.check_sources_of(config)
             {
                 cluster.config = Err(error);
             }
@@ -329,7 +333,7 @@ impl Control {
             }
             xds_client::RUNTIME => self.change_runtime(self.rtds.on_expired(client, &names)),
             xds_client::ENDPOINTS => self.on_endpoints_gone(client, &names),
-            // Routes keep their last value, as when a server removes them.
+            // Routes and secrets keep their last value, as when a server removes them.
             _ => {}
         }
     }

@@ -9,5 +9,6 @@
 //!   reports. They know nothing of thresholds and intervals.
 
 pub mod counts;
+pub mod log;
 pub mod probes;
 pub mod session;

@@ -234,9 +234,15 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         let count = |which: fn(&Entry) -> bool| self.listeners.values().filter(|entry| which(entry)).count() as u64;
+        let (warming, active) = if self.started {
+            (count(|entry| entry.warming.is_some()), count(|entry| entry.active.is_some()))
+        } else {
+            // Before the workers run there is no telling one from the other: nothing serves.
+            (0, count(|entry| entry.active.is_some() || entry.warming.is_some()))
+        };
         Gauges {
-            warming: count(|entry| entry.warming.is_some()),
-            active: count(|entry| entry.active.is_some()),
+            warming,
+            active,
             draining: self.draining.listeners() as u64,
             filter_chains_draining: self.draining.chains() as u64,
             workers_started: self.started.into(),
@@ -245,12 +251,20 @@ impl<S: ListenerSink, D: Dependencies> ListenerManager<S, D> {
 
     /// Everything known, for `/listeners` and `/config_dump`, by name.
     pub fn views(&self) -> impl Iterator<Item = ListenerView<'_>> {
-        view::views(&self.listeners, &self.draining)
+        view::views(&self.listeners, &self.draining, self.started)
     }
 
-    /// The active listeners, for limits that change at run time.
+    /// Versions that wait for what they use: the listener's name, a hash of what it says, and which version it is.
+    pub fn waiting(&self) -> impl Iterator<Item = (&str, u64, Ticket)> {
+        let waiting = self.listeners.iter().filter_map(|(name, entry)| Some((name, entry.warming.as_ref()?)));
+        waiting.map(|(name, version)| (&**name, xxhash_rust::xxh64::xxh64(&version.raw, 0), version.ticket))
+    }
+
+    /// The active listeners, for `/listeners` and limits that change at run time.
     pub fn active(&self) -> impl Iterator<Item = &Arc<ActiveListener>> {
-        self.listeners.values().filter_map(|entry| entry.active.as_ref()).map(|version| &version.listener)
+        let waiting = |entry: &Entry| -> bool { !self.started && entry.warming.is_some() };
+        let version = move |entry| if waiting(entry) { entry.warming.as_ref() } else { entry.active.as_ref() };
+        self.listeners.values().filter_map(version).map(|version| &version.listener)
     }
 
     /// What decisions are carried by.

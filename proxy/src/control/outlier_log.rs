@@ -144,7 +144,7 @@ fn line(cluster: &str, event: &OutlierEvent, wall: SystemTime) -> Option<String>
 }
 
 /// A point in time as protobuf prints one in JSON: whole seconds have no fraction.
-fn timestamp(wall: SystemTime) -> String {
+pub(super) fn timestamp(wall: SystemTime) -> String {
     let text = DateTime::<Utc>::from(wall).to_rfc3339_opts(SecondsFormat::Millis, true);
     text.replace(".000Z", "Z")
 }

@@ -6,16 +6,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use filters::config::Session;
 use stats::{GroupHandle, SharedCounter, Store};
 use xds_client::{Client, Hub, Interest, SourceConfig, SubscribeError, Subscription};
 
 use super::clusters::{
-    ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, HealthCount, MergeEvent, OutlierEvent, Phase, Probe,
-    Prober, PublishedCluster, WatchId,
+    ClusterObserver, ClusterSink, EdsSubscriber, EndpointUpdate, HealthCount, HealthEvent, MergeEvent, OutlierEvent,
+    Phase, Probe, Prober, PublishedCluster, SecretKeeper, WatchId,
 };
 use super::dns::driver::HickoryResolver;
 use super::dns::{LookupId, Question, Resolver};
 use super::health::counts::HealthCounts;
+use super::health::log::HealthLogs;
 use super::health::probes::Probes;
 use super::lb_stats::LbStats;
 use super::listeners::ListenerSink;
@@ -23,12 +25,15 @@ use super::listeners::sockets::ListenSocket;
 use super::observer::{Reloads, SubscriptionScope};
 use super::outlier_log::{OutlierCounts, OutlierLog};
 use super::routes::Subscriber;
+use super::secrets::{Secrets, SecretsUse, Side};
 use crate::config::cluster::{ClusterConfig, Discovery, EdsConfig, SocketMatch};
 use crate::config::filter_chain::FilterChain;
 use crate::downstream::accept::ActiveListener;
-use crate::observe::access_log::LogFile;
+use crate::observe::access_log::{LogFile, LogFiles};
 use crate::observe::catalogue::{ClusterManagerStats, ClusterStats};
 use crate::observe::threads::ThreadClusters;
+use crate::tls::SecretUser;
+use crate::tls::client::ClientContext;
 use crate::upstream::cluster::ClusterShared;
 use crate::upstream::host::{HostSet, Membership};
 use crate::worker::mailbox::{ListenerChange, Publisher};
@@ -69,6 +74,7 @@ pub struct ClusterWorld {
     probes: Probes,
     /// `health_check.*` of clusters that have any, in use or warming.
     health: HashMap<Arc<str>, HealthCounts>,
+    health_logs: HealthLogs,
     stats: ClusterManagerStats,
     _group: Arc<GroupHandle<ClusterManagerStats>>,
     clusters: HashMap<Arc<str>, Published>,
@@ -76,6 +82,7 @@ pub struct ClusterWorld {
     reloads: Option<Reloads>,
     outlier_log: Option<OutlierLog>,
     watches: HashMap<WatchId, Watch>,
+    secrets: Rc<Secrets>,
     /// The newest phase of start-up, for whoever waits for it.
     phase: Phase,
 }
@@ -109,6 +116,8 @@ impl ClusterWorld {
         sources: Rc<Sources>,
         resolver: HickoryResolver,
         probes: Probes,
+        files: Arc<LogFiles>,
+        secrets: Rc<Secrets>,
     ) -> Self {
         let group = store.group::<ClusterManagerStats>("cluster_manager.");
         Self {
@@ -123,8 +132,10 @@ impl ClusterWorld {
             resolver,
             probes,
             health: HashMap::new(),
+            health_logs: HealthLogs::new(files),
             clusters: HashMap::new(),
             watches: HashMap::new(),
+            secrets,
             phase: Phase::Loading,
         }
     }
@@ -198,6 +209,10 @@ impl ClusterSink for ClusterWorld {
         self.publisher.each(|mailbox| mailbox.hosts(name, Arc::clone(hosts)));
     }
 
+    fn host_failed(&mut self, name: &Arc<str>, host: u64) {
+        self.publisher.each(|mailbox| mailbox.host_failed(name, host));
+    }
+
     fn remove(&mut self, name: &Arc<str>) {
         self.publisher.each(|mailbox| mailbox.remove_cluster(name));
         self.clusters.remove(name);
@@ -253,6 +268,19 @@ impl Prober for ClusterWorld {
     }
 }
 
+impl SecretKeeper for ClusterWorld {
+    fn require_secrets(&mut self, config: &Arc<ClusterConfig>) -> Result<Vec<SecretsUse>, String> {
+        let session = Session::default();
+        let owner = format!("cluster.{}.", config.stat_name);
+        let use_of = |context: &Arc<ClientContext>| {
+            let context: Arc<dyn SecretUser> = Arc::clone(context) as _;
+            let used = self.secrets.require(&session.root().field("transport_socket"), &context, &owner, Side::Client);
+            used.map_err(|error| error.to_string())
+        };
+        config.connection.tls_contexts().map(use_of).collect()
+    }
+}
+
 impl ClusterObserver for ClusterWorld {
     fn cluster_added(&mut self, name: &Arc<str>) {
         tracing::debug!(target: "upstream", "add/update cluster {name}");
@@ -270,6 +298,7 @@ impl ClusterObserver for ClusterWorld {
     fn cluster_removed(&mut self, name: &Arc<str>) {
         tracing::debug!(target: "upstream", "removing cluster {name}");
         self.health.remove(name);
+        self.health_logs.close(name);
         self.stats.cluster_removed().inc();
     }
 
@@ -284,12 +313,10 @@ impl ClusterObserver for ClusterWorld {
         self.stats.warming_clusters().set(warming as u64);
     }
 
-    fn membership(&mut self, name: &Arc<str>, membership: Membership, changed: bool) {
+    fn membership(&mut self, name: &Arc<str>, membership: Membership, changes: usize) {
         self.with_cluster(name, |config, stats| {
             count_members(config, stats, &membership);
-            if changed {
-                stats.membership_change().inc();
-            }
+            stats.membership_change().add(changes as u64);
         });
     }
 
@@ -327,6 +354,14 @@ impl ClusterObserver for ClusterWorld {
     fn health(&mut self, config: &ClusterConfig, count: HealthCount) {
         let counts = self.health.entry(Arc::clone(&config.name));
         counts.or_insert_with(|| HealthCounts::new(&self.store, &config.stat_name)).count(count);
+    }
+
+    fn health_event(&mut self, config: &ClusterConfig, event: &HealthEvent) {
+        self.health_logs.write(config, event, SystemTime::now());
+    }
+
+    fn open_logs(&mut self, config: &ClusterConfig) -> Result<(), String> {
+        self.health_logs.open(config)
     }
 
     fn phase(&mut self, phase: Phase) {

@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use filters::config::{At, ConfigError, Session, Warning};
 use filters::format::FormatOptions;
 use filters::matcher::RegexLimits;
+use filters::stream_info::Metadata;
 use xds_client::SourceConfig;
 use xds_client::proto::{CheckReport, UnknownFields};
 
@@ -40,6 +41,8 @@ pub struct ParseEnv {
     pub node_id: String,
     /// `node.cluster`
     pub node_cluster: String,
+    /// `node.metadata`
+    pub node_metadata: Metadata,
     /// `node.locality`
     pub node_locality: Locality,
     /// This node's own address.
@@ -160,6 +163,7 @@ impl ParseEnv {
             log: self.log(),
             node_id: &self.node_id,
             node_cluster: &self.node_cluster,
+            node_metadata: &self.node_metadata,
             local_address: self.local_address,
             strip_fragment: self.strip_fragment,
         }

@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use envoy_types::pb::envoy::service::runtime::v3::Runtime;
 use filters::config::{Session, Warning};
 use filters::matcher::RegexLimits;
@@ -60,6 +61,8 @@ pub enum Content {
     Listeners(Result<Vec<Resource>, Rejection>),
     /// Layers of the runtime, by name.
     Runtime(Vec<(String, Result<Values, String>)>),
+    /// Secrets. What they hold is read when they are applied, with the files they name.
+    Secrets(Vec<(Resource, Result<Secret, String>)>),
     /// Nothing to apply: a type that is not handled, or a failure of our own.
     Refused(Rejection),
 }
@@ -99,6 +102,7 @@ impl Preparer {
             xds_client::ROUTE => Content::Routes(self.routes(type_url, resources, &mut notes)),
             xds_client::LISTENER => Content::Listeners(self.listeners(type_url, resources, &mut notes)),
             xds_client::RUNTIME => Content::Runtime(self.runtime(type_url, resources, &mut notes)),
+            xds_client::SECRET => Content::Secrets(self.secrets(type_url, resources, &mut notes)),
             other => Content::Refused(Rejection::whole(format!("{other} is not handled"))),
         };
         Prepared { content, notes }
@@ -170,6 +174,19 @@ impl Preparer {
             prepared.push((resource, route));
         }
         prepared
+    }
+
+    fn secrets(
+        &self,
+        type_url: &Arc<str>,
+        resources: Vec<Resource>,
+        notes: &mut Vec<Note>,
+    ) -> Vec<(Resource, Result<Secret, String>)> {
+        let decode = |resource: Resource| {
+            let secret = self.decode(type_url, resource.body.as_ref()?, notes);
+            Some((resource, secret))
+        };
+        resources.into_iter().filter_map(decode).collect()
     }
 
     fn listeners(

@@ -42,6 +42,8 @@ pub struct Routes {
 }
 
 struct Entry {
+    /// What is to be asked for, until it is.
+    wanted: Option<(SourceConfig, Interest)>,
     subscription: Option<Subscription>,
     users: usize,
     /// An update was accepted, or there will be none for now.
@@ -106,48 +108,52 @@ impl Routes {
     }
 
     /// A listener uses the route configuration `name` of `source`. The same name at two sources is two configurations.
-    ///
-    /// # Errors
-    /// When the source cannot serve routes.
+    /// Nothing is asked for yet ([`Self::subscribe`]).
     pub fn require(
         &self,
-        subscriber: &dyn Subscriber,
         name: &Arc<str>,
         source: &SourceConfig,
         timeout: Option<std::time::Duration>,
         stat_prefix: &str,
-    ) -> Result<Arc<str>, SubscribeError> {
+    ) -> Arc<str> {
         let key = slot_key(name, source);
-        if let Some(entry) = self.entries.borrow_mut().get_mut(&key) {
-            entry.users += 1;
-            return Ok(key);
-        }
-        let prefix = format!("http.{stat_prefix}.rds.{name}.");
-        let entry = Entry {
-            subscription: None,
-            users: 1,
-            ready: false,
-            live: None,
-            failed: None,
-            name: Arc::clone(name),
-            reloads: Reloads::new(&self.store, &prefix),
-            _updates: self.store.group(&prefix),
-        };
-        self.entries.borrow_mut().insert(Arc::clone(&key), entry);
-        let scope = SubscriptionScope::new(&self.store, &prefix);
-        let interest = Interest::name(xds_client::ROUTE, &**name).initial_fetch_timeout(timeout).observed_by(scope);
-        match subscriber.subscribe(source, interest) {
-            Ok(subscription) => {
-                if let Some(entry) = self.entries.borrow_mut().get_mut(&key) {
-                    entry.subscription = Some(subscription);
-                }
-                Ok(key)
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.entry(Arc::clone(&key)).or_insert_with(|| {
+            let prefix = format!("http.{stat_prefix}.rds.{name}.");
+            let scope = SubscriptionScope::new(&self.store, &prefix);
+            let interest = Interest::name(xds_client::ROUTE, &**name).initial_fetch_timeout(timeout).observed_by(scope);
+            Entry {
+                wanted: Some((source.clone(), interest)),
+                subscription: None,
+                users: 0,
+                ready: false,
+                live: None,
+                failed: None,
+                name: Arc::clone(name),
+                reloads: Reloads::new(&self.store, &prefix),
+                _updates: self.store.group(&prefix),
             }
-            Err(error) => {
-                self.entries.borrow_mut().remove(&key);
-                Err(error)
+        });
+        entry.users += 1;
+        key
+    }
+
+    /// Asks for a route configuration, unless that was done.
+    ///
+    /// # Errors
+    /// When its source cannot serve routes; nobody need wait for it then.
+    pub fn subscribe(&self, subscriber: &dyn Subscriber, key: &Arc<str>) -> Result<(), SubscribeError> {
+        let wanted = self.entries.borrow_mut().get_mut(key).and_then(|entry| entry.wanted.take());
+        let Some((source, interest)) = wanted else { return Ok(()) };
+        let subscribed = subscriber.subscribe(&source, interest);
+        if let Some(entry) = self.entries.borrow_mut().get_mut(key) {
+            entry.ready |= subscribed.is_err();
+            match subscribed {
+                Ok(subscription) => entry.subscription = Some(subscription),
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// One more user of a route configuration that is there already.
@@ -176,6 +182,12 @@ impl Routes {
     #[must_use]
     pub fn is_ready(&self, key: &Arc<str>) -> bool {
         self.entries.borrow().get(key).is_some_and(|entry| entry.ready)
+    }
+
+    /// The name of a route configuration that is waited for.
+    #[must_use]
+    pub fn awaited(&self, key: &Arc<str>) -> Option<Arc<str>> {
+        self.entries.borrow().get(key).filter(|entry| !entry.ready).map(|entry| Arc::clone(&entry.name))
     }
 
     /// Applies an update of a source.

@@ -30,14 +30,17 @@ impl Control {
     /// What is wrong with the first that is wrong.
     pub fn check_static_clusters(&self) -> Result<(), String> {
         self.clusters.borrow().views().try_for_each(|view| {
-            self.check_endpoints_source(view.config).map_err(|error| format!("cluster {:?}: {error}", view.config.name))
+            self.check_sources_of(view.config).map_err(|error| format!("cluster {:?}: {error}", view.config.name))
         })
     }
 
-    pub(super) fn check_endpoints_source(&self, config: &ClusterConfig) -> Result<(), ConfigError> {
-        let Discovery::Eds(eds) = &config.discovery else { return Ok(()) };
+    pub(super) fn check_sources_of(&self, config: &ClusterConfig) -> Result<(), ConfigError> {
         let session = self.env.session();
         let root = session.root();
+        for context in config.connection.tls_contexts() {
+            self.secrets.check(&root.field("transport_socket"), &**context)?;
+        }
+        let Discovery::Eds(eds) = &config.discovery else { return Ok(()) };
         let at = root.field("eds_cluster_config");
         self.env.check_source(&at.field("eds_config"), &eds.source, xds_client::ENDPOINTS)
     }
@@ -85,13 +88,18 @@ impl Control {
 
     /// Draws the conclusions of what was handled: the next stage of start-up, listeners that are warm, held ACKs.
     pub(super) fn advance(&self) {
+        self.clusters.borrow_mut().on_secrets(Instant::now());
         self.advance_runtime();
         let phase = self.clusters.borrow().phase();
-        if phase >= Phase::Cds && self.state.get() == ServerState::PreInitializing {
+        if phase >= Phase::Cds
+            && !self.cds_asked.replace(true)
+            && let Some((source, timeout)) = &self.dynamic.clusters
+        {
+            self.subscribe(xds_client::CLUSTER, "cluster_manager.cds.", source, *timeout);
+        }
+        if phase == Phase::Initialized && self.state.get() == ServerState::PreInitializing {
             self.set_state(ServerState::Initializing);
-            if let Some((source, timeout)) = &self.dynamic.clusters {
-                self.subscribe(xds_client::CLUSTER, "cluster_manager.cds.", source, *timeout);
-            }
+            self.join.start();
         }
         if phase == Phase::Initialized
             && !self.lds_asked.replace(true)

@@ -6,17 +6,19 @@ use std::net::SocketAddr;
 
 use filters::stream_info::Address;
 
-use super::{Control, Phase, ServerState, now};
+use super::{Control, now};
 use crate::admin::backend::{
     AdminRequest, ClusterView, ConfigDump, ConfigDumpEntry, DrainRequest, DynamicListenerDump, ErrorState, HostView,
     ListenerView, OutlierView, RawResource, ThresholdsView, unready,
 };
-use crate::config::cluster::{CircuitBreakers, Discovery, Thresholds};
+use crate::config::cluster::Discovery;
 use crate::config::filter_chain::NetworkFilter;
 use crate::config::hcm::RouteSource;
 use crate::config::service::{ChainService, HttpChain};
 use crate::control::clusters::Rates;
 use crate::control::listeners::{Origin, StateView};
+use crate::control::secrets::{SecretState, SecretView};
+use crate::upstream::breaker::{Breakers, Priority, Resource};
 
 impl Control {
     /// Answers a question of an admin page, or does what it asks.
@@ -25,6 +27,9 @@ impl Control {
         match request {
             AdminRequest::Clusters(reply) => {
                 let _ = reply.send(self.cluster_views());
+            }
+            AdminRequest::Certificates(reply) => {
+                let _ = reply.send(self.secrets.certificates());
             }
             AdminRequest::Listeners(reply) => {
                 let _ = reply.send(self.listener_views());
@@ -81,7 +86,7 @@ impl Control {
                     _ => String::new(),
                 },
                 added_via_api: view.added_via_api,
-                thresholds: thresholds(&view.config.circuit_breakers),
+                thresholds: thresholds(view.breakers),
                 outlier: view.outlier_rates().map(|Rates { external, local }| OutlierView {
                     success_rate_average: external.map(|compared| compared.average),
                     success_rate_ejection_threshold: external.map(|compared| compared.threshold),
@@ -169,6 +174,20 @@ impl Control {
             });
         }
         self.dump_routes(&mut dump);
+        for SecretView { name, state, version, updated, raw } in self.secrets.views() {
+            let entry = ConfigDumpEntry {
+                name: name.to_string(),
+                version_info: version,
+                resource: Some(RawResource { type_url: xds_client::SECRET, bytes: raw }),
+                last_updated: (state != SecretState::Static).then_some(updated),
+                error_state: None,
+            };
+            match state {
+                SecretState::Static => dump.static_secrets.push(entry),
+                SecretState::Active => dump.dynamic_active_secrets.push(entry),
+                SecretState::Warming => dump.dynamic_warming_secrets.push(entry),
+            }
+        }
         if include_eds {
             for view in clusters.views().filter(|view| !view.warming) {
                 let entry = endpoints::entry(&view, &self.env.node_locality);
@@ -220,20 +239,12 @@ impl Control {
         }
     }
 
+    /// What listeners wait for. Envoy shows nothing else of what start-up waits for.
     fn unready_targets(&self) -> Vec<(String, String)> {
         let mut targets = Vec::new();
-        let clusters = self.clusters.borrow();
-        if clusters.phase() < Phase::Initialized {
-            for view in clusters.views().filter(|view| view.warming) {
-                targets.push(("init manager Cluster".to_owned(), format!("target Cluster {}", view.config.name)));
-            }
-        }
-        if self.state() != ServerState::Live {
-            if !self.lds_done.get() {
-                targets.push(("init manager Server".to_owned(), "target LDS".to_owned()));
-            }
-            for view in self.routes.views().into_iter().filter(|view| view.live.is_none()) {
-                targets.push(("init manager Server".to_owned(), format!("target RDS {}", view.name)));
+        for (name, hash, ticket) in self.listeners.borrow().waiting() {
+            for target in self.join.awaited(ticket) {
+                targets.push((format!("init manager Listener-local-init-manager {name} {hash}"), target));
             }
         }
         targets
@@ -264,12 +275,15 @@ fn origin_version(origin: &Origin) -> String {
     }
 }
 
-fn thresholds(breakers: &CircuitBreakers) -> [ThresholdsView; 2] {
-    let view = |thresholds: &Thresholds| ThresholdsView {
-        max_connections: thresholds.max_connections.into(),
-        max_pending_requests: thresholds.max_pending_requests.into(),
-        max_requests: thresholds.max_requests.into(),
-        max_retries: thresholds.max_retries.into(),
-    };
-    [view(&breakers.default), view(&breakers.high)]
+/// The limits as they are now, whatever set them.
+fn thresholds(breakers: &Breakers) -> [ThresholdsView; 2] {
+    [Priority::Default, Priority::High].map(|priority| {
+        let limit = |resource| breakers.view(priority, resource).limit.into();
+        ThresholdsView {
+            max_connections: limit(Resource::Connections),
+            max_pending_requests: limit(Resource::PendingRequests),
+            max_requests: limit(Resource::Requests),
+            max_retries: limit(Resource::Retries),
+        }
+    })
 }

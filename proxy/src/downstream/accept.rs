@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use filters::stream_info::{Address, ConnectionInfo};
-use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use super::drain::Drain;
@@ -71,8 +70,6 @@ pub struct Accepted {
     pub info: Rc<ConnectionInfo>,
     /// What the client offers to speak, as far as an inspector saw it.
     pub application_protocols: Vec<Box<[u8]>>,
-    /// Dynamic metadata from the PROXY header.
-    pub metadata: Option<Box<Map<String, Value>>>,
     /// Which chain serves it.
     pub chain: Arc<FilterChain>,
     /// The listener that accepted it, or was handed it.

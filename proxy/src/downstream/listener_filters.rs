@@ -14,7 +14,7 @@ mod tests;
 
 use std::net::SocketAddr;
 
-use filters::stream_info::Address;
+use filters::stream_info::{Address, Proxied};
 use serde_json::{Map, Value};
 
 use crate::config::listener::listener_filter::{ListenerFilterConfig, ListenerFilterKind};
@@ -37,6 +37,8 @@ pub struct Detected {
     pub remote: Option<Address>,
     /// Dynamic metadata by name space, from the TLVs of a PROXY header.
     pub metadata: Option<Box<Map<String, Value>>>,
+    /// Upstreams may be told of the connection, because a PROXY header named its ends.
+    pub proxied: Proxied,
 }
 
 /// What to do next.
@@ -198,6 +200,7 @@ impl<'a> Inspection<'a> {
                 if let Some(header) = header {
                     if let Some((remote, local)) = header.addresses {
                         self.detected.remote = Some(Address::Ip(remote));
+                        self.detected.proxied = Proxied::Told(header.tlvs);
                         if surroundings.is_elsewhere(local) {
                             self.restore_local(Address::Ip(local));
                         }

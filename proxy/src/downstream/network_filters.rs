@@ -11,14 +11,19 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use filters::flags::ResponseFlags;
+use filters::rbac::{Caller, Judgement, RbacShadowStats, RbacStats};
 use filters::stream_info::ConnectionInfo;
+use serde_json::{Map, Value};
 use stats::{Group, GroupHandle};
 
 use crate::config::filter_chain::rbac::RbacConfig;
 use crate::config::filter_chain::read_filter::{ConnectionLimit, LocalRateLimit, ReadFilter};
-use crate::observe::catalogue::{ConnectionLimitStats, LocalRateLimitStats, RbacShadowStats, RbacStats};
-use crate::transport::{Gate, Io};
+use crate::observe::catalogue::{ConnectionLimitStats, LocalRateLimitStats};
+use crate::transport::{Gate, Io, Lingering, Verdict};
 use crate::worker::Worker;
+
+/// Where shadow rules leave what they say.
+const METADATA: &str = "envoy.filters.network.rbac";
 
 /// The filters of a chain on one worker.
 pub struct NetworkFilters {
@@ -103,8 +108,8 @@ impl NetworkFilters {
                 }
                 Filter::ConnectionLimit(_) | Filter::RateLimit(..) => {}
                 Filter::Rbac(rbac) => {
-                    let (rbac, info) = (Rc::clone(rbac), Rc::clone(info));
-                    io.guard(Gate::new(self.at_end, move || rbac.judge(&info)));
+                    let (rbac, info, worker) = (Rc::clone(rbac), Rc::clone(info), Rc::clone(&self.worker));
+                    io.guard(Gate::new(self.at_end, move || rbac.judge(&info, &worker)));
                 }
                 Filter::SniCluster => {
                     if !info.requested_server_name.is_empty() {
@@ -156,25 +161,48 @@ impl Filter {
 }
 
 impl Rbac {
-    /// Counts what both sets of rules say. What is enforced is the answer, with what logs say of a connection that is denied.
-    fn judge(&self, info: &ConnectionInfo) -> Result<(), String> {
-        match self.config.shadow.as_ref().map(|rules| rules.judge(info).0) {
-            Some(true) => self.shadow.shard.shadow_allowed().inc(),
-            Some(false) => self.shadow.shard.shadow_denied().inc(),
+    /// Counts what both sets of rules say, and leaves it where logs find it. What is enforced is the verdict.
+    fn judge(&self, info: &ConnectionInfo, worker: &Worker) -> Verdict {
+        let caller = Caller { connection: info, request: None };
+        if let Some(judgement) = self.config.shadow.as_ref().map(|rules| rules.judge(&caller)) {
+            if judgement.allowed {
+                self.shadow.shard.shadow_allowed().inc();
+            } else {
+                self.shadow.shard.shadow_denied().inc();
+            }
+            self.note(&judgement, info);
+        }
+        match self.config.rules.as_ref().map(|rules| rules.judge(&caller)) {
+            Some(judgement) if !judgement.allowed => {
+                self.stats.shard.denied().inc();
+                info.outcome.termination.replace(Some(judgement.details()));
+                return Verdict::Shut(self.lingering(worker));
+            }
+            Some(_) => self.stats.shard.allowed().inc(),
             None => {}
         }
-        match self.config.rules.as_ref().map(|rules| rules.judge(info)) {
-            Some((false, policy)) => {
-                self.stats.shard.denied().inc();
-                let policy = policy.unwrap_or("none").replace(|c: char| c.is_ascii_whitespace(), "_");
-                Err(format!("rbac_access_denied_matched_policy[{policy}]"))
-            }
-            Some((true, _)) => {
-                self.stats.shard.allowed().inc();
-                Ok(())
-            }
-            None => Ok(()),
+        if self.config.continuous { Verdict::OpenForNow } else { Verdict::Open }
+    }
+
+    /// Leaves what the shadow rules say in the connection's dynamic metadata.
+    fn note(&self, judgement: &Judgement<'_>, info: &ConnectionInfo) {
+        let prefix = &self.config.shadow_metadata_prefix;
+        let mut metadata = info.outcome.metadata.borrow_mut();
+        let space = metadata.entry(METADATA).or_insert_with(|| Value::Object(Map::new()));
+        let Value::Object(space) = space else { return };
+        if let Some(policy) = judgement.policy {
+            space.insert(format!("{prefix}shadow_effective_policy_id"), policy.into());
         }
+        let result = if judgement.allowed { "allowed" } else { "denied" };
+        space.insert(format!("{prefix}shadow_engine_result"), result.into());
+    }
+
+    /// Until when a denied connection waits.
+    fn lingering(&self, worker: &Worker) -> Option<Lingering> {
+        let delay = Some(self.config.delay_deny).filter(|delay| !delay.is_zero())?;
+        let timers = worker.timers();
+        let (alarm, end) = (timers.alarm(), timers.now().after(delay));
+        Some(Box::pin(std::future::poll_fn(move |cx| alarm.poll(end, cx))))
     }
 }
 

@@ -49,6 +49,9 @@ impl Comparison {
 
     /// In words.
     pub(super) fn text(&self, [name, other]: [&str; 2]) -> String {
+        if self.pairs < 2 {
+            return format!("{name} and {other} cannot be compared: that takes two undisturbed pairs of runs at least");
+        }
         let verdict = match () {
             () if self.is_worse() => format!("{name} fails more often than {other}"),
             () if self.upper < 0.0 => format!("{name} fails less often than {other}"),
@@ -100,7 +103,11 @@ mod tests {
         assert!((comparison.upper - 3.5075).abs() < 1e-3, "{comparison:?}");
         // Differences about nothing show nothing.
         assert!(!Comparison::of_differences(&[0.01, -0.01, 0.005, -0.004, 0.001]).is_worse());
-        // And one pair never does.
-        assert!(!Comparison::of_differences(&[0.5]).is_worse());
+        // And one pair never does, nor none.
+        for few in [&[0.5][..], &[]] {
+            let comparison = Comparison::of_differences(few);
+            assert!(!comparison.is_worse());
+            assert!(comparison.text(["a", "b"]).contains("cannot be compared"), "{comparison:?}");
+        }
     }
 }

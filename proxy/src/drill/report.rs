@@ -111,8 +111,8 @@ pub(super) fn json(name: &str, run: &Run) -> Value {
     })
 }
 
-/// Two proxies side by side.
-pub(super) fn comparison(names: [&str; 2], runs: &[[Run; 2]], comparison: &Comparison) -> String {
+/// Two proxies side by side: the pairs of runs that are compared, and how many are not.
+pub(super) fn comparison(names: [&str; 2], runs: &[[Run; 2]], spoilt: usize, comparison: &Comparison) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
@@ -138,9 +138,11 @@ pub(super) fn comparison(names: [&str; 2], runs: &[[Run; 2]], comparison: &Compa
         );
     }
     let _ = writeln!(text, "\n{}", comparison.text(names));
-    let spoilt = runs.iter().filter(|pair| pair.iter().any(Run::is_spoilt)).count();
     if spoilt > 0 {
-        let _ = writeln!(text, "{spoilt} of {} pairs of runs were disturbed by what else this machine did", runs.len());
+        let _ = writeln!(
+            text,
+            "{spoilt} more pairs of runs were disturbed by what else this machine did, and are left out"
+        );
     }
     text
 }

@@ -25,11 +25,19 @@ pub async fn serve(manager: Rc<Manager>, connection: Rc<Connection>, io: Io) {
     counted.by_peer.set(by_peer);
 }
 
+/// Counts a connection that has ended before it said anything: there is no TLS session.
+pub fn turned_away(manager: &Rc<Manager>, connection: &Rc<Connection>) {
+    drop(Counted::new(manager, connection));
+}
+
 /// Chooses the codec and lets it serve; says whether the peer ended the connection.
 async fn converse(manager: &Rc<Manager>, connection: &Rc<Connection>, mut io: Io, counted: &Counted<'_>) -> bool {
     let mut first = BytesMut::new();
+    let negotiated = connection.info.tls.get().map(|tls| tls.alpn.as_slice()).filter(|alpn| !alpn.is_empty());
     let http2 = match manager.config.codec {
         CodecType::Http1 => false,
+        CodecType::Auto if negotiated == Some(b"h2") => true,
+        CodecType::Auto if negotiated.is_some_and(|alpn| alpn != b"h2c") => false,
         CodecType::Http2 | CodecType::Auto => match first_bytes(manager, connection, &mut io, &mut first).await {
             First::Http2 => true,
             First::Http1 if manager.config.codec == CodecType::Http2 => {
@@ -68,6 +76,10 @@ impl<'a> Counted<'a> {
     fn new(manager: &'a Manager, connection: &'a Connection) -> Self {
         manager.stats.downstream_cx_total().inc();
         manager.stats.downstream_cx_active().inc();
+        if connection.info.is_tls() {
+            manager.stats.downstream_cx_ssl_total().inc();
+            manager.stats.downstream_cx_ssl_active().inc();
+        }
         Self { manager, connection, codec: Cell::new(CodecType::Auto), by_peer: Cell::new(false) }
     }
 
@@ -92,6 +104,9 @@ impl Drop for Counted<'_> {
             CodecType::Http2 => stats.downstream_cx_http2_active().dec(),
             CodecType::Http1 => stats.downstream_cx_http1_active().dec(),
             CodecType::Auto => {}
+        }
+        if self.connection.info.is_tls() {
+            stats.downstream_cx_ssl_active().dec();
         }
         if self.connection.ends_with_next.get() {
             stats.downstream_cx_http1_soft_drain().dec();

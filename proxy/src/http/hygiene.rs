@@ -6,6 +6,7 @@
 //! two shared values and one request id.
 
 mod client;
+mod client_cert;
 mod proxy_status;
 mod request_id;
 mod response;
@@ -19,7 +20,10 @@ use bytes::Bytes;
 use filters::http::{HeaderName, Headers, Known, Repeats, RequestHead, SINGLE_IN_REQUESTS, Scheme};
 use filters::stream_info::{Address, ConnectionInfo};
 
+use client_cert::Elements;
+
 pub use client::{Detection, OriginalIp, Rejection};
+pub use client_cert::{ClientCertDetails, ClientCertMode, ForwardClientCert};
 use filters::matcher::CidrSet;
 pub use proxy_status::ProxyStatus;
 pub use request_id::{TraceReason, set_trace_reason};
@@ -52,9 +56,8 @@ pub struct RequestHygiene {
     pub user_agent: Option<UserAgent>,
     /// `via`; empty for none.
     pub via: Bytes,
-    /// `forward_client_cert_details` lets `x-forwarded-client-cert` through (`ALWAYS_FORWARD_ONLY`); every other mode
-    /// removes it on a connection without a client certificate.
-    pub keep_forwarded_client_cert: bool,
+    /// What becomes of `x-forwarded-client-cert`.
+    pub client_cert: ForwardClientCert,
     /// `forward_proto_config`: scheme by the port connected to.
     pub forward_proto: ForwardProto,
     /// This node's own address, appended to `x-forwarded-for` in place of a loopback peer.
@@ -96,6 +99,7 @@ pub struct Peer {
     scheme: Scheme,
     local_port: Option<Bytes>,
     internal: bool,
+    client_cert: Elements,
 }
 
 impl Peer {
@@ -111,7 +115,7 @@ impl Peer {
         let scheme = match local {
             Some(port) if options.forward_proto.https_ports.contains(&port) => Scheme::Https,
             Some(port) if options.forward_proto.http_ports.contains(&port) => Scheme::Http,
-            _ if connection.tls => Scheme::Https,
+            _ if connection.is_tls() => Scheme::Https,
             _ => Scheme::Http,
         };
         Self {
@@ -120,6 +124,7 @@ impl Peer {
             scheme,
             local_port: local.map(|port| port.to_string().into()),
             internal: options.is_internal(&connection.remote),
+            client_cert: Elements::default(),
         }
     }
 }
@@ -160,7 +165,8 @@ impl RequestHygiene {
                 None => self.use_remote_address && peer.internal,
             };
         let edge = self.use_remote_address && !internal;
-        self.strip(&mut head.headers, internal, edge, internal_only);
+        let keeps_client_cert = self.client_cert.passes(connection);
+        self.strip(&mut head.headers, internal, edge, keeps_client_cert, internal_only);
 
         if internal {
             head.headers.append(Known::XEnvoyInternal, &b"true"[..]);
@@ -183,6 +189,7 @@ impl RequestHygiene {
         if self.generate_request_id {
             self.request_id(&mut head.headers, edge, rng);
         }
+        self.client_cert.add(&mut head.headers, connection, &peer.client_cert);
         Ok(RequestFacts { client: address, internal, edge })
     }
 
@@ -223,8 +230,15 @@ impl RequestHygiene {
     }
 
     /// Removes, in one pass, the headers a peer of this standing may not send.
-    fn strip(&self, headers: &mut Headers, internal: bool, edge: bool, internal_only: &[HeaderName]) {
-        if internal && self.keep_forwarded_client_cert {
+    fn strip(
+        &self,
+        headers: &mut Headers,
+        internal: bool,
+        edge: bool,
+        client_cert: bool,
+        internal_only: &[HeaderName],
+    ) {
+        if internal && client_cert {
             return;
         }
         headers.retain(|header| match header.name.known() {
@@ -232,7 +246,7 @@ impl RequestHygiene {
                 Standing::Anyone => internal || !internal_only.contains(&header.name),
                 Standing::Inside => internal,
                 Standing::NotAtTheEdge => !edge,
-                Standing::Certificate => self.keep_forwarded_client_cert,
+                Standing::Certificate => client_cert,
             },
             None => internal || !internal_only.contains(&header.name),
         });

@@ -117,7 +117,7 @@ impl Manager {
             http1_stats: groups.2.lazy_shard(index),
             http2_stats: groups.3.lazy_shard(index),
             routes,
-            filters: FilterChains::new(&config, store, index),
+            filters: FilterChains::new(&config, worker),
             h1_options: Rc::new(h1_options),
             h2_options,
             buffer_limit,
@@ -229,6 +229,9 @@ impl Connection {
         chain: Arc<FilterChain>,
     ) -> Rc<Self> {
         let peer = Peer::new(&manager.config.request, &info);
+        if manager.config.tells_upstreams {
+            info.tell_upstreams();
+        }
         let age = manager.config.timeouts.connection_age(fastrand::f64());
         let age = manager.worker.timers().tick(info.accepted).after_opt(age);
         Rc::new(Self {

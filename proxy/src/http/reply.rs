@@ -12,6 +12,7 @@ mod tests;
 use bytes::Bytes;
 use filters::format::{Format, FormatContext, JsonFormat};
 use filters::http::{HeaderName, Headers, Known, Method, RequestHead, ResponseHead};
+use filters::http_filter::HeaderChange;
 use filters::matcher::Runtime;
 use filters::stream_info::StreamInfo;
 
@@ -29,6 +30,8 @@ pub struct LocalReply {
     pub content_type: Bytes,
     /// More headers, before the standard ones (`x-envoy-overloaded`, `location`, …).
     pub headers: Headers,
+    /// What is to be done about these and what the route adds to them.
+    pub changes: Vec<HeaderChange>,
     /// `grpc-status` for a gRPC client, where the one that follows from the status will not do.
     pub grpc_status: Option<GrpcStatus>,
 }
@@ -125,6 +128,19 @@ pub enum BodyText {
     Json(JsonFormat),
 }
 
+impl BodyFormat {
+    /// The body that it makes of this.
+    #[must_use]
+    pub fn write(&self, context: &FormatContext<'_>) -> Bytes {
+        let mut text = Vec::new();
+        match &self.body {
+            BodyText::Text(format) => format.append_to(&mut text, context),
+            BodyText::Json(format) => format.append_to(&mut text, context),
+        }
+        text.into()
+    }
+}
+
 /// Builds the reply to `request`, which is `None` when no head was understood. Sets `info.response_code`.
 #[must_use]
 pub fn build(
@@ -134,7 +150,7 @@ pub fn build(
     config: Option<&LocalReplyConfig>,
     runtime: &dyn Runtime,
 ) -> Built {
-    let LocalReply { status, mut body, mut content_type, headers, grpc_status } = reply;
+    let LocalReply { status, mut body, mut content_type, headers, changes: _, grpc_status } = reply;
     info.response_code = status;
     let mut head = ResponseHead { status, headers, ..ResponseHead::default() };
     let mut applied = Applied::default();
@@ -208,15 +224,8 @@ impl LocalReplyConfig {
         if let Some(format) = format {
             let context =
                 FormatContext { request, response: Some(head), local_reply_body: body, ..FormatContext::new(info) };
-            let mut text = Vec::new();
-            match &format.body {
-                BodyText::Text(format) => format.append_to(&mut text, &context),
-                BodyText::Json(format) => {
-                    applied.json = true;
-                    format.append_to(&mut text, &context);
-                }
-            }
-            *body = text.into();
+            applied.json = matches!(format.body, BodyText::Json(_));
+            *body = format.write(&context);
             *content_type = format.content_type.clone();
         }
         applied

@@ -1,27 +1,27 @@
 //! A downstream HTTP/1 connection: one request after the other, each served to its end before the next is read.
 
+mod downstream;
+mod wait;
+
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
-use filters::flags::details;
-use filters::http::{Frame, Headers, Method, RequestHead, ResponseHead, Version};
+use bytes::BytesMut;
+use filters::http::{Method, RequestHead, Version};
 use filters::stream_info::ByteMeter;
 
+use self::wait::Next;
+use super::codec::Downstream as _;
 use super::codec::h1::{
-    BodyKind, CHUNKED_LINE, DecodeError, DecodedRequest, Framing, HeaderCase, HeaderFormat, RequestDecoder,
-    RequestEvent, ResponseEncoder, ResponseOptions, Spelling, WriteBuf, reason_phrase,
+    BodyKind, CHUNKED_LINE, DecodedRequest, EncodeError, Framing, HeaderCase, RequestDecoder, ResponseEncoder,
+    Spelling, WriteBuf,
 };
-use super::codec::{Downstream, Interrupt};
 use super::manager::{Connection, Manager};
-use super::stream::{self, Expired, Incoming, Refusal, Unread};
+use super::stream::{self, Incoming, Unread};
 use crate::transport::Io;
-use crate::worker::timer::{Alarm, Tick, Timers};
-
-/// Bytes of pipelined requests kept while one is being served.
-const PIPELINE: usize = 64 * 1024;
+use crate::worker::timer::{Alarm, Tick};
 
 /// Serves the connection to its end; says whether the peer ended it. `first` was read from it already.
 pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io: Io, first: BytesMut) -> bool {
@@ -66,53 +66,6 @@ pub(super) async fn serve(manager: &Rc<Manager>, connection: &Rc<Connection>, io
             return side.close(&alarm).await;
         }
         side.rest();
-    }
-}
-
-/// What came of waiting for a request.
-enum Next {
-    Request(Box<DecodedRequest>),
-    Malformed(DecodeError),
-    /// A request began, and its head is not going to be complete.
-    Unread(Unread),
-    /// The client closed between requests.
-    Closed,
-    /// Nothing ever came, for too long.
-    TimedOut,
-    /// The client was told that the connection ends, and had its time.
-    Drained,
-}
-
-/// When a request's head must be complete.
-#[derive(Clone, Copy)]
-struct HeadLimits {
-    headers: Tick,
-    request: Tick,
-    idle: Tick,
-    max_duration: Tick,
-}
-
-impl HeadLimits {
-    fn new(manager: &Manager, timers: &Timers, began: Instant) -> Self {
-        let (began, timeouts) = (timers.tick(began), &manager.config.timeouts);
-        Self {
-            headers: began.after_opt(timeouts.request_headers),
-            request: began.after_opt(timeouts.request),
-            idle: began.after_opt(timeouts.stream_idle),
-            max_duration: began.after_opt(timeouts.max_stream_duration),
-        }
-    }
-
-    fn next(&self) -> Tick {
-        self.headers.min(self.request).min(self.idle).min(self.max_duration)
-    }
-
-    /// Which limit has passed; none is `request_headers_timeout`, which is the head's own.
-    fn passed(&self, now: Tick) -> Option<Expired> {
-        let limits =
-            [(self.request, Expired::Request), (self.max_duration, Expired::MaxDuration), (self.idle, Expired::Idle)];
-        let passed = limits.into_iter().find(|(at, _)| *at <= now).map(|(_, which)| which);
-        passed.filter(|_| self.headers > now)
     }
 }
 
@@ -180,80 +133,6 @@ impl<'a> ServerSide<'a> {
         }
     }
 
-    async fn next_request(&mut self, alarm: &Alarm) -> Next {
-        let timers = Rc::clone(self.manager.worker.timers());
-        let timeouts = &self.manager.config.timeouts;
-        let mut idle = timers.recent().after_opt(timeouts.idle);
-        let mut limits = self.began.map(|began| HeadLimits::new(self.manager, &timers, began));
-        poll_fn(|cx| {
-            self.connection.watch_drain(cx);
-            loop {
-                if !self.read.is_empty() {
-                    match self.decoder.decode(&mut self.read) {
-                        Ok(Some(RequestEvent::Head(decoded))) => return Poll::Ready(Next::Request(decoded)),
-                        Ok(Some(_)) => return Poll::Ready(Next::Closed),
-                        Ok(None) => {}
-                        Err(error) => return Poll::Ready(Next::Malformed(error)),
-                    }
-                }
-                let between = self.began.is_none();
-                match self.poll_read(cx) {
-                    Poll::Ready(Ok(true)) => {
-                        if self.began.is_none() {
-                            let now = timers.turn();
-                            self.began = Some(now);
-                            limits = Some(HeadLimits::new(self.manager, &timers, now));
-                        }
-                        continue;
-                    }
-                    Poll::Ready(_) if between => return Poll::Ready(Next::Closed),
-                    Poll::Ready(_) => return Poll::Ready(Next::Unread(Unread::Gone)),
-                    Poll::Pending => {}
-                }
-                if self.connection.draining.get() && self.drained == Tick::NEVER {
-                    self.drained = timers.now().after(timeouts.drain_time(fastrand::f64()));
-                }
-                let old_from = if self.drained == Tick::NEVER { self.connection.old_from.get() } else { Tick::NEVER };
-                // A head under way is a request with its limits; a quiet connection may idle so long and live so long.
-                let next = match &limits {
-                    Some(limits) if !between => limits.next(),
-                    _ => idle.min(old_from).min(self.drained),
-                };
-                if alarm.poll(next, cx).is_pending() {
-                    return Poll::Pending;
-                }
-                let now = timers.now();
-                let stats = &self.manager.stats;
-                if !between {
-                    return Poll::Ready(match limits.and_then(|limits| limits.passed(now)) {
-                        Some(which) => Next::Unread(Unread::Expired(which)),
-                        None => Next::Malformed(DecodeError { status: 408, details: details::REQUEST_HEADER_TIMEOUT }),
-                    });
-                }
-                if self.drained <= now {
-                    return Poll::Ready(Next::Drained);
-                }
-                if self.began.is_none() && self.connection.requests.get() == 0 {
-                    // Nothing was ever said on this connection: there is nobody to tell.
-                    if old_from <= now {
-                        stats.downstream_cx_max_duration_reached().inc();
-                    } else {
-                        stats.downstream_cx_idle_timeout().inc();
-                    }
-                    return Poll::Ready(Next::TimedOut);
-                }
-                if old_from <= now {
-                    self.connection.grow_old(self.manager, now);
-                } else {
-                    idle = Tick::NEVER;
-                    stats.downstream_cx_idle_timeout().inc();
-                    self.connection.drain();
-                }
-            }
-        })
-        .await
-    }
-
     /// Reads once; false at the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, std::io::Error>> {
         let worker = &self.manager.worker;
@@ -290,26 +169,6 @@ impl<'a> ServerSide<'a> {
             }
         }
         (head, case)
-    }
-
-    fn refusal(&mut self, error: DecodeError) -> Refusal {
-        let timed_out = error.details == details::REQUEST_HEADER_TIMEOUT;
-        let stats = &self.manager.stats;
-        if timed_out {
-            stats.downstream_rq_header_timeout().inc();
-        }
-        if error.details == details::HTTP1_UNEXPECTED_UNDERSCORE {
-            self.manager.http1_stats.requests_rejected_with_underscores_in_headers().inc();
-        }
-        Refusal {
-            status: error.status,
-            body: if timed_out { "request header timeout" } else { error.body() },
-            details: error.details,
-            protocol_error: !timed_out,
-            head: None,
-            version: Version::Http11,
-            began: self.began.take().unwrap_or_else(Instant::now),
-        }
     }
 
     fn start_refusal(&mut self) {
@@ -403,159 +262,10 @@ impl<'a> ServerSide<'a> {
         Poll::Ready(Ok(()))
     }
 
-    fn written(&mut self, result: Result<(), super::codec::h1::EncodeError>) {
+    fn written(&mut self, result: Result<(), EncodeError>) {
         if result.is_err() {
             // What upstream said cannot be said in HTTP/1: the client sees a cut connection, never another's bytes.
             self.abort();
         }
-    }
-}
-
-impl Downstream for ServerSide<'_> {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, Interrupt>> {
-        if self.request_complete {
-            return Poll::Ready(Ok(None));
-        }
-        loop {
-            match self.decoder.decode(&mut self.read) {
-                Ok(Some(RequestEvent::Data(data))) => {
-                    if self.decoder.is_body_complete() {
-                        self.request_complete = self.decoder.decode(&mut self.read).is_ok();
-                    }
-                    return Poll::Ready(Ok(Some(Frame::Data(data))));
-                }
-                Ok(Some(RequestEvent::Trailers(trailers))) => {
-                    self.request_complete = true;
-                    return Poll::Ready(Ok(Some(Frame::Trailers(trailers))));
-                }
-                Ok(Some(RequestEvent::End | RequestEvent::Head(_))) => {
-                    self.request_complete = true;
-                    return Poll::Ready(Ok(None));
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    self.keep_alive = false;
-                    let DecodeError { status, details } = error;
-                    return Poll::Ready(Err(Interrupt::Malformed { status, details }));
-                }
-            }
-            match std::task::ready!(self.poll_read(cx)) {
-                Ok(true) => {}
-                // Half a connection is none, not even of a tunnel.
-                _ => {
-                    self.gone = true;
-                    return Poll::Ready(Err(Interrupt::Disconnect));
-                }
-            }
-        }
-    }
-
-    fn request_complete(&self) -> bool {
-        self.request_complete
-    }
-
-    fn send_informational(&mut self, head: &ResponseHead) {
-        let format = self.manager.header_format();
-        let sent = self.encoder.encode_informational(head, self.version, format, &mut self.out);
-        self.written(sent);
-    }
-
-    fn spell(&mut self, spelling: Spelling) {
-        self.spelling = Some(spelling);
-    }
-
-    fn send_head(&mut self, head: &ResponseHead, end: bool) {
-        let granted = head.status == 101 || self.connect && (200..300).contains(&head.status);
-        self.tunnel = self.body == BodyKind::Tunnel && granted && !end;
-        if self.body == BodyKind::Tunnel && !self.tunnel {
-            // What would have been the tunnel's bytes cannot be told from another request.
-            self.keep_alive = false;
-        }
-        let keep_alive = self.keep_alive && !self.connection.draining.get();
-        let options = ResponseOptions {
-            end_stream: end,
-            version: self.version,
-            head_request: self.head_request,
-            tunnel: self.tunnel,
-            keep_alive,
-            format: self.spelling.as_ref().map_or_else(|| self.manager.header_format(), Spelling::format),
-            reason: self.spelling.as_ref().and_then(Spelling::reason),
-        };
-        let before = self.out.len();
-        let sent = self.encoder.encode_head(head, &options, &mut self.out);
-        // Without the status line and the empty one, which are no headers.
-        let line = "HTTP/1.1 200 \r\n".len() + reason_phrase(head.status).len();
-        self.meter.header_tx = (self.out.len() - before).saturating_sub(line + 2) as u64;
-        self.response_ended = end;
-        self.written(sent);
-    }
-
-    fn send_data(&mut self, data: Bytes, end: bool) {
-        if self.encoder.framing() == Framing::Raw {
-            self.out.push(data);
-        } else if !data.is_empty() {
-            let sent = self.encoder.encode_data(data, &mut self.out);
-            self.written(sent);
-        }
-        if end && !self.response_ended {
-            self.response_ended = true;
-            if self.encoder.framing() != Framing::Raw {
-                let sent = self.encoder.finish(None, HeaderFormat::default(), &mut self.out);
-                self.written(sent);
-            }
-        }
-    }
-
-    fn send_trailers(&mut self, trailers: Headers) {
-        self.response_ended = true;
-        let trailers = self.manager.config.http1.enable_trailers.then_some(&trailers);
-        let format = self.spelling.as_ref().map_or_else(|| self.manager.header_format(), Spelling::format);
-        let sent = self.encoder.finish(trailers, format, &mut self.out);
-        self.written(sent);
-    }
-
-    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Interrupt>> {
-        if self.out.len() < self.manager.buffer_limit {
-            return Poll::Ready(Ok(()));
-        }
-        match self.poll_flush(cx) {
-            Poll::Pending if self.out.len() < self.manager.buffer_limit / 2 => Poll::Ready(Ok(())),
-            other => other,
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Interrupt>> {
-        if self.gone || self.cut_off {
-            return Poll::Ready(Err(Interrupt::Disconnect));
-        }
-        self.poll_write_out(cx).map_err(|_| {
-            self.gone = true;
-            Interrupt::Disconnect
-        })
-    }
-
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
-        loop {
-            // Pipelined requests wait in the buffer, as many as are reasonable; beyond that the socket waits.
-            if self.read.len() >= PIPELINE {
-                return Poll::Pending;
-            }
-            match std::task::ready!(self.poll_read(cx)) {
-                Ok(true) => {}
-                _ => {
-                    self.gone = true;
-                    return Poll::Ready(Interrupt::Disconnect);
-                }
-            }
-        }
-    }
-
-    fn abort(&mut self) {
-        self.cut_off = true;
-        self.keep_alive = false;
-    }
-
-    fn meter(&self) -> ByteMeter {
-        ByteMeter { wire_rx: self.received - self.read.len() as u64 - self.taken, ..self.meter }
     }
 }

@@ -5,11 +5,14 @@
 //! it can end is a status, a response flag and a details text from one table, and passes through `Stream::finish`.
 
 mod answer;
+mod call;
 mod charge;
+mod converse;
 mod deadline;
 mod early;
 mod exchange;
 mod expiry;
+mod filtering;
 mod finish;
 mod hedge;
 mod limits;
@@ -22,6 +25,7 @@ mod routing;
 mod upstream;
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,10 +35,11 @@ use filters::flags::{ResponseFlags, details};
 use filters::http::{Headers, Known, Method, RequestHead, ResponseHead, Version};
 use filters::stream_info::StreamInfo;
 
+use self::call::Mirror;
+pub use self::call::WorkerCalls;
 use self::deadline::Deadlines;
 pub use self::deadline::Expired;
 use self::early::Early;
-use self::mirror::Mirror;
 use self::redirect::Redirects;
 pub use self::refused::refused;
 use super::codec::h1::HeaderCase;
@@ -48,9 +53,11 @@ use super::upgrade;
 use crate::overload::Action;
 use crate::route::{ClusterChoice, Route, RouteAction, RouteId, RouteScope, RouteTable, VirtualHost};
 use crate::upstream::cluster::Cluster;
+use crate::upstream::lb::override_host::AskedHosts;
 use crate::upstream::measure::Measure;
 use crate::upstream::responses::ByOrigin;
 use crate::upstream::retry::RetryState;
+use crate::upstream::server_name::ServerNames;
 use crate::worker::timer::Alarm;
 
 /// A request as its codec understood it.
@@ -183,7 +190,9 @@ struct Stream<'a, D: Downstream> {
     tunnel: bool,
     /// The port that was taken off the authority of a CONNECT, which needs it upstream.
     connect_port: Option<u32>,
-    /// The request is as it goes upstream.
+    /// The server's name, where requests of the cluster tell it.
+    server_names: Option<Rc<ServerNames>>,
+    /// The request is as it goes upstream, and what answers it knows how many tries there were.
     prepared: bool,
     /// The status of a timeout: 504, or 204 for a client that asked for it.
     timeout_status: u16,
@@ -203,10 +212,14 @@ struct Stream<'a, D: Downstream> {
     cookies: Vec<Bytes>,
     /// Upstream has answered with a head, perhaps an informational one: the response has started in the router's eyes.
     upstream_started: bool,
+    /// It was refused while its body was read, of which for the client nothing was taken.
+    overlong: bool,
     /// It was counted, logged and taken back.
     over: bool,
     /// What is remembered of the redirects it followed.
     redirects: Option<Box<Redirects>>,
+    /// The hosts it asks for, once a cluster wanted to know.
+    asked: OnceCell<AskedHosts>,
     /// Copies of the request that still want its body.
     mirrors: Vec<Mirror>,
     /// What decides about further tries, while there may be any.
@@ -280,6 +293,7 @@ impl<'a, D: Downstream> Stream<'a, D> {
             random,
             tunnel: false,
             connect_port: None,
+            server_names: None,
             prepared: false,
             timeout_status: 504,
             hedges: false,
@@ -290,8 +304,10 @@ impl<'a, D: Downstream> Stream<'a, D> {
             grpc_pending: false,
             cookies: Vec::new(),
             upstream_started: false,
+            overlong: false,
             over: false,
             redirects: None,
+            asked: OnceCell::new(),
             mirrors: Vec::new(),
             retry: None,
             measure: None,

@@ -639,22 +639,9 @@ stats::group! {
 }
 
 stats::group! {
-    /// `<stat_prefix>.rbac.`: what the network filter enforces.
-    pub struct RbacStats {
-        counters {
-            allowed,
-            denied,
-        }
-    }
-}
-
-stats::group! {
-    /// `<stat_prefix>.rbac.[<shadow_rules_stat_prefix>.]`: what it would enforce.
-    pub struct RbacShadowStats {
-        counters {
-            shadow_allowed,
-            shadow_denied,
-        }
+    /// `cluster.<name>.upstream.proxyprotocol.`: PROXY headers to its hosts.
+    pub struct UpstreamProxyProtocolStats {
+        counters { v2_tlvs_exceed_max_length }
     }
 }
 
@@ -760,6 +747,17 @@ stats::group! {
         gauges {
             connected_state,
             pending_requests,
+        }
+    }
+}
+
+stats::group! {
+    /// `<listener>.server_ssl_socket_factory.`, `<cluster>.client_ssl_socket_factory.`: contexts and their secrets.
+    pub struct SecretFactoryStats {
+        counters {
+            downstream_context_secrets_not_ready,
+            ssl_context_update_by_sds,
+            upstream_context_secrets_not_ready,
         }
     }
 }

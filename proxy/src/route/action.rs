@@ -18,6 +18,7 @@ use super::redirect::RedirectAction;
 use super::retry::RetryPolicy;
 use super::rewrite::{HostRewrite, PathRewrite};
 use crate::config::cluster::ClusterConfig;
+use crate::http::reply::BodyFormat;
 
 /// What a route does.
 #[derive(Debug)]
@@ -33,12 +34,14 @@ pub enum RouteAction {
 }
 
 /// `DirectResponseAction`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct DirectResponse {
     /// 200..=599.
     pub status: u16,
     /// May be empty.
     pub body: Bytes,
+    /// How the body is written for a request, which may take the one above in; without a content type it is plain text.
+    pub format: Option<BodyFormat>,
 }
 
 /// `RouteAction`: where a request goes and how.

@@ -4,9 +4,10 @@
 //! so that the same value twice does not cancel itself out; a terminal one ends the list once there is a hash.
 
 use bytes::Bytes;
+use filters::filter_state::Object;
 use filters::http::{HeaderKey, RequestHead};
 use filters::matcher::{Substitution, cookie, query_parameter};
-use filters::stream_info::{Address, StreamInfo};
+use filters::stream_info::{Address, ConnectionInfo, StreamInfo};
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
 /// `RouteAction.hash_policy`, and the lists of the same kind in clusters and load-balancing policies.
@@ -34,6 +35,8 @@ pub(crate) enum HashSource {
     SourceIp,
     /// The first value of a query parameter.
     Query(Box<[u8]>),
+    /// An object of the connection's filter state, if it may be hashed.
+    FilterState(Box<str>),
     /// Nothing that any request has.
     Nothing,
 }
@@ -100,6 +103,7 @@ impl HashSource {
             },
             Self::SourceIp => address_hash(&info.remote),
             Self::Query(name) => query_parameter(&head.path, name).map(|value| xxh64(value, 0)),
+            Self::FilterState(key) => state_hash(&info.connection, key),
             Self::Nothing => None,
         }
     }
@@ -109,6 +113,12 @@ impl HashSource {
 #[must_use]
 pub fn address_hash(address: &Address) -> Option<u64> {
     Some(xxh64(address.ip()?.ip().to_string().as_bytes(), 0))
+}
+
+/// The hash of an object of a connection's filter state; `None` where there is none, or none that is hashed.
+#[must_use]
+pub fn state_hash(connection: &ConnectionInfo, key: &str) -> Option<u64> {
+    connection.filter_state.borrow().find(key).and_then(Object::hashed).map(|text| xxh64(text, 0))
 }
 
 /// Both ends of the connection, so that every stream of it is given the same cookie.
@@ -135,10 +145,8 @@ mod tests {
     use std::rc::Rc;
     use std::time::{Instant, SystemTime};
 
-    use filters::http::{HeaderName, Known};
-    use filters::stream_info::ConnectionInfo;
-
     use super::*;
+    use filters::http::{HeaderName, Known};
 
     fn request(headers: &[(&str, &str)]) -> RequestHead {
         let mut head = RequestHead { path: Bytes::from_static(b"/p?a=1&b&a=2"), ..RequestHead::default() };
@@ -184,6 +192,15 @@ mod tests {
             let what = format!("{source:?}");
             assert_eq!(hash(vec![(source, false)], &head), text.map(|text| xxh64(text.as_bytes(), 0)), "{what}");
         }
+    }
+
+    #[test]
+    fn only_what_may_be_hashed_of_a_connections_state_is() {
+        let connection = info().connection;
+        connection.filter_state.borrow_mut().set("a", Object::Text("x".into()));
+        connection.filter_state.borrow_mut().set("b", Object::Hashable("x".into()));
+        let hashes = ["a", "b", "c"].map(|key| state_hash(&connection, key));
+        assert_eq!(hashes, [None, Some(xxh64(b"x", 0)), None]);
     }
 
     #[test]

@@ -123,6 +123,7 @@ impl Files {
                     tree.file(text)
                 }
                 PathMatch::Regex(regex) => files.starts.file(regex.literal_prefix()),
+                PathMatch::Template(template) => files.starts.file(template.literal_prefix()),
             };
             file.plain.push(number);
         }

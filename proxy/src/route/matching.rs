@@ -1,9 +1,13 @@
 //! Which requests a route is for (`envoy.config.route.v3.RouteMatch`).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use filters::http::RequestHead;
-use filters::matcher::{CookieMatcher, HeaderMatcher, QueryParameterMatcher, Regex, Runtime, RuntimeFraction};
+use filters::matcher::{
+    CookieMatcher, HeaderMatcher, MetadataMatcher, PathTemplate, QueryParameterMatcher, Regex, Runtime, RuntimeFraction,
+};
+use filters::stream_info::{ConnectionInfo, Metadata};
 
 /// What routing knows about a request besides its head.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +18,8 @@ pub struct MatchInput<'a> {
     pub runtime: &'a dyn Runtime,
     /// Facts of the client's TLS session; `None` on a plaintext connection.
     pub tls: Option<TlsFacts>,
+    /// The stream's dynamic metadata: what filters have left, when a route is looked for again.
+    pub metadata: Option<&'a Metadata>,
 }
 
 /// What `tls_context` looks at.
@@ -23,6 +29,15 @@ pub struct TlsFacts {
     pub presented: bool,
     /// And it was valid.
     pub validated: bool,
+}
+
+impl TlsFacts {
+    /// Those of a client's connection; `None` if it is plaintext.
+    #[must_use]
+    pub fn of(connection: &ConnectionInfo) -> Option<Self> {
+        let tls = connection.tls.get()?;
+        Some(Self { presented: !tls.peer.is_empty(), validated: tls.peer_validated })
+    }
 }
 
 /// The condition of one route: all of its parts have to hold.
@@ -35,6 +50,7 @@ pub struct RouteMatch {
     pub(crate) cookies: Box<[CookieMatcher]>,
     pub(crate) grpc: bool,
     pub(crate) tls: Option<TlsMatch>,
+    pub(crate) metadata: Box<[MetadataMatcher]>,
     pub(crate) fraction: Option<RuntimeFraction>,
     /// Parts that had to be left out on the operator's word never hold.
     pub(crate) never: bool,
@@ -66,6 +82,8 @@ pub enum PathMatch {
     },
     /// Is matched in full by.
     Regex(Regex),
+    /// Is of a template (`path_match_policy`).
+    Template(Arc<PathTemplate>),
     /// No path: the request is a CONNECT.
     Connect,
 }
@@ -87,6 +105,7 @@ impl RouteMatch {
             && self.cookies.iter().all(|matcher| matcher.matches(&head.headers))
             && (!self.grpc || head.is_grpc())
             && self.tls.is_none_or(|tls| tls.matches(input.tls))
+            && self.metadata.iter().all(|matcher| matcher.matches(input.metadata))
             && self.fraction.as_ref().is_none_or(|fraction| fraction.contains(input.random, input.runtime))
     }
 }
@@ -112,6 +131,7 @@ impl PathMatch {
                 begins(text, *ignore_case) && subject.get(text.len()).is_none_or(|&next| next == b'/')
             }
             Self::Regex(regex) => regex.is_match(subject),
+            Self::Template(template) => template.is_match(subject),
             Self::Connect => false,
         }
     }
@@ -127,14 +147,15 @@ impl PathMatch {
                 let same = if *ignore_case { start.eq_ignore_ascii_case(text) } else { start == &text[..] };
                 same.then_some(text.len())
             }
-            Self::Regex(_) | Self::Connect => Some(subject(path).len()),
+            Self::Regex(_) | Self::Template(_) | Self::Connect => Some(subject(path).len()),
         }
     }
 }
 
 impl TlsMatch {
     fn matches(self, facts: Option<TlsFacts>) -> bool {
-        let Some(facts) = facts else { return false };
+        // On a plaintext connection nobody presented anything.
+        let facts = facts.unwrap_or_default();
         self.presented.is_none_or(|wanted| wanted == facts.presented)
             && self.validated.is_none_or(|wanted| wanted == facts.validated)
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use filters::http::{HeaderKey, Known, RequestHead};
-use filters::matcher::Substitution;
+use filters::matcher::{PathTemplateRewrite, Substitution};
 use filters::mutation::{Template, ValueContext};
 use filters::stream_info::StreamInfo;
 
@@ -18,6 +18,8 @@ pub(crate) enum PathRewrite {
     Regex(Substitution),
     /// All of it is, unless the text comes out empty (`path_rewrite`).
     Whole(Template),
+    /// All of it is, by the variables of the template it matched (`path_rewrite_policy`).
+    Variables(PathTemplateRewrite),
 }
 
 /// How the host changes.
@@ -46,6 +48,7 @@ impl PathRewrite {
         let (new, kept) = match self {
             Self::Prefix(prefix) => (prefix.clone(), matched.matched_length(path)?),
             Self::Regex(substitution) => (substitution.replace_all(bare).into(), bare.len()),
+            Self::Variables(rewrite) => (rewrite.apply(bare)?.into(), bare.len()),
             Self::Whole(template) => {
                 (template.render(&ValueContext { request: Some(head), response: None, info }), bare.len())
             }

@@ -1,7 +1,7 @@
 //! What the process does now and then: statistics of itself, histogram merges, overload, disk layers.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use stats::Store;
 
@@ -10,6 +10,9 @@ use crate::control::Control;
 use crate::observe::catalogue::{OverloadStats, ServerStats};
 use crate::overload::{Action, Manager, ProcessMemory};
 use crate::worker::Shared;
+
+/// What Envoy says of the days until a certificate expires where there is none: the largest number of 32 bits.
+const NO_CERTIFICATE: u64 = u32::MAX as u64;
 
 /// Starts all of it on the control thread.
 pub(super) fn spawn(control: &Rc<Control>, shared: &Shared, bootstrap: &Bootstrap, stats: &ServerStats) {
@@ -52,6 +55,8 @@ fn process(control: &Control, stats: &ServerStats, started: Instant) {
     stats.memory_heap_size().set(memory.heap_size);
     stats.memory_physical_size().set(memory.physical);
     stats.total_connections().set(control.open_connections());
+    let days = control.secrets.days_until_first_expires(SystemTime::now());
+    stats.days_until_first_cert_expiring().set(days.unwrap_or(NO_CERTIFICATE));
 }
 
 fn overload(control: &Rc<Control>, shared: &Shared, bootstrap: &Bootstrap) {

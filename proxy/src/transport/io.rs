@@ -1,21 +1,26 @@
-//! One byte stream, whatever carries it: TCP, Unix sockets, later TLS and in-memory pairs.
+//! One byte stream, whatever carries it: TCP, Unix sockets, TLS over either.
 //!
 //! Reads go through the worker's scratch buffer: a connection that waits holds no read buffer, small messages get
 //! an exactly sized one, and a connection that keeps filling the scratch buffer reads straight into its own.
 //! Vectored writes are forwarded all the way, so a head and its body leave in one system call.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use filters::tls::TlsInfo;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::ahead::{Ahead, Gate};
 use super::pipe::Pipe;
+use super::tls::TlsStream;
 use crate::http::codec::h1::WriteBuf;
 
 /// How much a read asks for at first; also the size of a worker's scratch buffer.
@@ -33,70 +38,68 @@ pub struct Io {
     /// What comes before the next read of the socket. Most connections never have any, and all that a read asks is whether
     /// this is there.
     ahead: Option<Box<Ahead>>,
+    /// Counts what passes, where that is wanted.
+    meter: Option<Rc<Meter>>,
 }
 
-/// What a connection's first reads meet.
-#[derive(Default)]
-struct Ahead {
-    /// Bytes taken off the socket while it was being inspected, to be read again first.
-    prefix: Bytes,
-    /// Who is asked before anything that was read is handed out.
-    gates: Vec<Gate>,
-    /// A gate that did not open.
-    denial: Option<Denial>,
-}
-
-/// Why a peer is not heard.
-#[derive(Debug)]
-pub struct Denial {
-    /// For logs.
-    pub details: String,
-    /// What it had said, in bytes.
-    pub bytes: u64,
-}
-
-/// Decides, when a peer first says something, whether it is heard.
-pub struct Gate {
-    /// An end without a word before it is asked about as well.
-    at_end: bool,
-    ask: Box<dyn FnOnce() -> Result<(), String>>,
-}
-
-impl Gate {
-    /// A gate that opens unless `ask` has something against it; with `at_end` for the end of a silent peer as well.
-    #[must_use]
-    pub fn new(at_end: bool, ask: impl FnOnce() -> Result<(), String> + 'static) -> Self {
-        Self { at_end, ask: Box::new(ask) }
-    }
-}
-
-impl Ahead {
-    fn of(prefix: Bytes) -> Option<Box<Self>> {
-        (!prefix.is_empty()).then(|| Box::new(Self { prefix, ..Self::default() }))
-    }
-
-    /// Whether nothing of it is left. A denial stays: it has to be told.
-    fn is_passed(&self) -> bool {
-        self.prefix.is_empty() && self.gates.is_empty() && self.denial.is_none()
-    }
+/// Bytes that passed a stream.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// Read.
+    pub received: Cell<u64>,
+    /// Written.
+    pub sent: Cell<u64>,
 }
 
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream>),
 }
 
 impl Io {
     /// A TCP connection; `prefix` is read before anything from the socket.
     #[must_use]
     pub fn tcp(stream: TcpStream, prefix: Bytes) -> Self {
-        Self { stream: Stream::Tcp(stream), bulk: false, ahead: Ahead::of(prefix) }
+        Self { stream: Stream::Tcp(stream), bulk: false, ahead: Ahead::of(prefix), meter: None }
     }
 
     /// A Unix socket connection; `prefix` is read before anything from the socket.
     #[must_use]
     pub fn unix(stream: UnixStream, prefix: Bytes) -> Self {
-        Self { stream: Stream::Unix(stream), bulk: false, ahead: Ahead::of(prefix) }
+        Self { stream: Stream::Unix(stream), bulk: false, ahead: Ahead::of(prefix), meter: None }
+    }
+
+    /// A TLS session.
+    #[must_use]
+    pub fn tls(stream: TlsStream) -> Self {
+        Self { stream: Stream::Tls(Box::new(stream)), bulk: false, ahead: None, meter: None }
+    }
+
+    /// Has `meter` count what passes from now on.
+    pub fn measure(&mut self, meter: Rc<Meter>) {
+        self.meter = Some(meter);
+    }
+
+    /// What was agreed on, if this is a TLS session.
+    #[must_use]
+    pub fn tls_info(&self) -> Option<&Rc<TlsInfo>> {
+        match &self.stream {
+            Stream::Tls(stream) => Some(stream.info()),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        }
+    }
+
+    /// Takes what has arrived at a plain socket, without waiting.
+    ///
+    /// # Errors
+    /// What the socket reports; `WouldBlock` when nothing has arrived.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.try_read(buffer),
+            Stream::Unix(stream) => stream.try_read(buffer),
+            Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Gives bytes back, to be read again first.
@@ -114,14 +117,17 @@ impl Io {
         match &self.stream {
             Stream::Tcp(stream) => stream.local_addr().ok(),
             Stream::Unix(_) => None,
+            Stream::Tls(stream) => stream.socket().local_addr(),
         }
     }
 
     /// Makes the close that follows a reset: the peer learns that what it sent last may be lost.
     pub fn reset_on_close(&self) {
-        if let Stream::Tcp(stream) = &self.stream {
+        match &self.stream {
             // A socket that cannot be told so closes in order, which is no worse for the peer than waiting.
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            Stream::Tcp(stream) => drop(SockRef::from(stream).set_linger(Some(Duration::ZERO))),
+            Stream::Tls(stream) => stream.socket().reset_on_close(),
+            Stream::Unix(_) => {}
         }
     }
 
@@ -130,9 +136,10 @@ impl Io {
         self.ahead.get_or_insert_default().gates.push(gate);
     }
 
-    /// Why the peer was not heard, once, if it was not.
-    pub fn take_denial(&mut self) -> Option<Denial> {
-        self.ahead.as_mut()?.denial.take()
+    /// How many bytes the peer had said when it was not heard; 0 if it was.
+    #[must_use]
+    pub fn denied_bytes(&self) -> u64 {
+        self.ahead.as_ref().and_then(|ahead| ahead.denial.as_ref()).map_or(0, |denial| denial.bytes)
     }
 
     /// Appends what has arrived to `buf`; ready with 0 at the end of the stream.
@@ -145,10 +152,15 @@ impl Io {
         scratch: &mut [u8],
         buf: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
-        if self.ahead.is_some() {
-            return self.poll_read_ahead(cx, scratch, buf);
+        let read = if self.ahead.is_some() {
+            self.poll_read_ahead(cx, scratch, buf)
+        } else {
+            self.poll_read_socket(cx, scratch, buf)
+        };
+        if let (Some(meter), Poll::Ready(Ok(n))) = (&self.meter, &read) {
+            meter.received.set(meter.received.get() + *n as u64);
         }
-        self.poll_read_socket(cx, scratch, buf)
+        read
     }
 
     /// A read that has the prefix first, and asks the gates.
@@ -159,6 +171,9 @@ impl Io {
         scratch: &mut [u8],
         buf: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
+        if self.ahead.as_ref().is_some_and(|ahead| ahead.denial.is_some()) {
+            return self.poll_linger(cx, scratch).map(|()| Err(io::ErrorKind::PermissionDenied.into()));
+        }
         let prefix = self.ahead.as_mut().map(|ahead| std::mem::take(&mut ahead.prefix)).unwrap_or_default();
         let n = if prefix.is_empty() {
             ready!(self.poll_read_socket(cx, scratch, buf))?
@@ -166,25 +181,57 @@ impl Io {
             buf.extend_from_slice(&prefix);
             prefix.len()
         };
-        self.pass_gates(n)?;
-        Poll::Ready(Ok(n))
+        if self.pass_gates(n) {
+            return Poll::Ready(Ok(n));
+        }
+        buf.truncate(buf.len() - n);
+        self.poll_linger(cx, scratch).map(|()| Err(io::ErrorKind::PermissionDenied.into()))
     }
 
-    /// Asks the gates about a first read of `n` bytes. One that stays shut leaves the others unasked.
-    fn pass_gates(&mut self, n: usize) -> io::Result<()> {
-        let Some(ahead) = &mut self.ahead else { return Ok(()) };
-        if n > 0 || ahead.gates.iter().any(|gate| gate.at_end) {
-            for gate in std::mem::take(&mut ahead.gates) {
-                if let Err(details) = (gate.ask)() {
-                    ahead.denial = Some(Denial { details, bytes: n as u64 });
-                    return Err(io::ErrorKind::PermissionDenied.into());
-                }
+    /// Asks the gates about a read of `n` bytes; false if one is shut.
+    fn pass_gates(&mut self, n: usize) -> bool {
+        let Some(ahead) = &mut self.ahead else { return true };
+        if !ahead.pass(n) {
+            if let Some(meter) = &self.meter {
+                meter.received.set(meter.received.get() + n as u64);
             }
+            return false;
         }
         if ahead.is_passed() {
             self.ahead = None;
         }
-        Ok(())
+        true
+    }
+
+    /// Ready when a connection that is not heard may be closed. What the peer goes on to say is thrown away, and closing tells
+    /// it so.
+    fn poll_linger(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
+        let lingering = |this: &mut Self| this.ahead.as_mut().and_then(|it| it.denial.as_mut()?.lingering.take());
+        let Some(mut wait) = lingering(self) else { return Poll::Ready(()) };
+        let mut over = wait.as_mut().poll(cx).is_ready();
+        let mut thrown = BytesMut::new();
+        let mut ended = false;
+        while !over && !ended {
+            match self.poll_read_socket(cx, scratch, &mut thrown) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => ended = true,
+                Poll::Ready(Ok(_)) => thrown.clear(),
+                Poll::Ready(Err(_)) => over = true,
+            }
+            if let Some(denial) = self.ahead.as_mut().and_then(|ahead| ahead.denial.as_mut()) {
+                denial.talking |= !ended && !over;
+                over |= ended && !denial.patient;
+            }
+        }
+        let Some(denial) = self.ahead.as_mut().and_then(|ahead| ahead.denial.as_mut()) else { return Poll::Ready(()) };
+        if !over {
+            denial.lingering = Some(wait);
+            return Poll::Pending;
+        }
+        if denial.talking {
+            self.reset_on_close();
+        }
+        Poll::Ready(())
     }
 
     fn poll_read_socket(
@@ -193,12 +240,16 @@ impl Io {
         scratch: &mut [u8],
         buf: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
+        if let Stream::Tls(stream) = &mut self.stream {
+            return stream.poll_read(cx, scratch, buf);
+        }
         if self.bulk {
             buf.reserve(BULK);
             let room = buf.capacity() - buf.len();
             let read = match &mut self.stream {
                 Stream::Tcp(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), cx, buf),
                 Stream::Unix(stream) => tokio_util::io::poll_read_buf(Pin::new(stream), cx, buf),
+                Stream::Tls(_) => Poll::Pending,
             };
             if let Poll::Ready(Ok(n)) = read {
                 self.bulk = n >= SCRATCH.min(room);
@@ -209,6 +260,7 @@ impl Io {
         let polled = match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut read),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, &mut read),
+            Stream::Tls(_) => Poll::Pending,
         };
         polled.map_ok(|()| {
             let filled = read.filled();
@@ -218,7 +270,8 @@ impl Io {
         })
     }
 
-    /// Ready when a read would not wait: bytes, an end, or an error are there. No system call.
+    /// Ready when a read would not wait: bytes, an end, or an error are there; a TLS session may find that they were none of
+    /// the stream's. No system call.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.ahead.as_ref().is_some_and(|ahead| !ahead.prefix.is_empty()) {
             return Poll::Ready(());
@@ -226,19 +279,19 @@ impl Io {
         match &self.stream {
             Stream::Tcp(stream) => stream.poll_read_ready(cx).map(drop),
             Stream::Unix(stream) => stream.poll_read_ready(cx).map(drop),
+            Stream::Tls(stream) => stream.socket().poll_read_ready(cx),
         }
     }
 
     /// What an idle connection has to say though it should not: the first bytes, or nothing if it is its end. It cannot be
     /// used any more.
     #[must_use]
-    pub fn disturbance(&self) -> Option<Bytes> {
+    pub fn disturbance(&mut self) -> Option<Bytes> {
+        if let Stream::Tls(stream) = &mut self.stream {
+            return stream.disturbance();
+        }
         let mut first = [0; 16];
-        let attempt = match &self.stream {
-            Stream::Tcp(stream) => stream.try_read(&mut first),
-            Stream::Unix(stream) => stream.try_read(&mut first),
-        };
-        match attempt {
+        match self.try_read(&mut first) {
             Ok(n) => Some(Bytes::copy_from_slice(&first[..n])),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(_) => Some(Bytes::new()),
@@ -258,10 +311,14 @@ impl Io {
             Stream::Unix(stream) if count == 1 => Pin::new(stream).poll_write(cx, &slices[0]),
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Tls(stream) => stream.poll_write(cx, slices),
         };
         match polled {
             Poll::Ready(Ok(n)) => {
                 out.advance(n);
+                if let Some(meter) = &self.meter {
+                    meter.sent.set(meter.sent.get() + n as u64);
+                }
                 Poll::Ready(Ok(n))
             }
             other => other,
@@ -272,7 +329,7 @@ impl Io {
     /// none was taken off the socket already.
     #[must_use]
     pub const fn can_splice(&self) -> bool {
-        self.ahead.is_none()
+        self.ahead.is_none() && !matches!(self.stream, Stream::Tls(_))
     }
 
     /// Moves what has arrived into `pipe`, which is empty, but not more than `most`; ready with 0 at the end of the stream.
@@ -290,6 +347,7 @@ impl Io {
                     ready!(stream.poll_read_ready(cx))?;
                     stream.try_io(Interest::READABLE, || pipe.fill(stream, most))
                 }
+                Stream::Tls(_) => Err(io::ErrorKind::InvalidInput.into()),
             };
             match moved {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -313,6 +371,7 @@ impl Io {
                     ready!(stream.poll_write_ready(cx))?;
                     stream.try_io(Interest::WRITABLE, || pipe.drain(stream))
                 }
+                Stream::Tls(_) => Err(io::ErrorKind::InvalidInput.into()),
             };
             match moved {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -329,6 +388,16 @@ impl Io {
         match &mut self.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => stream.poll_shutdown(cx),
+        }
+    }
+}
+
+impl From<xds_client::Socket> for Io {
+    fn from(socket: xds_client::Socket) -> Self {
+        match socket {
+            xds_client::Socket::Tcp(stream) => Self::tcp(stream, Bytes::new()),
+            xds_client::Socket::Unix(stream) => Self::unix(stream, Bytes::new()),
         }
     }
 }
@@ -337,7 +406,9 @@ impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        let denied = || Err(io::ErrorKind::PermissionDenied.into());
         match &mut this.ahead {
+            Some(ahead) if ahead.denial.is_some() => return this.poll_linger(cx, &mut [0; 1024]).map(|()| denied()),
             Some(ahead) if !ahead.prefix.is_empty() => {
                 let n = ahead.prefix.len().min(buf.remaining());
                 buf.put_slice(&ahead.prefix.split_to(n));
@@ -345,10 +416,16 @@ impl AsyncRead for Io {
             _ => ready!(match &mut this.stream {
                 Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
                 Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+                Stream::Tls(stream) => stream.poll_read_into(cx, buf),
             })?,
         }
-        if this.ahead.is_some() {
-            this.pass_gates(buf.filled().len() - before)?;
+        let n = buf.filled().len() - before;
+        if this.ahead.is_some() && !this.pass_gates(n) {
+            buf.set_filled(before);
+            return this.poll_linger(cx, &mut [0; 1024]).map(|()| denied());
+        }
+        if let Some(meter) = &this.meter {
+            meter.received.set(meter.received.get() + n as u64);
         }
         Poll::Ready(Ok(()))
     }
@@ -356,10 +433,7 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -367,10 +441,16 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
+        let this = self.get_mut();
+        let written = match &mut this.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Tls(stream) => stream.poll_write(cx, bufs),
+        };
+        if let (Some(meter), Poll::Ready(Ok(n))) = (&this.meter, &written) {
+            meter.sent.set(meter.sent.get() + *n as u64);
         }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -53,7 +53,9 @@ impl Aggregate {
         let (level, availability) = others.as_ref().unwrap_or(&self.loads).draw(fastrand::u64(..));
         let (member, priority) = self.levels.get(level)?;
         let member = members.get(*member)?.as_ref()?;
-        let host = member.pick(&PickContext { level: Some((*priority, availability)), ..*context })?;
+        // As in Envoy a member is not told enough of the request to learn which host it asks for.
+        let level = Some((*priority, availability));
+        let host = member.pick(&PickContext { level, asking: None, ..*context })?;
         self.owners.entry(host.id()).or_insert_with(|| Rc::downgrade(member));
         Some(host)
     }

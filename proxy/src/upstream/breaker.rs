@@ -2,16 +2,21 @@
 //!
 //! Totals are relaxed atomics shared by the workers, so that a limit means what it says whatever the number of
 //! workers. A total that nothing reads (its limit is "unlimited", no gauge and no retry budget needs it) is not kept:
-//! it costs nothing. What is in flight is held by a [`Permit`], which gives it back when dropped: a total cannot leak.
+//! it costs nothing. The runtime may set other limits while the cluster is in use ([`Breakers::tune`]). What is in flight is held by a [`Permit`], which gives it back when dropped: a total cannot leak.
+
+mod budget;
 
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
+use filters::matcher::Runtime as _;
 use stats::GaugeSource;
 
+use self::budget::Budget;
 use crate::config::cluster::{CircuitBreakers, RetryBudget, Thresholds};
+use crate::runtime::Snapshot;
 
 /// Routing priority of a request (`envoy.config.core.v3.RoutingPriority`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -102,6 +107,10 @@ impl BreakerHandle {
             total.give_back();
             return Err(Overflow { resource, limit });
         }
+        total.note_use();
+        if resource == Resource::Requests {
+            limits.budget.begin();
+        }
         Ok(Permit { counted: Some((self.clone(), priority)), resource })
     }
 
@@ -109,6 +118,7 @@ impl BreakerHandle {
     pub fn acquire(&self, priority: Priority, resource: Resource) -> Permit {
         let counted = self.0.limits(priority).total(resource).map(|total| {
             total.take();
+            total.note_use();
             (self.clone(), priority)
         });
         Permit { counted, resource }
@@ -167,6 +177,15 @@ impl Breakers {
         Self { default: Limits::new(&config.default), high: Limits::new(&config.high) }
     }
 
+    /// Limits are as the runtime says from now on, by its keys `circuit_breakers.<cluster>.<default|high>.*`; where it says
+    /// nothing, as the cluster is configured.
+    pub fn tune(&self, cluster: &str, runtime: &Snapshot) {
+        for priority in [Priority::Default, Priority::High] {
+            let prefix = format!("{RUNTIME_PREFIX}{cluster}.{}.", priority.stat_segment());
+            self.limits(priority).tune(&prefix, runtime);
+        }
+    }
+
     /// The state of one breaker, for gauges and `/clusters`.
     #[must_use]
     pub fn view(&self, priority: Priority, resource: Resource) -> BreakerView {
@@ -193,13 +212,19 @@ impl Breakers {
     }
 }
 
+/// What all keys begin with that the runtime has for breakers.
+pub const RUNTIME_PREFIX: &str = "circuit_breakers.";
+
 /// One priority's limits and totals.
 #[derive(Debug)]
 struct Limits {
-    limits: [u32; Resource::ALL.len()],
-    totals: [Option<Total>; Resource::ALL.len()],
-    retry_budget: Option<RetryBudget>,
+    limits: [AtomicU32; Resource::ALL.len()],
+    totals: [Total; Resource::ALL.len()],
+    budget: Budget,
     track_remaining: bool,
+    /// As configured.
+    configured: [u32; Resource::ALL.len()],
+    configured_budget: Option<RetryBudget>,
 }
 
 /// A shared total on a cache line of its own: each is written by every worker.
@@ -207,6 +232,8 @@ struct Limits {
 #[repr(align(64))]
 struct Total {
     in_flight: AtomicU32,
+    /// Somebody reads it. What is begun before that is not counted.
+    kept: AtomicBool,
     /// Anything ever was: tells gauges that were used from those that were not.
     used: AtomicBool,
 }
@@ -214,10 +241,14 @@ struct Total {
 impl Total {
     /// Adds one; how many there were before.
     fn take(&self) -> u32 {
+        self.in_flight.fetch_add(1, Relaxed)
+    }
+
+    /// What was taken is not given back at once.
+    fn note_use(&self) {
         if !self.used.load(Relaxed) {
             self.used.store(true, Relaxed);
         }
-        self.in_flight.fetch_add(1, Relaxed)
     }
 
     fn give_back(&self) {
@@ -227,30 +258,62 @@ impl Total {
 
 impl Limits {
     fn new(config: &Thresholds) -> Self {
-        let mut limits = [u32::MAX; Resource::ALL.len()];
-        limits[Resource::Connections as usize] = config.max_connections;
-        limits[Resource::PendingRequests as usize] = config.max_pending_requests;
-        limits[Resource::Requests as usize] = config.max_requests;
-        limits[Resource::Retries as usize] = config.max_retries;
-        limits[Resource::ConnectionPools as usize] = config.max_connection_pools;
-        let budgeted = config.retry_budget.is_some();
-        let kept = |resource: Resource| {
-            let needed = match resource {
+        let mut configured = [u32::MAX; Resource::ALL.len()];
+        configured[Resource::Connections as usize] = config.max_connections;
+        configured[Resource::PendingRequests as usize] = config.max_pending_requests;
+        configured[Resource::Requests as usize] = config.max_requests;
+        configured[Resource::Retries as usize] = config.max_retries;
+        configured[Resource::ConnectionPools as usize] = config.max_connection_pools;
+        let limits = Self {
+            limits: configured.map(AtomicU32::new),
+            totals: Default::default(),
+            budget: Budget::new(config.retry_budget.as_ref()),
+            track_remaining: config.track_remaining,
+            configured,
+            configured_budget: config.retry_budget.clone(),
+        };
+        limits.keep();
+        limits
+    }
+
+    fn tune(&self, prefix: &str, runtime: &Snapshot) {
+        let number = |key: &str| {
+            let number = runtime.integer(&format!("{prefix}{key}"))?;
+            Some(u32::try_from(number).unwrap_or(u32::MAX))
+        };
+        for resource in Resource::ALL {
+            let index = resource as usize;
+            self.limits[index].store(number(resource.limit_field()).unwrap_or(self.configured[index]), Relaxed);
+        }
+        let percent = runtime.number(&format!("{prefix}retry_budget.budget_percent"));
+        let least = number("retry_budget.min_retry_concurrency");
+        let configured = self.configured_budget.as_ref();
+        let has_budget = configured.is_some() || percent.is_some() || least.is_some();
+        self.budget.set(has_budget.then(|| {
+            let defaults = RetryBudget::default();
+            let configured = configured.unwrap_or(&defaults);
+            (percent.unwrap_or(configured.budget_percent), least.unwrap_or(configured.min_retry_concurrency))
+        }));
+        self.keep();
+    }
+
+    /// Begins to keep the totals that are read.
+    fn keep(&self) {
+        let budgeted = self.budget.is_set();
+        for (resource, total) in Resource::ALL.into_iter().zip(&self.totals) {
+            let of_budget = match resource {
                 Resource::Requests | Resource::PendingRequests | Resource::Retries => budgeted,
                 Resource::Connections | Resource::ConnectionPools => false,
             };
-            needed || config.track_remaining || limits[resource as usize] != u32::MAX
-        };
-        Self {
-            totals: Resource::ALL.map(|resource| kept(resource).then(Total::default)),
-            limits,
-            retry_budget: config.retry_budget.clone(),
-            track_remaining: config.track_remaining,
+            if of_budget || self.track_remaining || self.limits[resource as usize].load(Relaxed) != u32::MAX {
+                total.kept.store(true, Relaxed);
+            }
         }
     }
 
-    const fn total(&self, resource: Resource) -> Option<&Total> {
-        self.totals[resource as usize].as_ref()
+    /// The total of a resource, if it is kept.
+    fn total(&self, resource: Resource) -> Option<&Total> {
+        Some(&self.totals[resource as usize]).filter(|total| total.kept.load(Relaxed))
     }
 
     fn used(&self, resource: Resource) -> u32 {
@@ -258,13 +321,12 @@ impl Limits {
     }
 
     fn limit(&self, resource: Resource) -> u32 {
-        match (&self.retry_budget, resource) {
-            (Some(budget), Resource::Retries) => {
-                let active = u64::from(self.used(Resource::Requests)) + u64::from(self.used(Resource::PendingRequests));
-                budget.limit(active)
-            }
-            _ => self.limits[resource as usize],
+        let configured = || self.limits[resource as usize].load(Relaxed);
+        if resource != Resource::Retries {
+            return configured();
         }
+        let active = || u64::from(self.used(Resource::Requests)) + u64::from(self.used(Resource::PendingRequests));
+        self.budget.limit(active).unwrap_or_else(configured)
     }
 }
 
@@ -282,6 +344,18 @@ impl Resource {
             Self::Requests => "upstream_rq_active_overflow",
             Self::Retries => "upstream_rq_retry_overflow",
             Self::ConnectionPools => "upstream_cx_pool_overflow",
+        }
+    }
+
+    /// The field of its limit, which is also its key in the runtime.
+    #[must_use]
+    pub const fn limit_field(self) -> &'static str {
+        match self {
+            Self::Connections => "max_connections",
+            Self::PendingRequests => "max_pending_requests",
+            Self::Requests => "max_requests",
+            Self::Retries => "max_retries",
+            Self::ConnectionPools => "max_connection_pools",
         }
     }
 
@@ -312,13 +386,7 @@ impl Resource {
 
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Connections => "max_connections",
-            Self::PendingRequests => "max_pending_requests",
-            Self::Requests => "max_requests",
-            Self::Retries => "max_retries",
-            Self::ConnectionPools => "max_connection_pools",
-        })
+        f.write_str(self.limit_field())
     }
 }
 

@@ -1,10 +1,12 @@
 //! One request and its response with an upstream, whichever protocol carries them.
 
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use filters::http::{Frame, Headers, RequestHead, ResponseHead};
 use filters::stream_info::ByteMeter;
+use filters::tls::TlsInfo;
 
 use super::cluster::Cluster;
 use super::failure::{FailureKind, UpstreamFailure};
@@ -87,6 +89,16 @@ impl Exchange {
         }
     }
 
+    /// The connection's TLS session.
+    #[must_use]
+    pub fn tls_info(&self) -> Option<&Rc<TlsInfo>> {
+        match self {
+            Self::Http1(lease) => lease.tls_info(),
+            Self::Http2(_, lease) => lease.tls_info(),
+            Self::Tcp(tunnel) => tunnel.lease.io.tls_info(),
+        }
+    }
+
     /// What crossed the wire for this exchange so far, where that can be told: streams of one connection share its frames.
     #[must_use]
     pub fn meter(&self) -> ByteMeter {
@@ -94,6 +106,15 @@ impl Exchange {
             Self::Http1(lease) => lease.meter(),
             Self::Http2(..) => ByteMeter::default(),
             Self::Tcp(tunnel) => tunnel.lease.meter(),
+        }
+    }
+
+    /// The same, with what was read and is not understood yet.
+    #[must_use]
+    pub fn whole_meter(&self) -> ByteMeter {
+        match self {
+            Self::Http1(lease) => lease.whole_meter(),
+            Self::Http2(..) | Self::Tcp(_) => self.meter(),
         }
     }
 
@@ -134,6 +155,16 @@ impl Exchange {
             Self::Http1(lease) => lease.poll_flush(cx),
             Self::Http2(..) => Poll::Ready(()),
             Self::Tcp(tunnel) => tunnel.lease.poll_flush(cx),
+        }
+    }
+
+    /// Whether nothing that was sent waits to leave.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        match self {
+            Self::Http2(exchange, _) => exchange.is_flushed(),
+            // They say so themselves, when they are flushed.
+            Self::Http1(_) | Self::Tcp(_) => true,
         }
     }
 

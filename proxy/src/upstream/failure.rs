@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use filters::flags::ResponseFlags;
+use filters::flags::{ResponseFlags, underscored};
 
 /// Why an upstream attempt ended without a complete response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl UpstreamFailure {
         let mut details = format!("upstream_reset_{when}_response_started{{{}", self.kind.reason().replace(' ', "_"));
         if let Some(transport) = &self.transport {
             details.push('|');
-            details.push_str(&transport.replace([' ', '\t', '\r', '\n'], "_"));
+            details.push_str(&underscored(transport));
         }
         details.push('}');
         details

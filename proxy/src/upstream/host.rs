@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
-use filters::stream_info::Address;
+use filters::stream_info::{Address, Tlv};
 
 pub use self::health::{Health, HealthFlags};
 pub use self::set::{Derived, DropOverload, HostSet, LocalityHosts, Membership, PlacedHosts, PriorityHosts};
@@ -57,6 +57,8 @@ pub struct HostAttributes {
     pub priority: u32,
     /// Endpoint metadata; `None` when it has none.
     pub metadata: Option<Arc<Metadata>>,
+    /// Facts that a PROXY header tells this host, if there is one; `None` nothing out of the ordinary.
+    pub tlvs: Option<Arc<[Tlv]>>,
     /// `envoy.lb` metadata says `canary: true`.
     pub canary: bool,
     /// What its endpoint says about health checks; `None` nothing out of the ordinary.
@@ -162,6 +164,8 @@ pub struct HostState {
     used: AtomicBool,
     /// What outlier detection knows of it; set by control where there is any.
     monitor: OnceLock<Box<Monitor>>,
+    /// The cluster that checks its health, if any does.
+    checked_by: OnceLock<Arc<str>>,
     /// One per worker and a last one for the control thread, allocated on first use.
     shards: Box<[OnceLock<Box<HostShard>>]>,
 }
@@ -178,6 +182,7 @@ impl HostState {
             healthy_since: AtomicU64::new(millis_after_epoch(Instant::now())),
             used: AtomicBool::new(true),
             monitor: OnceLock::new(),
+            checked_by: OnceLock::new(),
             shards: (0..=workers).map(|_| OnceLock::new()).collect(),
         }
     }
@@ -211,6 +216,17 @@ impl HostState {
     /// Outliers are detected from now on, if they are not already.
     pub fn watch(&self, detection: &Arc<Detection>) {
         self.monitor.get_or_init(|| Box::new(Monitor::new(Arc::clone(detection), self.shards.len() - 1)));
+    }
+
+    /// The cluster that checks its health; `None` if nobody does.
+    #[must_use]
+    pub fn checked_by(&self) -> Option<&Arc<str>> {
+        self.checked_by.get()
+    }
+
+    /// This cluster checks its health from now on.
+    pub fn check_by(&self, cluster: &Arc<str>) {
+        self.checked_by.get_or_init(|| Arc::clone(cluster));
     }
 
     /// Requests in flight over all workers; 0 unless the cluster's policy reads it.

@@ -3,6 +3,7 @@
 //! A [`Scheduler`] belongs to one worker and one cluster. It is built from what control publishes and primed with a
 //! random phase, so that workers do not march in step. A pick goes through these decisions, as in Envoy:
 //!
+//! 0. [`override_host`]: the host the request asks for, where it may (`Cluster::pick`);
 //! 1. [`subset`]: which part of the hosts the request may go to, where there are subsets;
 //! 2. [`priority`]: the priority level, and whether its healthy, degraded or (in panic) all hosts are used;
 //! 3. the policy among those hosts: `rotation` takes turns, `hashing` looks the request's hash up.
@@ -13,16 +14,20 @@
 pub mod edf;
 pub mod hashing;
 pub mod original_dst;
+pub mod override_host;
 pub mod priority;
 mod rotation;
 pub mod subset;
 pub mod zone;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::hashing::HashTable;
 use self::original_dst::OriginalDstHosts;
+use self::override_host::Asking;
 use self::priority::{Availability, Levels, PriorityLoads};
 use self::rotation::Level;
 use self::subset::{SubsetNote, SubsetSchedulers};
@@ -51,6 +56,8 @@ pub struct PickContext<'a> {
     pub hash: Option<u64>,
     /// What the request's route says about hosts, for clusters with subsets.
     pub metadata: Option<&'a MetadataMatch>,
+    /// The request itself, for clusters that let it say [which host it goes to](LbConfig::override_host).
+    pub asking: Option<&'a Asking<'a>>,
     /// The cluster the proxy belongs to, if it knows: requests stay in its zone where that is fair.
     pub local: Option<&'a LocalHosts>,
     /// What the runtime has to say about zones, where they matter.
@@ -73,6 +80,8 @@ pub struct Scheduler {
     clock: fn() -> Instant,
     zones: Option<ZoneRouting>,
     zone_note: ZoneNote,
+    /// Hosts of the next picks, where somebody wanted to know them ahead.
+    foreseen: VecDeque<Arc<Host>>,
     state: State,
 }
 
@@ -121,6 +130,7 @@ impl Scheduler {
             clock,
             zones: None,
             zone_note: ZoneNote::default(),
+            foreseen: VecDeque::new(),
             state,
         };
         scheduler.refresh(hosts);
@@ -132,6 +142,7 @@ impl Scheduler {
         self.config = Arc::clone(hosts.tuned().unwrap_or(&self.usual));
         self.loads = PriorityLoads::new(&hosts, &self.config);
         self.zones = None;
+        self.foreseen.clear();
         match &mut self.state {
             State::Turns(levels) => {
                 let (config, random) = (&self.config, &mut self.random);
@@ -159,6 +170,24 @@ impl Scheduler {
                 picked
             }
         }
+    }
+
+    /// The host of the pick after those that were foreseen already; `None` where that cannot be known, or nearly every host
+    /// was named. Policies that look hosts up by a request, or compare their load, do not know it.
+    pub fn foresee(&mut self, context: &PickContext<'_>) -> Option<Arc<Host>> {
+        let State::Turns(_) = &self.state else { return None };
+        let levels = &self.hosts.priorities;
+        let healthy: usize = levels.iter().map(|level| level.healthy.len()).sum();
+        let alike = || {
+            let mut weights = levels.iter().map(|level| level.hosts.windows(2));
+            weights.all(|mut pairs| pairs.all(|pair| matches!(pair, [a, b] if a.weight() == b.weight())))
+        };
+        if self.foreseen.len() >= healthy || (matches!(self.config.policy, LbPolicy::LeastRequest(_)) && alike()) {
+            return None;
+        }
+        let host = self.pick_anew(context)?;
+        self.foreseen.push_back(Arc::clone(&host));
+        Some(host)
     }
 
     /// Whether the last pick ignored health because too few hosts are available (`lb_healthy_panic`).
@@ -211,6 +240,17 @@ impl Scheduler {
     }
 
     fn pick_available(&mut self, context: &PickContext<'_>) -> Option<Arc<Host>> {
+        if !self.foreseen.is_empty()
+            && context.loads.is_none()
+            && context.level.is_none()
+            && let Some(host) = self.foreseen.pop_front().filter(|host| self.is_current(host))
+        {
+            return Some(host);
+        }
+        self.pick_anew(context)
+    }
+
+    fn pick_anew(&mut self, context: &PickContext<'_>) -> Option<Arc<Host>> {
         let picked = self.pick_once(context)?;
         if self.is_current(&picked) {
             return Some(picked);
@@ -301,14 +341,16 @@ impl Scheduler {
         if self.is_current(picked) {
             return Some(picked.clone());
         }
-        // Overtaken by a change of health. The next table is on its way: until then the next host that is well, if health
-        // still is to be minded.
+        // Overtaken by a change of health. The next tables are on their way: until then the next host that is well, in the
+        // priority that load falls to now, or in any, if health still is to be minded.
         let now = PriorityLoads::new(&self.hosts_now(), &self.config);
         if now.in_panic(priority) {
             self.in_panic = true;
             return Some(picked.clone());
         }
-        table.choose_where(hash, |host| host.health() != Health::Unhealthy).cloned()
+        let tables = self.hosts.tables(&self.config);
+        let well = |table: &'_ HashTable| table.choose_where(hash, |host| host.health() != Health::Unhealthy).cloned();
+        tables.get(now.choose(hash).0).and_then(well).or_else(|| tables.iter().find_map(well))
     }
 }
 

@@ -15,14 +15,15 @@
 //!
 //! A host of a cluster without outlier detection has no monitor: the data path looks for one and is done.
 
+mod detection;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use filters::http::{Known, ResponseHead};
 use filters::matcher::Runtime;
 
+pub use self::detection::{Detection, grpc_status_as_http};
 use super::host::{Counter, HealthFlags, HostState};
-use crate::config::cluster::OutlierConfig;
 
 /// How a try ended, as far as outlier detection cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,15 +86,6 @@ pub struct Finding {
     pub verdict: Verdict,
 }
 
-/// Outlier detection in one version of a cluster.
-#[derive(Debug)]
-pub struct Detection {
-    cluster: Arc<str>,
-    config: OutlierConfig,
-    hosts: AtomicU32,
-    ejected: AtomicU32,
-}
-
 /// What is known of one host.
 #[derive(Debug)]
 pub struct Monitor {
@@ -152,143 +144,6 @@ pub enum Origin {
     Local,
 }
 
-impl Detection {
-    /// Nobody is ejected yet.
-    #[must_use]
-    pub fn new(cluster: Arc<str>, config: OutlierConfig) -> Arc<Self> {
-        Arc::new(Self { cluster, config, hosts: AtomicU32::new(0), ejected: AtomicU32::new(0) })
-    }
-
-    /// The cluster's name.
-    #[must_use]
-    pub const fn cluster(&self) -> &Arc<str> {
-        &self.cluster
-    }
-
-    /// Thresholds and times.
-    #[must_use]
-    pub const fn config(&self) -> &OutlierConfig {
-        &self.config
-    }
-
-    /// Hosts that are ejected now.
-    #[must_use]
-    pub fn ejected(&self) -> u32 {
-        self.ejected.load(Relaxed)
-    }
-
-    /// The cluster has this many hosts now.
-    pub fn set_hosts(&self, hosts: usize) {
-        self.hosts.store(u32::try_from(hosts).unwrap_or(u32::MAX), Relaxed);
-    }
-
-    /// Decides over a host that a detector found, and ejects it. `None` if it is ejected already. `roll` draws a number
-    /// below its argument.
-    pub fn judge(
-        &self,
-        host: &HostState,
-        kind: Kind,
-        runtime: &dyn Runtime,
-        roll: &mut dyn FnMut(u64) -> u64,
-    ) -> Option<Verdict> {
-        let limit = runtime.integer("outlier_detection.max_ejection_percent");
-        let limit = limit.unwrap_or(self.config.max_ejection_percent).min(100);
-        let has_room = |ejected: u32| {
-            let one_more = 100.0 * (f64::from(ejected) + 1.0) / f64::from(self.hosts.load(Relaxed));
-            #[expect(clippy::cast_precision_loss, reason = "it is at most 100")]
-            let allowed = one_more <= limit as f64;
-            allowed || (self.config.always_eject_one_host && ejected == 0)
-        };
-        if !has_room(self.ejected()) {
-            return Some(Verdict::Overflow);
-        }
-        if !self.enforces(kind, runtime, roll) {
-            return Some(Verdict::Spared);
-        }
-        let place = self.ejected.fetch_update(Relaxed, Relaxed, |ejected| has_room(ejected).then(|| ejected + 1));
-        if place.is_err() {
-            return Some(Verdict::Overflow);
-        }
-        let before = host.change_flags(HealthFlags::FAILED_OUTLIER_CHECK, HealthFlags::NONE);
-        if before.contains(HealthFlags::FAILED_OUTLIER_CHECK) {
-            self.ejected.fetch_sub(1, Relaxed);
-            return None;
-        }
-        Some(Verdict::Enforced)
-    }
-
-    /// Ends a host's ejection; false if it was not ejected.
-    pub fn readmit(&self, host: &HostState) -> bool {
-        let before = host.change_flags(HealthFlags::NONE, HealthFlags::FAILED_OUTLIER_CHECK);
-        let was_ejected = before.contains(HealthFlags::FAILED_OUTLIER_CHECK);
-        if was_ejected {
-            self.ejected.fetch_sub(1, Relaxed);
-        }
-        was_ejected
-    }
-
-    /// Whether what a detector finds is acted upon, this time.
-    fn enforces(&self, kind: Kind, runtime: &dyn Runtime, roll: &mut dyn FnMut(u64) -> u64) -> bool {
-        let enforcing = &self.config.enforcing;
-        let (key, configured) = match kind {
-            Kind::Consecutive5xx => ("enforcing_consecutive_5xx", enforcing.consecutive_5xx),
-            Kind::ConsecutiveGatewayFailure => {
-                ("enforcing_consecutive_gateway_failure", enforcing.consecutive_gateway_failure)
-            }
-            Kind::ConsecutiveLocalOriginFailure => {
-                ("enforcing_consecutive_local_origin_failure", enforcing.consecutive_local_origin_failure)
-            }
-            Kind::SuccessRate => ("enforcing_success_rate", enforcing.success_rate),
-            Kind::SuccessRateLocalOrigin => {
-                ("enforcing_local_origin_success_rate", enforcing.local_origin_success_rate)
-            }
-            Kind::FailurePercentage => ("enforcing_failure_percentage", enforcing.failure_percentage),
-            Kind::FailurePercentageLocalOrigin => {
-                ("enforcing_failure_percentage_local_origin", enforcing.failure_percentage_local_origin)
-            }
-            Kind::Degraded => return true,
-        };
-        match runtime.integer(&format!("outlier_detection.{key}")).unwrap_or(configured) {
-            0 => false,
-            percent @ 1..100 => roll(100) < percent,
-            _ => true,
-        }
-    }
-}
-
-/// The status that the gRPC status of a response without a body stands for; `None` if it says nothing of one.
-#[must_use]
-pub fn grpc_status_as_http(head: &ResponseHead) -> Option<u16> {
-    let text = std::str::from_utf8(head.headers.value(&Known::GrpcStatus)?).ok()?.trim_ascii();
-    if text.is_empty() {
-        return None;
-    }
-    Some(match text.parse::<u64>() {
-        Ok(0) => 200,
-        Ok(1) => 499,
-        Ok(3 | 9 | 11) => 400,
-        Ok(4) => 504,
-        Ok(5) => 404,
-        Ok(6 | 10) => 409,
-        Ok(7) => 403,
-        Ok(8) => 429,
-        Ok(12) => 501,
-        Ok(14) => 503,
-        Ok(16) => 401,
-        // Unknown, internal, loss of data, and whatever is no status.
-        _ => 500,
-    })
-}
-
-impl Outcome {
-    /// What an answer to a request, which may be one of gRPC, is for outlier detection.
-    #[must_use]
-    pub fn answer(head: &ResponseHead, grpc: bool) -> Self {
-        let status = grpc.then(|| grpc_status_as_http(head)).flatten().unwrap_or(head.status);
-        Self::Response { status, degraded: head.headers.value(&Known::XEnvoyDegraded).is_some() }
-    }
-}
-
 /// What one outcome may give rise to: a gateway failure is an answer 5xx, too.
 pub type Findings = [Option<Finding>; 2];
 
@@ -322,10 +177,10 @@ impl Monitor {
     ) -> Findings {
         let Some(shard) = self.shards.get(worker) else { return [None, None] };
         let around = Around { host, runtime, roll };
-        let split = self.detection.config.split_external_local_origin_errors;
+        let split = self.detection.config().split_external_local_origin_errors;
         match outcome {
             Outcome::Response { status, degraded } => {
-                if degraded && status < 500 && self.detection.config.detect_degraded_hosts {
+                if degraded && status < 500 && self.detection.config().detect_degraded_hosts {
                     self.answered(shard, status, around);
                     return [degrade(host), None];
                 }
@@ -371,7 +226,7 @@ impl Monitor {
 
     fn answered(&self, shard: &Shard, status: u16, mut around: Around<'_>) -> Findings {
         shard.external.total.inc();
-        let config = &self.detection.config;
+        let config = self.detection.config();
         if !(500..600).contains(&status) {
             shard.external.good.inc();
             end(&self.failures_5xx);
@@ -397,7 +252,7 @@ impl Monitor {
 
     fn not_reached(&self, shard: &Shard, mut around: Around<'_>) -> Option<Finding> {
         shard.local.total.inc();
-        let configured = self.detection.config.consecutive_local_origin_failure;
+        let configured = self.detection.config().consecutive_local_origin_failure;
         self.in_a_row(&self.failures_local, Kind::ConsecutiveLocalOriginFailure, configured, &mut around)
     }
 

@@ -7,10 +7,11 @@
 //!   unless it was [released](Http1Lease::release) after a complete exchange.
 //! * Without a ready connection the request waits in line and a connection is opened, as far as the breakers allow. A pool
 //!   without any connection may always open one (Envoy's allowance), so a limit never starves a host.
+//! * Where the host chooses what is spoken, a connection is counted among those of its protocol, and used as one, from when
+//!   the choice is known.
 //! * A TCP lease is a connection that serves one stream and closes with it.
 //! * A connection serves whoever waits longest, whoever asked for it. A request that gives up leaves the line; the
-//!   connection it caused still arrives, for the next one. A failed connect fails the oldest request that no other
-//!   connect can serve.
+//!   connection it caused still arrives, for the next one. A failed connect fails everybody in line.
 //! * Idle HTTP/1 connections are used last in, first out. One that says anything while idle (bytes, FIN) is closed by the
 //!   pool's keeper task, which also ends those idle for too long, and is looked at once more when taken.
 //! * Where the cluster says so, connections are opened ahead of need, and one that is too old takes no further request.
@@ -32,10 +33,12 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use filters::http::Version;
 pub use http1::{Http1Connection, Http1Lease};
 pub use http2::Http2Lease;
 pub use tcp::TcpLease;
 
+pub(super) use self::demand::{Demand, MOST_AT_ONCE};
 pub(super) use self::guard::ConnectionGuard;
 use self::guard::RequestGuard;
 use self::http2::Multiplexed;
@@ -45,6 +48,8 @@ use super::breaker::{Permit, Priority, Resource};
 use super::cluster::ClusterContext;
 use super::failure::UpstreamFailure;
 use super::host::Host;
+use super::proxy_protocol::Header;
+use super::server_name::ServerNames;
 use crate::transport::Io;
 
 /// The protocol a pool speaks.
@@ -54,6 +59,8 @@ pub enum PoolProtocol {
     Http1,
     /// HTTP/2
     Http2,
+    /// HTTP/2 or HTTP/1.1, as the host chooses (ALPN).
+    Auto,
     /// None: every lease is a connection of its own.
     Tcp,
 }
@@ -64,6 +71,12 @@ pub struct Pool {
     host: Arc<Host>,
     priority: Priority,
     protocol: PoolProtocol,
+    /// What the host chose last, where it has the choice; until then it is thought to speak HTTP/2.
+    chosen: Cell<PoolProtocol>,
+    /// What its connections begin with.
+    header: Option<Header>,
+    /// The server they are to.
+    names: Option<Rc<ServerNames>>,
     state: RefCell<State>,
     draining: Cell<bool>,
     /// `per_upstream_preconnect_ratio`
@@ -84,6 +97,8 @@ struct State {
     connecting: usize,
     /// All connections: connecting, idle, leased.
     open: usize,
+    /// Layer 4: connections that end when the host fails.
+    cuts: Vec<Rc<tcp::Cut>>,
     /// The keeper task; set while one runs.
     keeper: Option<Keeper>,
 }
@@ -98,16 +113,38 @@ pub enum Lease {
     Tcp(Box<TcpLease>),
 }
 
-impl Pool {
-    /// A pool without connections.
+impl Lease {
+    /// The version of HTTP that is spoken.
     #[must_use]
-    pub fn new(context: Rc<ClusterContext>, host: Arc<Host>, priority: Priority, protocol: PoolProtocol) -> Rc<Self> {
+    pub const fn version(&self) -> Option<Version> {
+        match self {
+            Self::Http1(_) => Some(Version::Http11),
+            Self::Http2(_) => Some(Version::Http2),
+            Self::Tcp(_) => None,
+        }
+    }
+}
+
+impl Pool {
+    /// A pool without connections, whose connections will begin with `header` and ask for the server of `names`.
+    #[must_use]
+    pub fn new(
+        context: Rc<ClusterContext>,
+        host: Arc<Host>,
+        priority: Priority,
+        protocol: PoolProtocol,
+        header: Option<Header>,
+        names: Option<Rc<ServerNames>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
-            ahead: context.config.preconnect_ratio,
+            ahead: context.config.preconnect.per_host,
             context,
             host,
             priority,
             protocol,
+            chosen: Cell::new(if protocol == PoolProtocol::Auto { PoolProtocol::Http2 } else { protocol }),
+            header,
+            names,
             state: RefCell::default(),
             draining: Cell::new(false),
             place: RefCell::default(),
@@ -118,12 +155,6 @@ impl Pool {
     #[must_use]
     pub const fn host(&self) -> &Arc<Host> {
         &self.host
-    }
-
-    /// What it speaks.
-    #[must_use]
-    pub const fn protocol(&self) -> PoolProtocol {
-        self.protocol
     }
 
     /// A lease, at once if a connection is ready.
@@ -150,25 +181,19 @@ impl Pool {
 
     /// A lease on a connection that is ready now.
     fn ready(self: &Rc<Self>) -> Result<Option<Lease>, UpstreamFailure> {
-        match self.protocol {
-            PoolProtocol::Http1 => {
-                let Some(connection) = self.take_idle() else { return Ok(None) };
-                match self.request_guard() {
-                    Ok(guard) => Ok(Some(Lease::Http1(Http1Lease::new(Rc::clone(self), connection, guard)))),
-                    Err(failure) => {
-                        self.park(connection);
-                        Err(failure)
-                    }
+        if let Some(connection) = self.take_idle() {
+            return match self.request_guard() {
+                Ok(guard) => Ok(Some(Lease::Http1(Http1Lease::new(Rc::clone(self), connection, guard)))),
+                Err(failure) => {
+                    self.park(connection);
+                    Err(failure)
                 }
-            }
-            PoolProtocol::Http2 => {
-                let Some(connection) = self.state.borrow().multiplexed.iter().find(|c| c.has_room()).cloned() else {
-                    return Ok(None);
-                };
-                Ok(Some(Lease::Http2(Http2Lease::new(Rc::clone(self), connection, self.request_guard()?))))
-            }
-            PoolProtocol::Tcp => Ok(None),
+            };
         }
+        let Some(connection) = self.state.borrow().multiplexed.iter().find(|c| c.has_room()).cloned() else {
+            return Ok(None);
+        };
+        Ok(Some(Lease::Http2(Http2Lease::new(Rc::clone(self), connection, self.request_guard()?))))
     }
 
     /// A connect ended; its connection goes to whoever waits longest.
@@ -184,18 +209,13 @@ impl Pool {
             state.connecting -= 1;
             state.waiters.pop_front()
         };
-        match waiter.map(|waiter| (waiter, self.request_guard())) {
-            Some((waiter, Ok(request))) => {
-                waiter.resolve(Ok(Lease::Tcp(Box::new(TcpLease::new(Rc::clone(self), io, guard, request)))));
-            }
-            refused => {
-                guard.ended(false, 0, false);
-                drop(guard);
-                self.left();
-                if let Some((waiter, Err(failure))) = refused {
-                    waiter.resolve(Err(failure));
-                }
-            }
+        if let Some(waiter) = waiter {
+            let lease = TcpLease::new(Rc::clone(self), io, guard, self.stream_guard());
+            waiter.resolve(Ok(Lease::Tcp(Box::new(lease))));
+        } else {
+            guard.ended(false, 0, false);
+            drop(guard);
+            self.left();
         }
     }
 
@@ -209,28 +229,16 @@ impl Pool {
         self.serve_http2_waiters();
     }
 
-    /// A connect failed: the oldest request that no other connect can serve fails with it.
+    /// A connect failed, and everybody in line with it, whatever other connects are under way: who may try again does so
+    /// on another host, instead of waiting for one that is in doubt.
     fn connect_failed(self: &Rc<Self>, failure: &UpstreamFailure) {
-        let waiter = {
+        let waiters = {
             let mut state = self.state.borrow_mut();
             state.connecting -= 1;
-            match self.protocol {
-                PoolProtocol::Http1 | PoolProtocol::Tcp if state.waiters.len() > state.connecting => {
-                    state.waiters.pop_front()
-                }
-                PoolProtocol::Http2 if state.connecting == 0 => {
-                    // One connect stood for all of them. Connections that are full or leaving are no reason to dial a host
-                    // that refuses again and again.
-                    for waiter in state.waiters.drain(..) {
-                        self.context.stats.upstream_rq_pending_failure_eject().inc();
-                        waiter.resolve(Err(failure.clone()));
-                    }
-                    None
-                }
-                _ => None,
-            }
+            std::mem::take(&mut state.waiters)
         };
-        if let Some(waiter) = waiter {
+        // As in Envoy, who came last hears of it first.
+        for waiter in waiters.into_iter().rev() {
             self.context.stats.upstream_rq_pending_failure_eject().inc();
             waiter.resolve(Err(failure.clone()));
         }
@@ -303,3 +311,6 @@ impl Pool {
         state.open == 0 && state.waiters.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use stats::{Codes, CodesHandle, LazyShard, Store};
+use stats::{Codes, CodesHandle, LazyShard, SharedCounter, Store};
 
 use crate::observe::catalogue::RequestTimeStats;
 use crate::worker::Worker;
@@ -115,6 +115,8 @@ impl ByOrigin {
 pub struct ClusterResponses {
     own: ByOrigin,
     retried: OnceCell<Responses>,
+    /// What filters count.
+    named: RefCell<foldhash::HashMap<Box<str>, SharedCounter>>,
     alternatives: RefCell<foldhash::HashMap<Box<str>, Rc<ByOrigin>>>,
 }
 
@@ -122,7 +124,12 @@ impl ClusterResponses {
     /// Nothing yet, below `prefix`, which ends with a dot.
     #[must_use]
     pub fn new(prefix: String) -> Self {
-        Self { own: ByOrigin::new(prefix), retried: OnceCell::new(), alternatives: RefCell::default() }
+        Self {
+            own: ByOrigin::new(prefix),
+            retried: OnceCell::new(),
+            named: RefCell::default(),
+            alternatives: RefCell::default(),
+        }
     }
 
     /// The prefix.
@@ -140,6 +147,17 @@ impl ClusterResponses {
     /// Counts a response that nobody saw because another try followed.
     pub fn retried(&self, worker: &Worker, status: u16) {
         self.own.family(&self.retried, worker, "retry.").code(status);
+    }
+
+    /// Counts under a name of a filter's own, which configuration bounds.
+    pub fn count(&self, store: &Arc<Store>, name: &str) {
+        let mut named = self.named.borrow_mut();
+        if let Some(counter) = named.get(name) {
+            return counter.inc();
+        }
+        let counter = store.counter(&format!("{}{name}", self.prefix()));
+        counter.inc();
+        named.insert(name.into(), counter);
     }
 
     /// Those of requests that brought this name along; `None` once there are too many names to keep.

@@ -5,7 +5,7 @@
 //! for dropping a large table takes longer than a request may wait.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use filters::matcher::Runtime;
@@ -40,6 +40,8 @@ pub(super) struct Pending {
     pub(super) clusters: BTreeMap<Arc<str>, Option<ClusterVersion>>,
     /// New host sets of clusters the worker has.
     pub(super) hosts: BTreeMap<Arc<str>, Arc<HostSet>>,
+    /// Hosts that failed, by cluster and the number of their state.
+    pub(super) failed: BTreeSet<(Arc<str>, u64)>,
     /// New discovered route tables; `None` removes.
     pub(super) routes: BTreeMap<Arc<str>, Option<Arc<RouteTable>>>,
     /// Listener changes, in order.
@@ -95,6 +97,13 @@ impl Mailbox {
             } else {
                 pending.hosts.insert(Arc::clone(name), hosts);
             }
+        });
+    }
+
+    /// A host of a cluster failed.
+    pub fn host_failed(&self, name: &Arc<str>, host: u64) {
+        self.change(|pending| {
+            pending.failed.insert((Arc::clone(name), host));
         });
     }
 

@@ -1,15 +1,19 @@
 //! What a worker does with the connections it accepts: from a filter chain to what serves it.
 
+mod counted;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use filters::flags::ResponseFlags;
 use filters::format::{AccessLogType, FormatContext};
-use filters::stream_info::{ConnectionInfo, StreamInfo};
+use filters::stream_info::{ConnectionInfo, StreamId, StreamInfo};
 use stats::GroupHandle;
 
+use self::counted::Counted;
 use super::mailbox::ListenerChange;
 use super::{Report, Worker};
 use crate::config::filter_chain::FilterChain;
@@ -18,8 +22,10 @@ use crate::config::service::ChainService;
 use crate::downstream::accept::{
     Accepted, Acceptors, ActiveListener, ConnectionHandler, ListenerCounter, ListenerId, Stream,
 };
+use crate::downstream::drain::Drain;
 use crate::downstream::listener_filters::{FilterCounter, FilterStats};
 use crate::downstream::network_filters::{Held, NetworkFilters};
+use crate::downstream::transport::Transport;
 use crate::http::manager::{Connection, Manager};
 use crate::observe::catalogue::{ListenerFilterStats, ListenerStats, ListenerWorkerStats};
 use crate::tcp::proxy::TcpProxy;
@@ -64,8 +70,23 @@ enum Service {
 /// A chain: what its connections pass first, and what serves them.
 #[derive(Clone)]
 struct Served {
+    transport: Rc<Transport>,
     filters: Option<Rc<NetworkFilters>>,
     service: Service,
+}
+
+impl Service {
+    /// Counts and logs a connection whose handshake failed.
+    fn turned_away(&self, info: &Rc<ConnectionInfo>, io: Io, drains: [Arc<Drain>; 2], chain: Arc<FilterChain>) {
+        match self {
+            Self::Http(manager) => {
+                let connection = Connection::new(manager, Rc::clone(info), drains, chain);
+                crate::http::connection::turned_away(manager, &connection);
+            }
+            Self::Tcp(proxy) => proxy.refused(info, io, ResponseFlags::NONE),
+            Self::DirectResponse(_) | Self::Echo | Self::Close => {}
+        }
+    }
 }
 
 impl Listeners {
@@ -153,7 +174,8 @@ impl Handler {
     fn served(&self, chain: &Arc<FilterChain>, listener: &Arc<ListenerConfig>) -> Served {
         let service = self.service(chain, listener);
         let filters = NetworkFilters::new(&self.worker, &chain.read_filters, matches!(service, Service::Tcp(_)));
-        Served { filters, service }
+        let transport = Transport::new(chain, self.worker.store(), &listener.stat_prefix, self.worker.index());
+        Served { transport: Rc::new(transport), filters, service }
     }
 
     fn service(&self, chain: &Arc<FilterChain>, listener: &Arc<ListenerConfig>) -> Service {
@@ -185,7 +207,7 @@ impl ConnectionHandler for Rc<Handler> {
     fn serve(&self, accepted: Accepted) {
         let Some(runtime) = self.listener(accepted.listener.id) else { return };
         let key = Arc::as_ptr(&accepted.chain);
-        let Served { filters, service } = match runtime.chains.get(&key) {
+        let Served { transport, filters, service } = match runtime.chains.get(&key) {
             Some(served) => served.clone(),
             // The chain was replaced between the match and now: it still serves what it matched.
             None => self.served(&accepted.chain, &accepted.listener.config),
@@ -195,11 +217,21 @@ impl ConnectionHandler for Rc<Handler> {
             Stream::Tcp(stream) => Io::tcp(stream, prefix),
             Stream::Unix(stream) => Io::unix(stream, prefix),
         };
-        let counted = Counted::new(&runtime, &info);
+        let counted =
+            Counted::new((runtime.stats.clone(), runtime.worker_stats.clone()), &info, &listener, &self.worker);
         let server = Arc::clone(&self.worker.shared().drain);
         let worker = Rc::clone(&self.worker);
+        let meter = counted.meter();
+        let listener_stats = runtime.stats.clone();
         let task = tokio::task::spawn_local(async move {
             let _open = (guard, counted);
+            io = match transport.secure(io, &info, &worker, &listener_stats).await {
+                Ok(io) => io,
+                Err(io) => return service.turned_away(&info, io, [server, Arc::clone(&listener.drain)], chain),
+            };
+            if let Some(meter) = meter {
+                io.measure(meter);
+            }
             let admitted = match &filters {
                 Some(filters) => filters.admit(&info, &mut io).await,
                 None => Ok(Held::default()),
@@ -208,7 +240,7 @@ impl ConnectionHandler for Rc<Handler> {
                 Ok(held) => held,
                 Err(flags) => {
                     if let Service::Tcp(proxy) = service {
-                        proxy.refused(&info, flags);
+                        proxy.refused(&info, io, flags);
                     }
                     return;
                 }
@@ -222,7 +254,10 @@ impl ConnectionHandler for Rc<Handler> {
                     let drains = [&*server, &*listener.drain, &chain.drain];
                     proxy.serve(info, io, &drains, held.cluster.as_ref()).await;
                 }
-                Service::DirectResponse(response) => crate::tcp::reply::direct_response(io, response).await,
+                Service::DirectResponse(response) => {
+                    info.outcome.details.set(Some("direct_response"));
+                    crate::tcp::reply::direct_response(io, response).await;
+                }
                 Service::Echo => crate::tcp::reply::echo(&worker, io).await,
                 Service::Close => {}
             }
@@ -238,8 +273,9 @@ impl ConnectionHandler for Rc<Handler> {
     fn unmatched(&self, listener: &Arc<ActiveListener>, info: Rc<ConnectionInfo>) {
         let Some(logs) = listener.config.logs.get().filter(|logs| !logs.is_empty()) else { return };
         let now = std::time::SystemTime::now();
-        let mut info = StreamInfo::new(Rc::clone(&info), info.accepted, now, 0);
-        info.flags.insert(filters::flags::ResponseFlags::NO_ROUTE_FOUND);
+        let mut info = StreamInfo::new(Rc::clone(&info), info.accepted, now, StreamId::None);
+        info.add_connection();
+        info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
         info.details = Some(filters::flags::details::FILTER_CHAIN_NOT_FOUND.into());
         info.end = Some(std::time::Instant::now());
         let context = FormatContext { log_type: AccessLogType::TcpConnectionEnd, ..FormatContext::new(&info) };
@@ -300,32 +336,5 @@ impl ConnectionHandler for Rc<Handler> {
         self.with(listener, |runtime| {
             runtime.stats.connections_accepted_per_socket_event().record(connections.into());
         });
-    }
-}
-
-/// Counts a connection on its listener from accepting to its end.
-struct Counted {
-    runtime: Rc<ListenerRuntime>,
-    opened: std::time::Instant,
-}
-
-impl Counted {
-    fn new(runtime: &Rc<ListenerRuntime>, info: &ConnectionInfo) -> Self {
-        runtime.stats.downstream_cx_total().inc();
-        runtime.stats.downstream_cx_active().inc();
-        runtime.worker_stats.downstream_cx_total().inc();
-        runtime.worker_stats.downstream_cx_active().inc();
-        Self { runtime: Rc::clone(runtime), opened: info.accepted }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let stats = &self.runtime.stats;
-        stats.downstream_cx_destroy().inc();
-        stats.downstream_cx_active().dec();
-        self.runtime.worker_stats.downstream_cx_active().dec();
-        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        stats.downstream_cx_length_ms().record(millis);
     }
 }

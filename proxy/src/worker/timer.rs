@@ -45,12 +45,36 @@ impl Tick {
 
 /// The clock and the alarms of one worker.
 pub struct Timers {
+    clock: Clock,
     epoch: Instant,
     /// The last moment anyone asked for.
     recent: Cell<(Instant, Tick)>,
     /// The wall clock, looked at once a second.
     wall: Cell<(Instant, SystemTime)>,
     state: RefCell<State>,
+}
+
+/// Where the time comes from.
+enum Clock {
+    System,
+    /// A test turns it.
+    #[cfg(test)]
+    Manual(Cell<Instant>),
+}
+
+impl Clock {
+    fn now(&self) -> Instant {
+        match self {
+            Self::System => Instant::now(),
+            #[cfg(test)]
+            Self::Manual(now) => now.get(),
+        }
+    }
+
+    /// Whether the runtime's timers know when an alarm is due.
+    const fn is_real(&self) -> bool {
+        matches!(self, Self::System)
+    }
 }
 
 struct State {
@@ -71,8 +95,13 @@ impl Timers {
     /// A clock that starts now.
     #[must_use]
     pub fn new() -> Rc<Self> {
-        let epoch = Instant::now();
+        Self::by(Clock::System)
+    }
+
+    fn by(clock: Clock) -> Rc<Self> {
+        let epoch = clock.now();
         Rc::new(Self {
+            clock,
             epoch,
             recent: Cell::new((epoch, Tick(0))),
             wall: Cell::new((epoch, SystemTime::now())),
@@ -94,7 +123,7 @@ impl Timers {
 
     /// The current moment, to be remembered: a task that was woken begins its turn.
     pub fn turn(&self) -> Instant {
-        let now = Instant::now();
+        let now = self.clock.now();
         self.recent.set((now, self.tick(now)));
         now
     }
@@ -150,7 +179,7 @@ impl Timers {
         poll_fn(|cx| {
             loop {
                 let next = self.ring(cx);
-                if next == Tick::NEVER {
+                if next == Tick::NEVER || !self.clock.is_real() {
                     return Poll::<()>::Pending;
                 }
                 sleep.as_mut().reset(tokio::time::Instant::from_std(self.epoch + Duration::from_millis(next.0)));
@@ -186,6 +215,24 @@ impl Timers {
         }
         state.armed = Tick::NEVER;
         Tick::NEVER
+    }
+}
+
+#[cfg(test)]
+impl Timers {
+    /// A clock that only [`Self::advance`] moves.
+    pub(crate) fn manual() -> Rc<Self> {
+        Self::by(Clock::Manual(Cell::new(Instant::now())))
+    }
+
+    /// Lets time pass.
+    pub(crate) fn advance(&self, by: Duration) {
+        if let Clock::Manual(now) = &self.clock {
+            now.set(now.get() + by);
+        }
+        if let Some(driver) = &self.state.borrow().driver {
+            driver.wake_by_ref();
+        }
     }
 }
 

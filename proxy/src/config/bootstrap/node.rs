@@ -7,7 +7,7 @@ use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
 use filters::config::{At, ConfigError};
 
-use crate::cli::{LEGATE_VERSION, Options};
+use crate::cli::{CRYPTOGRAPHY, LEGATE_VERSION, Options};
 
 /// Why a node without a name cannot ask a control plane.
 pub const NODE_REQUIRED: &str = "node 'id' and 'cluster' are required. Set it either in 'node' config or via \
@@ -30,7 +30,7 @@ pub(super) fn complete(mut node: Node, options: &Options) -> Node {
     let metadata = [
         text("build.type", build),
         text("revision.status", "Clean"),
-        text("ssl.version", "aws-lc"),
+        text("ssl.version", CRYPTOGRAPHY),
         text("legate.version", LEGATE_VERSION),
     ];
     node.user_agent_version_type = Some(UserAgentVersionType::UserAgentBuildVersion(BuildVersion {

@@ -91,7 +91,9 @@ fn app_mesh_loads() {
     assert_eq!((admin.mode, admin.access_log.len()), (0o666, 1));
     let ads = bootstrap.dynamic.ads.unwrap();
     assert!(ads.aggregated);
-    assert!(ads.service.unavailable.unwrap().contains("needs TLS"));
+    assert!(matches!(&ads.service.target, xds_client::Target::Secure(xds_client::Address::Tcp { port: 443, .. }, _)));
+    let signed = xds_client::CallCredentials::AwsIam { service: "appmesh".to_owned(), region: "eu-west-1".to_owned() };
+    assert_eq!(ads.service.credentials, [signed]);
     assert_eq!(bootstrap.dynamic.listeners.unwrap().initial_fetch_timeout, None);
     assert_eq!(bootstrap.dynamic.clusters.unwrap().initial_fetch_timeout, Some(Duration::from_secs(60)));
     assert_eq!(bootstrap.regex_limits.error_level, 1000);
@@ -146,7 +148,7 @@ fn istio_loads() {
     let (bootstrap, _) = good(ISTIO);
     let ads = bootstrap.dynamic.ads.unwrap();
     assert_eq!(ads.mode, xds_client::Mode::Delta);
-    assert!(ads.node_on_first_message_only && ads.service.unavailable.is_none());
+    assert!(ads.node_on_first_message_only && ads.service.credentials.is_empty());
     assert_eq!(bootstrap.regex_limits.error_level, 32_768, "numbers may be quoted");
     assert!(bootstrap.log_format.unwrap().starts_with("%Y-%m-%dT%T"));
     assert!(bootstrap.stats.matcher.rejects("server.live"));

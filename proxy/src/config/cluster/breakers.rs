@@ -4,15 +4,8 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use filters::config::{At, ConfigError};
-use filters::ledger;
 
 use super::percent;
-
-ledger! {
-    /// What is not implemented.
-    pub mod retry_budget_unsupported for "envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget" {
-    budget_interval => Warn, "the budget is a share of what is in flight, not of a past interval";
-} }
 
 /// The limits of a cluster over all workers, per priority.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -48,11 +41,11 @@ pub struct Thresholds {
 /// How many retries may be in flight, as a share of requests.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryBudget {
-    /// Percent of active and pending requests (20).
+    /// Percent of requests (20).
     pub budget_percent: f64,
     /// Allowed whatever the share (3).
     pub min_retry_concurrency: u32,
-    /// `budget_interval`; zero when the share is of what is in flight now.
+    /// The share is of the requests that began within this time; zero for those in flight and waiting now (0).
     pub budget_interval: Duration,
 }
 
@@ -70,14 +63,9 @@ impl Default for Thresholds {
     }
 }
 
-impl RetryBudget {
-    /// Retries allowed while `active` requests are active or pending.
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the share is clamped to u32 first")]
-    pub fn limit(&self, active: u64) -> u32 {
-        #[expect(clippy::cast_precision_loss, reason = "requests in flight are far below 2^53")]
-        let share = (self.budget_percent / 100.0 * active as f64).clamp(0.0, f64::from(u32::MAX));
-        (share as u32).max(self.min_retry_concurrency)
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { budget_percent: 20.0, min_retry_concurrency: 3, budget_interval: Duration::ZERO }
     }
 }
 
@@ -147,10 +135,11 @@ fn retry_budget_from(
 ) -> Result<RetryBudget, ConfigError> {
     let cluster::circuit_breakers::thresholds::RetryBudget { budget_percent, budget_interval, min_retry_concurrency } =
         proto;
-    at.unsupported(&retry_budget_unsupported::budget_interval, &budget_interval)?;
+    let defaults = RetryBudget::default();
     Ok(RetryBudget {
-        budget_percent: budget_percent.map_or(Ok(20.0), |v| percent(at.field("budget_percent"), &v))?,
-        min_retry_concurrency: min_retry_concurrency.map_or(3, |v| v.value),
+        budget_percent: budget_percent
+            .map_or(Ok(defaults.budget_percent), |v| percent(at.field("budget_percent"), &v))?,
+        min_retry_concurrency: min_retry_concurrency.map_or(defaults.min_retry_concurrency, |v| v.value),
         budget_interval: super::duration(at.field("budget_interval"), budget_interval)?.unwrap_or_default(),
     })
 }
@@ -167,8 +156,10 @@ fn per_host(at: At<'_>, proto: cluster::circuit_breakers::Thresholds) -> Result<
         track_remaining,
         max_connection_pools,
     } = proto;
+    // Nothing is told of hosts; Envoy does not mind the wish.
+    let _: bool = track_remaining;
     let others = [&max_pending_requests, &max_requests, &max_retries, &max_connection_pools];
-    if others.iter().any(|limit| limit.is_some()) || retry_budget.is_some() || track_remaining {
+    if others.iter().any(|limit| limit.is_some()) || retry_budget.is_some() {
         return Err(at.error("Unsupported field in per_host_thresholds"));
     }
     let priority = match priority {

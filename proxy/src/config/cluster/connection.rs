@@ -11,10 +11,15 @@ use envoy_types::pb::envoy::extensions::upstreams::tcp::v3 as tcp;
 use filters::config::{At, ConfigError};
 use filters::http::Scheme;
 use filters::ledger;
+use filters::matcher::RegexLimits;
 
+use super::proxy_protocol::{self, UpstreamProxyProtocol};
 use super::{decode, duration, type_name};
 use crate::config::address::{self, SocketOption, TcpKeepalive};
+use crate::config::tls;
 use crate::route::MetadataMatch;
+use crate::tls::client::ClientContext;
+use crate::upstream::host::Metadata;
 
 ledger! {
     /// What is not implemented.
@@ -30,11 +35,8 @@ ledger! {
     happy_eyeballs_config => Warn, "the addresses of a host take turns by family, the first one first";
 } }
 
-ledger! {
-    /// What is not implemented.
-    pub mod tls_unsupported for "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" {
-    typed_config => Refuse, "TLS is not implemented yet";
-} }
+/// The name space of metadata by which hosts choose their transport socket.
+pub(super) const SOCKET_MATCH: &str = "envoy.transport_socket_match";
 
 /// How connections are made.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -63,20 +65,56 @@ pub struct SocketMatch {
 }
 
 /// What a connection's bytes go through.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum TransportSocket {
     /// Nothing: plain text.
     #[default]
     RawBuffer,
+    /// A TLS session.
+    Tls(Arc<ClientContext>),
+    /// Either, after a PROXY header.
+    ProxyProtocol(Arc<UpstreamProxyProtocol>),
 }
 
 impl TransportSocket {
     /// The scheme of requests over it (`scheme_header_transformation.match_upstream`).
     #[must_use]
-    pub const fn scheme(self) -> Scheme {
+    pub fn scheme(&self) -> Scheme {
+        if self.tls().is_some() { Scheme::Https } else { Scheme::Http }
+    }
+
+    /// The context of the TLS session, if there is one.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Arc<ClientContext>> {
         match self {
-            Self::RawBuffer => Scheme::Http,
+            Self::RawBuffer => None,
+            Self::Tls(context) => Some(context),
+            Self::ProxyProtocol(header) => header.inner.tls(),
         }
+    }
+}
+
+impl ConnectionOptions {
+    /// What the bytes of connections to a host with this metadata go through.
+    #[must_use]
+    pub fn socket_for(&self, metadata: Option<&Metadata>) -> &TransportSocket {
+        let meets = |of: &&SocketMatch| of.criteria.matches_in(SOCKET_MATCH, metadata, false);
+        self.socket_matches.iter().find(meets).map_or(&self.transport_socket, |found| &found.transport_socket)
+    }
+
+    /// Whether connections to any host begin with a PROXY header.
+    #[must_use]
+    pub fn has_headers(&self) -> bool {
+        self.sockets().any(|socket| matches!(socket, TransportSocket::ProxyProtocol(_)))
+    }
+
+    /// The TLS contexts of all connections.
+    pub fn tls_contexts(&self) -> impl Iterator<Item = &Arc<ClientContext>> {
+        self.sockets().filter_map(TransportSocket::tls)
+    }
+
+    fn sockets(&self) -> impl Iterator<Item = &TransportSocket> {
+        self.socket_matches.iter().map(|found| &found.transport_socket).chain([&self.transport_socket])
     }
 }
 
@@ -228,9 +266,13 @@ pub(super) fn transport_socket(
             let RawBuffer {} = decode(at, &any)?;
             Ok(TransportSocket::RawBuffer)
         }
+        "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport" => {
+            proxy_protocol::parse(at.field("typed_config"), decode(at, &any)?)
+        }
         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" => {
-            at.field("typed_config").refuse_or_warn(&tls_unsupported::typed_config)?;
-            Ok(TransportSocket::RawBuffer)
+            let proto = decode(at, &any)?;
+            let at = at.field("typed_config");
+            tls::context::upstream(&at, proto, RegexLimits::default()).map(TransportSocket::Tls)
         }
         other => Err(at.unknown_extension(&name, other)),
     }

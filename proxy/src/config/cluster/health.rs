@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as proto;
+use envoy_types::pb::envoy::extensions::health_check::event_sinks::file::v3::HealthCheckEventFileSink;
 use envoy_types::pb::google::protobuf as google;
 use filters::config::{At, ConfigError};
 use filters::ledger;
@@ -14,18 +15,18 @@ use memchr::memmem;
 
 pub(super) use self::http::unsupported as http_unsupported;
 pub use self::http::{HttpCheck, StatusRange};
+use super::connection::SOCKET_MATCH;
 use super::{duration, positive};
+use crate::config::any::{self, struct_to_json};
+use crate::observe::access_log::LogTarget;
+use crate::upstream::host::Metadata;
+
+const FILE_SINK: &str = "envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink";
 
 ledger! {
     /// What is not implemented.
     pub mod unsupported for "envoy.config.core.v3.HealthCheck" {
-    event_log_path => Warn, "health check events are counted, not logged";
-    event_logger => Warn, "health check events are counted, not logged";
     event_service => Warn, "health check events are not sent to a service";
-    always_log_health_check_failures => Warn, "health check events are counted, not logged";
-    always_log_health_check_success => Warn, "health check events are counted, not logged";
-    tls_options => Warn, "upstream TLS is not implemented yet";
-    transport_socket_match_criteria => Warn, "upstream TLS is not implemented yet: all transport sockets are plain";
     custom_health_check => Refuse, "only HTTP, gRPC and TCP health checks are implemented";
 } }
 
@@ -40,6 +41,23 @@ pub struct HealthCheck {
     pub reuse_connection: bool,
     /// What is asked.
     pub checker: Checker,
+    /// What is logged.
+    pub events: Events,
+    /// `tls_options.alpn_protocols`: offered instead of what the cluster offers.
+    pub alpn: Vec<Vec<u8>>,
+    /// `transport_socket_match_criteria`, as metadata of a host that is matched by it: goes before the host's own.
+    pub socket_criteria: Option<Metadata>,
+}
+
+/// Which events of health checks are logged, and where.
+#[derive(Debug, Default)]
+pub struct Events {
+    /// `event_log_path` and the file sinks of `event_logger`.
+    pub logs: Vec<LogTarget>,
+    /// Every failure, not only a host's first (false).
+    pub always_failures: bool,
+    /// Every success, not only one that makes a host healthy (false).
+    pub always_success: bool,
 }
 
 /// Thresholds and intervals of a checker.
@@ -177,13 +195,13 @@ impl HealthCheck {
             transport_socket_match_criteria,
             health_checker,
         } = proto;
-        at.unsupported(&unsupported::event_log_path, &event_log_path)?;
-        at.unsupported(&unsupported::event_logger, &event_logger)?;
         at.unsupported(&unsupported::event_service, &event_service)?;
-        at.unsupported(&unsupported::always_log_health_check_failures, &always_log_health_check_failures)?;
-        at.unsupported(&unsupported::always_log_health_check_success, &always_log_health_check_success)?;
-        at.unsupported(&unsupported::tls_options, &tls_options)?;
-        at.unsupported(&unsupported::transport_socket_match_criteria, &transport_socket_match_criteria)?;
+        let events = Events {
+            logs: logs(at, event_log_path, event_logger)?,
+            always_failures: always_log_health_check_failures,
+            always_success: always_log_health_check_success,
+        };
+        let proto::health_check::TlsOptions { alpn_protocols } = tls_options.unwrap_or_default();
         let timeout = required(at, "timeout", timeout)?;
         let interval = required(at, "interval", interval)?;
         let unhealthy_threshold = at.field("unhealthy_threshold").required("value", unhealthy_threshold)?.value;
@@ -238,8 +256,21 @@ impl HealthCheck {
                 return Err(at.unknown_extension(&custom.name, ""));
             }
         };
-        Ok(Self { timing, timeout, reuse_connection: reuse_connection.is_none_or(|v| v.value), checker })
+        let reuse_connection = reuse_connection.is_none_or(|v| v.value);
+        Ok(Self {
+            timing,
+            timeout,
+            reuse_connection,
+            checker,
+            events,
+            alpn: alpn_protocols.into_iter().map(String::into_bytes).collect(),
+            socket_criteria: transport_socket_match_criteria.map(socket_criteria),
+        })
     }
+}
+
+fn socket_criteria(criteria: google::Struct) -> Metadata {
+    Metadata::from_iter([(SOCKET_MATCH.to_owned(), struct_to_json(&criteria))])
 }
 
 impl GrpcCheck {
@@ -262,20 +293,17 @@ impl TcpCheck {
         };
         let (text, at_send) = (send.as_ref().is_some_and(is_text), at.field("send"));
         let send = send.map(|send| payload(at_send, send)).transpose()?.filter(|_| text).unwrap_or_default();
-        let proxy_protocol = match proxy_protocol_config {
-            None => None,
-            Some(proto::ProxyProtocolConfig { version, pass_through_tlvs: _, added_tlvs: _ }) => {
-                // There is no downstream connection whose values could be passed on.
+        // There is no downstream connection whose values could be passed on.
+        let proxy_protocol = proxy_protocol_config.and_then(
+            |proto::ProxyProtocolConfig { version, pass_through_tlvs: _, added_tlvs: _ }| {
                 match proto::proxy_protocol_config::Version::try_from(version) {
                     Ok(proto::proxy_protocol_config::Version::V1) => Some(ProxyVersion::V1),
                     Ok(proto::proxy_protocol_config::Version::V2) => Some(ProxyVersion::V2),
-                    Err(_) => {
-                        let at = at.field("proxy_protocol_config");
-                        return Err(at.field("version").error("value must be one of the defined enum values"));
-                    }
+                    // Envoy knows no header of such a version, and sends none.
+                    Err(_) => None,
                 }
-            }
-        };
+            },
+        );
         Ok(Self { send, receive: Segments::parse(at.field("receive"), receive)?, proxy_protocol })
     }
 }
@@ -308,6 +336,29 @@ impl Segments {
         }
         true
     }
+}
+
+/// Where events go.
+fn logs(at: At<'_>, path: String, sinks: Vec<proto::TypedExtensionConfig>) -> Result<Vec<LogTarget>, ConfigError> {
+    let mut logs = Vec::new();
+    if !path.is_empty() {
+        logs.push(LogTarget::File(path.into()));
+    }
+    let sinks_at = at.field("event_logger");
+    for (n, proto::TypedExtensionConfig { name, typed_config }) in sinks.into_iter().enumerate() {
+        let at = sinks_at.index(n);
+        let here = at.field("typed_config");
+        let typed = any::unwrap(&here, at.required("typed_config", typed_config)?, any::struct_to_bytes)?;
+        if typed.type_name() != FILE_SINK {
+            return Err(at.unknown_extension(&name, typed.type_name()));
+        }
+        let HealthCheckEventFileSink { event_log_path } = typed.decode(&here)?;
+        if event_log_path.is_empty() {
+            return Err(here.field("event_log_path").error("value length must be at least 1 characters"));
+        }
+        logs.push(LogTarget::File(event_log_path.into()));
+    }
+    Ok(logs)
 }
 
 /// A duration that has to be there and above zero.

@@ -6,14 +6,16 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
 use filters::config::{At, ConfigError};
+use filters::http::HeaderKey;
 use filters::ledger;
-use filters::matcher::RegexLimits;
+use filters::matcher::{RegexLimits, ResponsePredicate};
 
 use super::{duration, percent};
 use crate::config::hcm::{HeaderCase, header_case};
 use crate::config::http2::Http2Options;
-use crate::config::route::hash;
+use crate::config::route::{hash, mirror};
 use crate::route::HashPolicy;
+use crate::route::mirror::MirrorPolicy;
 use crate::route::retry::RetryPolicy;
 
 ledger! {
@@ -21,23 +23,20 @@ ledger! {
     pub mod unsupported for "envoy.extensions.upstreams.http.v3.HttpProtocolOptions" {
     http_filters => Refuse, "upstream HTTP filters are not implemented";
     header_validation_config => Warn, "headers are always validated as by Envoy's default";
-    request_mirror_policies => Refuse, "mirroring by cluster is not implemented";
-    auto_config => Refuse, "protocol negotiation needs TLS, which is not implemented yet";
     http3_protocol_options => Refuse, "HTTP/3 is not implemented";
 } }
 
 ledger! {
     /// What is not implemented.
-    pub mod outlier_unsupported for "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.OutlierDetection" {
-    error_matcher => Refuse, "outlier detection takes an answer for an error by its status alone";
+    pub mod auto_unsupported for "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig" {
+    http3_protocol_options => Refuse, "HTTP/3 is not implemented";
+    alternate_protocols_cache_options => Warn, "what hosts offer besides is HTTP/3, which is not implemented";
 } }
 
 ledger! {
-    /// What is not implemented.
-    pub mod sni_unsupported for "envoy.config.core.v3.UpstreamHttpProtocolOptions" {
-    auto_sni => Warn, "it is about TLS, which is not implemented yet";
-    auto_san_validation => Warn, "it is about TLS, which is not implemented yet";
-    override_auto_sni_header => Warn, "it is about TLS, which is not implemented yet";
+    /// What is not implemented of a cluster's options.
+    pub mod common_unsupported for "envoy.config.core.v3.HttpProtocolOptions" {
+    max_connection_duration_jitter => Warn, "Envoy does not lengthen the life of upstream connections either; of clients' it is used";
 } }
 
 ledger! {
@@ -60,6 +59,8 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2, without negotiation.
     Http2,
+    /// HTTP/2 or HTTP/1.1, as the host chooses (ALPN).
+    Auto,
     /// What the downstream request came by.
     UseDownstream,
 }
@@ -79,6 +80,23 @@ pub struct HttpOptions {
     pub retry: Option<Arc<RetryPolicy>>,
     /// What requests are hashed by, whatever their routes say.
     pub hash_policy: Option<Arc<HashPolicy>>,
+    /// Where copies of requests are sent, whatever their routes say.
+    pub mirrors: Option<Arc<[MirrorPolicy]>>,
+    /// What requests say about the servers' names.
+    pub auto_names: Option<AutoNames>,
+    /// Which answers are errors for outlier detection; `None` takes those with a status of 5xx.
+    pub error_matcher: Option<Arc<ResponsePredicate>>,
+}
+
+/// What requests say about the names of the servers they go to (`upstream_http_protocol_options`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutoNames {
+    /// Servers are asked for by the request's host, if that is no address (`auto_sni`).
+    pub sni: bool,
+    /// Certificates have to be for the request's host (`auto_san_validation`).
+    pub san: bool,
+    /// A header whose value takes the host's place (`override_auto_sni_header`).
+    pub header: Option<HeaderKey>,
 }
 
 /// Options of both protocols (`common_http_protocol_options`).
@@ -88,8 +106,6 @@ pub struct CommonHttpOptions {
     pub idle_timeout: Option<Duration>,
     /// A connection takes no further request after this; `None` for ever.
     pub max_connection_duration: Option<Duration>,
-    /// `max_connection_duration` is lengthened by up to this share, 0 to 1.
-    pub max_connection_duration_jitter: f64,
     /// Headers in a response (100).
     pub max_headers_count: u32,
     /// Bytes of headers in a response; `None` when not given: the codec's default.
@@ -132,7 +148,6 @@ impl Default for CommonHttpOptions {
         Self {
             idle_timeout: Some(Duration::from_secs(3600)),
             max_connection_duration: None,
-            max_connection_duration_jitter: 0.0,
             max_headers_count: 100,
             max_response_headers_bytes: None,
             max_stream_duration: None,
@@ -169,15 +184,22 @@ impl HttpOptions {
         } = proto;
         upstream_filters(at.field("http_filters"), &http_filters)?;
         at.unsupported(&unsupported::header_validation_config, &header_validation_config)?;
-        let http::http_protocol_options::OutlierDetection { error_matcher } = outlier_detection.unwrap_or_default();
-        at.field("outlier_detection").unsupported(&outlier_unsupported::error_matcher, &error_matcher)?;
-        at.unsupported(&unsupported::request_mirror_policies, &request_mirror_policies)?;
+        let error_matcher = match outlier_detection {
+            None => None,
+            Some(options::OutlierDetection { error_matcher }) => {
+                let at = at.field("outlier_detection");
+                let matcher = at.required("error_matcher", error_matcher)?;
+                let matcher = ResponsePredicate::parse(matcher, at.field("error_matcher"), RegexLimits::default())?;
+                Some(Arc::new(matcher))
+            }
+        };
+        let mirrors = mirror::of_cluster(request_mirror_policies, at)?;
         let hash_policy = hash::parse(hash_policy, at.field("hash_policy"), RegexLimits::default())?;
         // The limits on expressions that the runtime may set are for routes.
         let retry = retry_policy
             .map(|policy| RetryPolicy::parse(policy, at.field("retry_policy"), RegexLimits::default()).map(Arc::new))
             .transpose()?;
-        sni_options(at.field("upstream_http_protocol_options"), upstream_http_protocol_options)?;
+        let auto_names = AutoNames::parse(at.field("upstream_http_protocol_options"), upstream_http_protocol_options)?;
         let common = common_http_protocol_options;
         let (protocol, http1, http2) = match at.required("upstream_protocol_options", upstream_protocol_options)? {
             options::UpstreamProtocolOptions::ExplicitHttpConfig(options::ExplicitHttpConfig { protocol_config }) => {
@@ -203,30 +225,35 @@ impl HttpOptions {
                 (UpstreamProtocol::UseDownstream, http_protocol_options, http2_protocol_options)
             }
             options::UpstreamProtocolOptions::AutoConfig(config) => {
-                at.field("auto_config").refuse_or_warn(&unsupported::auto_config)?;
-                // Allowed by the operator: without TLS nothing negotiates, and HTTP/1.1 is what Envoy falls back to.
+                let at = at.field("auto_config");
                 let options::AutoHttpConfig {
                     http_protocol_options,
                     http2_protocol_options,
-                    http3_protocol_options: _,
-                    alternate_protocols_cache_options: _,
+                    http3_protocol_options,
+                    alternate_protocols_cache_options,
                 } = config;
-                (UpstreamProtocol::Http1, http_protocol_options, http2_protocol_options)
+                at.unsupported(&auto_unsupported::http3_protocol_options, &http3_protocol_options)?;
+                at.unsupported(
+                    &auto_unsupported::alternate_protocols_cache_options,
+                    &alternate_protocols_cache_options,
+                )?;
+                (UpstreamProtocol::Auto, http_protocol_options, http2_protocol_options)
             }
         };
-        Ok(Self { retry, hash_policy, ..Self::build(at, protocol, common, http1, http2)? })
+        let built = Self::build(at, protocol, common, http1, http2)?;
+        Ok(Self { retry, hash_policy, mirrors, error_matcher, auto_names, ..built })
     }
 
     /// Options by the deprecated fields.
     pub(super) fn legacy(at: At<'_>, legacy: Legacy) -> Result<Self, ConfigError> {
         let Legacy { common, upstream, http1, http2, use_downstream_protocol } = legacy;
-        sni_options(at.field("upstream_http_protocol_options"), upstream)?;
+        let auto_names = AutoNames::parse(at.field("upstream_http_protocol_options"), upstream)?;
         let protocol = match (&http2, use_downstream_protocol) {
             (_, true) => UpstreamProtocol::UseDownstream,
             (Some(_), false) => UpstreamProtocol::Http2,
             (None, false) => UpstreamProtocol::Http1,
         };
-        Self::build(at, protocol, common, http1, http2)
+        Ok(Self { auto_names, ..Self::build(at, protocol, common, http1, http2)? })
     }
 
     fn build(
@@ -246,6 +273,9 @@ impl HttpOptions {
             http2,
             retry: None,
             hash_policy: None,
+            mirrors: None,
+            error_matcher: None,
+            auto_names: None,
         })
     }
 }
@@ -259,12 +289,18 @@ fn upstream_filters(
     if only_codec { Ok(()) } else { at.refuse_or_warn(&unsupported::http_filters) }
 }
 
-fn sni_options(at: At<'_>, proto: Option<core::UpstreamHttpProtocolOptions>) -> Result<(), ConfigError> {
-    let core::UpstreamHttpProtocolOptions { auto_sni, auto_san_validation, override_auto_sni_header } =
-        proto.unwrap_or_default();
-    at.unsupported(&sni_unsupported::auto_sni, &auto_sni)?;
-    at.unsupported(&sni_unsupported::auto_san_validation, &auto_san_validation)?;
-    at.unsupported(&sni_unsupported::override_auto_sni_header, &override_auto_sni_header)
+impl AutoNames {
+    fn parse(at: At<'_>, proto: Option<core::UpstreamHttpProtocolOptions>) -> Result<Option<Self>, ConfigError> {
+        let core::UpstreamHttpProtocolOptions { auto_sni, auto_san_validation, override_auto_sni_header } =
+            proto.unwrap_or_default();
+        let header = match &override_auto_sni_header[..] {
+            "" => None,
+            name => Some(HeaderKey::parse(name).ok_or_else(|| {
+                at.field("override_auto_sni_header").error(format_args!("'{name}' is not a header name"))
+            })?),
+        };
+        Ok((auto_sni || auto_san_validation).then_some(Self { sni: auto_sni, san: auto_san_validation, header }))
+    }
 }
 
 impl CommonHttpOptions {
@@ -279,6 +315,10 @@ impl CommonHttpOptions {
             headers_with_underscores_action,
             max_requests_per_connection,
         } = proto;
+        if let Some(jitter) = max_connection_duration_jitter {
+            percent(at.field("max_connection_duration_jitter"), &jitter)?;
+        }
+        at.unsupported(&common_unsupported::max_connection_duration_jitter, &max_connection_duration_jitter)?;
         let defaults = Self::default();
         let limit = |name: &str, proto| Ok(duration(at.field(name), proto)?.filter(|limit| !limit.is_zero()));
         let max_response_headers_bytes = match max_response_headers_kb.map(|v| v.value) {
@@ -293,9 +333,6 @@ impl CommonHttpOptions {
                 None => defaults.idle_timeout,
             },
             max_connection_duration: limit("max_connection_duration", max_connection_duration)?,
-            max_connection_duration_jitter: max_connection_duration_jitter
-                .map_or(Ok(0.0), |v| percent(at.field("max_connection_duration_jitter"), &v))?
-                / 100.0,
             max_headers_count: max_headers_count.map_or(defaults.max_headers_count, |v| v.value),
             max_response_headers_bytes,
             max_stream_duration: limit("max_stream_duration", max_stream_duration)?,

@@ -4,6 +4,7 @@
 
 mod hashing;
 mod legacy;
+mod override_host;
 mod subset;
 mod typed;
 
@@ -17,6 +18,7 @@ use filters::ledger;
 use filters::matcher::Runtime;
 
 pub use self::hashing::{HashFunction, Hashing, Maglev, RingHash};
+pub use self::override_host::{HostSource, MetadataPath, MetadataStep, OverrideHost};
 pub use self::subset::{Fallback, SelectorFallback, SubsetConfig, SubsetSelector};
 use super::{duration, percent};
 use crate::route::HashPolicy;
@@ -41,6 +43,8 @@ pub struct LbConfig {
     pub policy: LbPolicy,
     /// Subsets of the hosts, each with the policy to itself; `None` chooses among all.
     pub subset: Option<Arc<SubsetConfig>>,
+    /// Requests may say which host they go to, before the policy is asked.
+    pub override_host: Option<Arc<OverrideHost>>,
     /// What requests are hashed by, whatever their routes say: the policy's own list, or else the cluster's.
     pub hash_policy: Option<Arc<HashPolicy>>,
     /// Hosts that just came take less than their share.
@@ -136,6 +140,7 @@ impl Default for LbConfig {
         Self {
             policy: LbPolicy::RoundRobin,
             subset: None,
+            override_host: None,
             hash_policy: None,
             slow_start: None,
             locality_weighted: false,
@@ -203,6 +208,7 @@ impl LbPolicy {
 /// The fields of `Cluster` that decide about load balancing.
 pub(super) struct Fields<'a> {
     pub(super) cluster_name: &'a str,
+    pub(super) discovery: Option<&'a proto::cluster::ClusterDiscoveryType>,
     pub(super) lb_policy: i32,
     pub(super) lb_config: Option<proto::cluster::LbConfig>,
     pub(super) common: Option<proto::cluster::CommonLbConfig>,
@@ -212,14 +218,18 @@ pub(super) struct Fields<'a> {
 
 impl LbConfig {
     pub(super) fn parse(at: At<'_>, fields: Fields<'_>) -> Result<Self, ConfigError> {
-        let Fields { cluster_name, lb_policy, lb_config, common, typed, subset } = fields;
+        let Fields { cluster_name, discovery, lb_policy, lb_config, common, typed, subset } = fields;
         let mut config = Self::default();
         let partial = common.as_ref().is_some_and(|common| {
             common.locality_config_specifier.is_some() || common.consistent_hashing_lb_config.is_some()
         });
+        let aware = subset.as_ref().is_some_and(|subset| subset.locality_weight_aware);
         // Without selectors there are no subsets.
         let subset = subset.filter(|config| !config.subset_selectors.is_empty());
         let hashing = config.common(at.field("common_lb_config"), common)?;
+        if hashing.use_hostname {
+            check_hostnames(at, discovery)?;
+        }
         if let Some(typed) = typed {
             if partial {
                 return Err(at.error(
@@ -233,6 +243,11 @@ impl LbConfig {
             config.typed(at.field("load_balancing_policy"), cluster_name, typed)?;
             return Ok(config);
         }
+        if aware && !config.locality_weighted {
+            return Err(at.field("lb_subset_config").field("locality_weight_aware").error(format_args!(
+                "Locality weight aware subset LB requires that a locality_weighted_lb_config be set in {cluster_name}"
+            )));
+        }
         config.legacy(at, lb_policy, lb_config, hashing, subset)?;
         Ok(config)
     }
@@ -241,7 +256,7 @@ impl LbConfig {
     #[must_use]
     pub fn within_subset(&self) -> Self {
         let aware = self.subset.as_ref().is_none_or(|subset| subset.locality_weight_aware);
-        Self { subset: None, locality_weighted: self.locality_weighted && aware, ..self.clone() }
+        Self { subset: None, override_host: None, locality_weighted: self.locality_weighted && aware, ..self.clone() }
     }
 
     /// Whether a host is found by a request's hash.
@@ -276,6 +291,27 @@ impl LbConfig {
         }
         (tuned != *self).then_some(tuned)
     }
+}
+
+/// Only hosts found by their names have one that is sure to be there; Envoy asks for the field `type`, by which alone it goes.
+fn check_hostnames(at: At<'_>, discovery: Option<&proto::cluster::ClusterDiscoveryType>) -> Result<(), ConfigError> {
+    use proto::cluster::{ClusterDiscoveryType, DiscoveryType};
+    let kind = match discovery {
+        None => "envoy.cluster.static",
+        Some(ClusterDiscoveryType::ClusterType(custom)) => &custom.name,
+        Some(ClusterDiscoveryType::Type(number)) => match DiscoveryType::try_from(*number) {
+            Ok(DiscoveryType::StrictDns) => return Ok(()),
+            Ok(DiscoveryType::LogicalDns) => "envoy.cluster.logical_dns",
+            Ok(DiscoveryType::Eds) => "envoy.cluster.eds",
+            Ok(DiscoveryType::OriginalDst) => "envoy.cluster.original_dst",
+            Ok(DiscoveryType::Static) | Err(_) => "envoy.cluster.static",
+        },
+    };
+    Err(at
+        .field("common_lb_config")
+        .field("consistent_hashing_lb_config")
+        .field("use_hostname_for_hashing")
+        .error(format_args!("Cannot use hostname for consistent hashing loadbalancing for cluster of type: '{kind}'")))
 }
 
 fn least_request_choices(at: At<'_>, count: Option<u32>) -> Result<u32, ConfigError> {

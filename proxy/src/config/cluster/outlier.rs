@@ -1,12 +1,13 @@
 //! `outlier_detection`: when a host is taken out of rotation for what its answers look like.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as proto;
 use envoy_types::pb::google::protobuf::UInt32Value;
 use filters::config::{At, ConfigError};
 use filters::ledger;
-use filters::matcher::Runtime;
+use filters::matcher::{ResponsePredicate, Runtime};
 
 use super::{duration, positive};
 
@@ -18,7 +19,7 @@ ledger! {
 
 /// Thresholds, volumes and times of outlier detection; every number may be overridden by the runtime key
 /// `outlier_detection.<field>` when it is used, times in milliseconds (`outlier_detection.interval_ms`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct OutlierConfig {
     /// Time between two sweeps (10 s).
     pub interval: Duration,
@@ -58,6 +59,9 @@ pub struct OutlierConfig {
     pub successful_active_health_check_uneject_host: bool,
     /// An answer with `x-envoy-degraded` degrades its host (false).
     pub detect_degraded_hosts: bool,
+    /// Answers that are errors, whatever their status; `None` takes those with a status of 5xx for errors
+    /// (`HttpProtocolOptions.outlier_detection.error_matcher`).
+    pub error_matcher: Option<Arc<ResponsePredicate>>,
 }
 
 /// `enforcing_*`, in percent.
@@ -107,6 +111,7 @@ impl Default for OutlierConfig {
             enforcing: Enforcing::default(),
             successful_active_health_check_uneject_host: true,
             detect_degraded_hosts: false,
+            error_matcher: None,
         }
     }
 }
@@ -237,6 +242,8 @@ impl OutlierConfig {
             successful_active_health_check_uneject_host: successful_active_health_check_uneject_host
                 .is_none_or(|v| v.value),
             detect_degraded_hosts: detect_degraded_hosts.is_some_and(|v| v.value),
+            // The protocol has the word about it.
+            error_matcher: None,
         })
     }
 }

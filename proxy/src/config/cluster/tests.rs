@@ -400,27 +400,6 @@ fn http2_settings_are_consistent() {
 }
 
 #[test]
-fn tls_is_refused_by_name_and_may_be_allowed() {
-    let tls = || {
-        given(|c| {
-            c.transport_socket = Some(core::TransportSocket {
-                name: "tls".to_owned(),
-                config_type: Some(core::transport_socket::ConfigType::TypedConfig(google::Any {
-                    type_url: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
-                        .to_owned(),
-                    value: Vec::new(),
-                })),
-            });
-        })
-    };
-    let error = parse(tls()).unwrap_err().to_string();
-    assert!(error.contains("TLS is not implemented yet"), "{error}");
-    let session = Session::new(["transport_socket.typed_config".to_owned()]);
-    assert!(ClusterConfig::parse(session.root(), tls()).is_ok());
-    assert_eq!(session.take_warnings().len(), 1);
-}
-
-#[test]
 fn dns_settings_by_the_extension_and_by_the_old_fields_are_the_same() {
     #[expect(deprecated, reason = "the old fields are what is compared")]
     let old = strict(|c| {

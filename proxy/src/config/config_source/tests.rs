@@ -1,5 +1,7 @@
 use envoy_types::pb::google::protobuf as google;
 use filters::config::Session;
+use prost::Message as _;
+use xds_client::proto::{Format, LoadOptions, load};
 
 use super::*;
 
@@ -78,42 +80,85 @@ fn back_off_and_rate_limits() {
     assert_eq!(source.rate_limit, Some(RateLimit::default()));
 }
 
+/// A service at `uri`, with what else its configuration says.
+fn google(uri: &str, yaml: &str) -> Result<(GrpcService, BackoffConfig), String> {
+    let text = format!("google_grpc: {{stat_prefix: ads, target_uri: \"{uri}\", {yaml}}}");
+    let options = LoadOptions { source: "test", ..LoadOptions::default() };
+    let document = load(text.as_bytes(), Format::Yaml, "envoy.config.core.v3.GrpcService", &options);
+    let document = document.unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let proto = core::GrpcService::decode(document.bytes()).unwrap();
+    grpc_service(Session::default().root(), proto).map_err(|error| error.to_string())
+}
+
+const SSL: &str = "channel_credentials: {ssl_credentials: {root_certs: {filename: /nowhere/roots.pem}}}";
+
+fn plugin(name: &str, config: &str) -> String {
+    format!(
+        "credentials_factory_name: {name}, call_credentials: [{{from_plugin: {{name: {name}, typed_config: \
+         {{\"@type\": type.googleapis.com/envoy.config.grpc_credential.v3.{config}}}}}}}]"
+    )
+}
+
 #[test]
-fn a_google_target_with_tls_loads_but_says_why_it_cannot_connect() {
-    let ssl = google_grpc::ChannelCredentials {
-        credential_specifier: Some(CredentialSpecifier::SslCredentials(google_grpc::SslCredentials::default())),
-    };
-    let int = |value| google_grpc::channel_args::Value { value_specifier: Some(ValueSpecifier::IntValue(value)) };
-    let google = |uri: &str, credentials| GoogleGrpc {
-        target_uri: uri.to_owned(),
-        stat_prefix: "ads".into(),
-        channel_credentials: credentials,
-        channel_args: Some(google_grpc::ChannelArgs {
-            args: [
-                ("grpc.keepalive_time_ms".to_owned(), int(10_000)),
-                ("grpc.keepalive_timeout_ms".to_owned(), int(20_000)),
-                ("grpc.http2.max_pings_without_data".to_owned(), int(0)),
-                ("grpc.initial_reconnect_backoff_ms".to_owned(), int(10_000)),
-                ("grpc.max_connection_age_ms".to_owned(), int(2_400_000)),
-            ]
-            .into(),
-        }),
-        ..Default::default()
-    };
-    let session = Session::default();
-    let service = |google| core::GrpcService {
-        target_specifier: Some(TargetSpecifier::GoogleGrpc(google)),
-        ..Default::default()
-    };
-    let (parsed, backoff) = grpc_service(session.root(), service(google("appmesh.eu:443", Some(ssl)))).unwrap();
-    assert!(parsed.unavailable.unwrap().contains("appmesh.eu:443 needs TLS"));
-    assert_eq!(session.take_warnings().len(), 1);
+fn addresses_have_channels_of_their_own_kind() {
+    let arguments = "channel_args: {args: {grpc.keepalive_time_ms: {int_value: 10000}, \
+                     grpc.http2.max_pings_without_data: {int_value: 0}, \
+                     grpc.initial_reconnect_backoff_ms: {int_value: 10000}}}";
+    let (secure, backoff) = google("appmesh.eu:443", &format!("{SSL}, {arguments}")).unwrap();
+    let address = xds_client::Address::Tcp { host: "appmesh.eu".to_owned(), port: 443 };
+    let Target::Secure(to, security) = &secure.target else { panic!("{secure:?}") };
+    assert_eq!((to, secure.target.authority().as_str()), (&address, "appmesh.eu:443"));
+    assert!(!format!("{security:?}").contains("roots"), "there may be keys in it");
     let interval = Duration::from_secs(10);
-    let keepalive = Keepalive { interval, timeout: Duration::from_secs(20), while_idle: false };
-    assert_eq!((parsed.keepalive, backoff.base), (Some(keepalive), interval));
-    let (parsed, _) = grpc_service(session.root(), service(google("unix:///run/ecs/xds.sock", None))).unwrap();
-    assert_eq!(parsed.unavailable, None);
-    assert_eq!(parsed.target, Target::Address(xds_client::Address::Unix("/run/ecs/xds.sock".into())));
+    let keepalive = xds_client::Keepalive { interval, timeout: Duration::from_secs(20), while_idle: false };
+    assert_eq!((secure.keepalive, backoff.base), (Some(keepalive), interval));
+    let same = google("appmesh.eu:443", SSL).unwrap().0.target;
+    let other = google("appmesh.eu:443", "channel_credentials: {ssl_credentials: {}}").unwrap().0.target;
+    assert!(secure.target == same && secure.target != other, "connections are shared by what they trust");
+    for plain in ["", "channel_credentials: {local_credentials: {}}"] {
+        let (plain, _) = google("unix:///run/ecs/xds.sock", plain).unwrap();
+        assert_eq!(plain.target, Target::Address(xds_client::Address::Unix("/run/ecs/xds.sock".into())));
+    }
+    let named = "channel_args: {args: {grpc.ssl_target_name_override: {string_value: other.test}}}";
+    let (named, _) = google("10.0.0.1:443", &format!("{SSL}, {named}")).unwrap();
+    assert_eq!(named.authority.as_deref(), Some("other.test"));
+}
+
+#[test]
+fn call_credentials_become_metadata() {
+    let (token, _) = google("x:1", &format!("{SSL}, call_credentials: [{{access_token: t}}]")).unwrap();
+    assert_eq!(token.initial_metadata, [("authorization".to_owned(), Bytes::from_static(b"Bearer t"))]);
+    let aws = plugin("envoy.grpc_credentials.aws_iam", "AwsIamConfig, service_name: appmesh");
+    let (aws, _) = google("x:1", &format!("{SSL}, {aws}")).unwrap();
+    let iam = xds_client::CallCredentials::AwsIam { service: "appmesh".to_owned(), region: String::new() };
+    assert_eq!(aws.credentials, [iam]);
+    let file =
+        plugin("envoy.grpc_credentials.file_based_metadata", "FileBasedMetadataConfig, secret_data: {filename: /s}");
+    let (file, _) = google("x:1", &format!("{SSL}, {file}")).unwrap();
+    let (header, prefix) = ("authorization".to_owned(), String::new());
+    assert_eq!(file.credentials, [xds_client::CallCredentials::File { path: "/s".into(), header, prefix }]);
+}
+
+#[test]
+fn credentials_that_are_not_there_are_refused() {
+    let aws = plugin("envoy.grpc_credentials.aws_iam", "AwsIamConfig, service_name: appmesh");
+    let elsewhere = aws.replacen("envoy.grpc_credentials.aws_iam", "\"\"", 1);
+    let unknown = aws.replacen("envoy.grpc_credentials.aws_iam", "mine", 1);
+    for (credentials, expected) in [
+        ("channel_credentials: {google_default: {}}", "google_default"),
+        ("call_credentials: [{google_refresh_token: r}]", "google_refresh_token"),
+        ("call_credentials: [{google_compute_engine: {}}]", "google_compute_engine"),
+        (
+            "call_credentials: [{sts_service: {token_exchange_service_uri: u, subject_token_path: p, subject_token_type: t}}]",
+            "sts_service",
+        ),
+        ("call_credentials: [{access_token: t}]", "call credentials need a channel that is encrypted"),
+        (&elsewhere, "is for the credentials factory of that name"),
+        (&unknown, "unknown google grpc credential factory 'mine'"),
+    ] {
+        let refused = google("x:1", credentials).unwrap_err();
+        assert!(refused.contains(expected), "{credentials}: {refused}");
+    }
 }
 
 #[test]

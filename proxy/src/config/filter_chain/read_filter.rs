@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::config::core::v3::RuntimeFeatureFlag;
 use envoy_types::pb::envoy::extensions::filters::network as extensions;
 use envoy_types::pb::envoy::r#type::v3::TokenBucket as BucketProto;
 use envoy_types::pb::google::protobuf::Any;
+use filters::config::duration::duration;
 use filters::config::{At, ConfigError};
 use filters::ledger;
 use filters::matcher::Runtime;
@@ -15,7 +16,6 @@ use filters::matcher::Runtime;
 use super::rbac::RbacConfig;
 use super::token_bucket::TokenBucket;
 use super::{type_name, unpack};
-use crate::config::duration::duration;
 
 /// A bucket is not filled more often than this.
 const SHORTEST_FILL: Duration = Duration::from_millis(50);
@@ -129,9 +129,6 @@ impl LocalRateLimit {
 
 fn bucket(at: &At<'_>, proto: BucketProto) -> Result<TokenBucket, ConfigError> {
     let BucketProto { max_tokens, tokens_per_fill, fill_interval } = proto;
-    if max_tokens == 0 {
-        return Err(at.field("max_tokens").error("value must be greater than 0"));
-    }
     let tokens = tokens_per_fill.map_or(1, |tokens| tokens.value);
     if tokens == 0 {
         return Err(at.field("tokens_per_fill").error("value must be greater than 0"));
@@ -159,9 +156,6 @@ impl Switch {
             return Ok(Self { default: true, key: "".into() });
         };
         let default = at.required("default_value", default_value)?.value;
-        if runtime_key.is_empty() {
-            return Err(at.field("runtime_key").error("value length must be at least 1 characters"));
-        }
         Ok(Self { default, key: runtime_key.into() })
     }
 
@@ -208,7 +202,6 @@ mod tests {
             (limit(None, "p").map(drop), "max_connections: value is required"),
             (limit(Some(0), "p").map(drop), "max_connections: value must be greater"),
             (limit(Some(1), "").map(drop), "stat_prefix: value length"),
-            (rate(0, 100, "").map(drop), "token_bucket.max_tokens: value must be greater"),
             (rate(1, 0, "").map(drop), "token_bucket.fill_interval: value must be greater"),
             (rate(1, 49, "").map(drop), "token_bucket: local rate limit token bucket fill timer"),
             (rate(1, 100, "all").map(drop), "share_key: envoy.extensions.filters.network.local_ratelimit"),

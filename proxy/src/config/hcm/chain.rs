@@ -1,21 +1,33 @@
 //! The filter chain of a connection manager.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3::DataSource;
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
+use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3::ExtAuthz;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::{Router, router::UpstreamAccessLogOptions};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
+use filters::call::config::ParseServices;
 use filters::config::{At, ConfigError};
+use filters::ext_authz::ExtAuthzConfig;
+use filters::format::parse_header_value;
+use filters::health_check::HealthCheckConfig;
 use filters::http::HeaderName;
+use filters::jwt_authn::{JwtAuthnConfig, ParseContext};
 use filters::ledger;
+use filters::rbac::RbacConfig;
 
 use super::values::{duration, flag};
 use super::{HcmContext, HttpFilter, HttpFilterKind, RouterConfig};
 use crate::config::access_log;
 use crate::config::any;
+use crate::config::route::retry;
 
 ledger! {
     /// Filters that are not here.
     pub mod unsupported_http_filters for "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter" {
-        typed_config => Refuse, "of Envoy's HTTP filters only cors and the router are here yet";
+        typed_config => Refuse, "of Envoy's HTTP filters only cors, ext_authz, health_check, jwt_authn and the router are here yet";
         config_discovery => Refuse, "filters from a control plane (ECDS) are not here yet";
     }
 }
@@ -29,6 +41,10 @@ ledger! {
 }
 
 const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
+const HEALTH_CHECK: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
+const EXT_AUTHZ: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
+const JWT_AUTHN: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
+const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const ROUTER_NAME: &str = "envoy.filters.http.router";
 
@@ -99,7 +115,35 @@ fn filter(at: &At<'_>, proto: proto::HttpFilter, context: &HcmContext<'_>) -> Re
             let Cors {} = typed.decode(&here)?;
             Ok(Some(HttpFilter { name: name.into(), disabled, kind: HttpFilterKind::Cors }))
         }
-        _ if is_optional => Ok(None),
+        HEALTH_CHECK => {
+            let config =
+                HealthCheckConfig::parse(typed.decode(&here)?, here, context.log.limits, context.node_cluster)?;
+            Ok(Some(HttpFilter { name: name.into(), disabled, kind: HttpFilterKind::HealthCheck(Arc::new(config)) }))
+        }
+        EXT_AUTHZ => {
+            let parse =
+                ParseServices { limits: context.log.limits, format: parse_header_value, retry: retry::of_calls };
+            let proto: ExtAuthz = typed.decode(&here)?;
+            let config = ExtAuthzConfig::parse(proto, here, &parse, context.node_metadata)?;
+            let kind = config.map(|config| HttpFilterKind::ExtAuthz(Arc::new(config)));
+            Ok(kind.map(|kind| HttpFilter { name: name.into(), disabled, kind }))
+        }
+        JWT_AUTHN => {
+            let parse = ParseContext { limits: context.log.limits, read: &local_jwks, retry: retry::of_calls };
+            let config = JwtAuthnConfig::parse(typed.decode(&here)?, here, parse)?;
+            Ok(Some(HttpFilter { name: name.into(), disabled, kind: HttpFilterKind::JwtAuthn(Arc::new(config)) }))
+        }
+        RBAC => {
+            let config = RbacConfig::parse(typed.decode(&here)?, here, context.log.limits)?;
+            Ok(Some(HttpFilter { name: name.into(), disabled, kind: HttpFilterKind::Rbac(Arc::new(config)) }))
+        }
+        other if is_optional => {
+            at.warn(
+                "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config",
+                format!("{other} is not implemented; the filter is optional, and left out"),
+            );
+            Ok(None)
+        }
         other if other.starts_with("envoy.extensions.filters.http.") => {
             here.refuse_or_warn(&unsupported_http_filters::typed_config)
                 .map_err(|error| ConfigError { message: format!("{other}: {}", error.message), ..error })?;
@@ -107,6 +151,17 @@ fn filter(at: &At<'_>, proto: proto::HttpFilter, context: &HcmContext<'_>) -> Re
         }
         other => Err(at.unknown_extension(&name, other)),
     }
+}
+
+/// The keys of a provider. Like Envoy, the filter reads them once.
+fn local_jwks(at: &At<'_>, source: DataSource) -> Result<Bytes, ConfigError> {
+    if source.watched_directory.is_some() {
+        at.field("watched_directory").warn(
+            "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider.local_jwks.watched_directory",
+            "the file is read once, as by Envoy; what becomes of its directory is not looked at",
+        );
+    }
+    access_log::data_source(at, DataSource { watched_directory: None, ..source })
 }
 
 fn router(at: &At<'_>, proto: Router, context: &HcmContext<'_>) -> Result<RouterConfig, ConfigError> {

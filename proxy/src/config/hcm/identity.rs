@@ -17,7 +17,9 @@ use super::HcmContext;
 use super::parse::{NOT_A_VALUE, unsupported};
 use super::values::flag;
 use crate::config::any;
-use crate::http::hygiene::{Detection, ForwardProto, InternalAddresses};
+use crate::http::hygiene::{
+    ClientCertDetails, ClientCertMode, Detection, ForwardClientCert, ForwardProto, InternalAddresses,
+};
 
 pub(super) fn detections(
     at: &At<'_>,
@@ -118,14 +120,30 @@ pub(super) fn scheme_to_overwrite(at: &At<'_>, proto: Option<Transformation>) ->
     }
 }
 
-/// Whether `x-forwarded-client-cert` passes on a connection without a client certificate.
-pub(super) fn forward_client_cert(at: &At<'_>, number: i32) -> Result<bool, ConfigError> {
+/// What becomes of `x-forwarded-client-cert`.
+pub(super) fn client_cert(
+    at: &At<'_>,
+    mode: i32,
+    details: Option<nested::SetCurrentClientCertDetails>,
+) -> Result<ForwardClientCert, ConfigError> {
     use nested::ForwardClientCertDetails as Mode;
-    match Mode::try_from(number) {
-        Ok(Mode::Sanitize | Mode::ForwardOnly | Mode::AppendForward | Mode::SanitizeSet) => Ok(false),
-        Ok(Mode::AlwaysForwardOnly) => Ok(true),
-        Err(_) => Err(at.field("forward_client_cert_details").error(NOT_A_VALUE)),
-    }
+    let mode = match Mode::try_from(mode) {
+        Ok(Mode::Sanitize) => ClientCertMode::Sanitize,
+        Ok(Mode::ForwardOnly) => ClientCertMode::ForwardOnly,
+        Ok(Mode::AppendForward) => ClientCertMode::AppendForward,
+        Ok(Mode::SanitizeSet) => ClientCertMode::SanitizeSet,
+        Ok(Mode::AlwaysForwardOnly) => ClientCertMode::AlwaysForwardOnly,
+        Err(_) => return Err(at.field("forward_client_cert_details").error(NOT_A_VALUE)),
+    };
+    let nested::SetCurrentClientCertDetails { subject, cert, chain, dns, uri, issuer, format } =
+        details.unwrap_or_default();
+    let subject = flag(subject, false);
+    let json = match nested::ForwardClientCertFormat::try_from(format) {
+        Ok(nested::ForwardClientCertFormat::Text) => false,
+        Ok(nested::ForwardClientCertFormat::Json) => true,
+        Err(_) => return Err(at.field("set_current_client_cert_details").field("format").error(NOT_A_VALUE)),
+    };
+    Ok(ForwardClientCert { mode, details: ClientCertDetails { subject, cert, chain, dns, uri, issuer, json } })
 }
 
 pub(super) fn forward_proto(

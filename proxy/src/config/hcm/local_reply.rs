@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendA
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption, SubstitutionFormatString};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as proto;
 use filters::config::{At, ConfigError};
-use filters::format::Format;
+use filters::format::{Format, FormatOptions};
 use filters::http::HeaderKey;
 
 use crate::config::access_log::{self, LogContext};
@@ -22,7 +22,7 @@ pub(super) fn parse(
     let mappers = mappers.into_iter().enumerate().map(|(n, proto)| mapper(&at_mappers.index(n), proto, context));
     Ok(LocalReplyConfig {
         mappers: mappers.collect::<Result<_, _>>()?,
-        body_format: format.map(|format| body_format(&at.field("body_format"), format, context)).transpose()?,
+        body_format: format.map(|format| body_format(&at.field("body_format"), format, context.formats)).transpose()?,
     })
 }
 
@@ -45,7 +45,7 @@ fn mapper(at: &At<'_>, proto: proto::ResponseMapper, context: &LogContext<'_>) -
         status,
         body: body.map(|body| access_log::data_source(&at.field("body"), body)).transpose()?,
         body_format: body_format_override
-            .map(|format| body_format(&at.field("body_format_override"), format, context))
+            .map(|format| body_format(&at.field("body_format_override"), format, context.formats))
             .transpose()?,
         headers: headers.collect::<Result<_, _>>()?,
     })
@@ -58,9 +58,9 @@ fn mapper(at: &At<'_>, proto: proto::ResponseMapper, context: &LogContext<'_>) -
 pub fn body_format(
     at: &At<'_>,
     proto: SubstitutionFormatString,
-    context: &LogContext<'_>,
+    formats: &FormatOptions,
 ) -> Result<BodyFormat, ConfigError> {
-    let (format, content_type) = access_log::format_and_type(at, proto, context)?;
+    let (format, content_type) = access_log::format_and_type(at, proto, formats)?;
     let (body, implied) = match format {
         LogFormat::Text(format) => (BodyText::Text(format), "text/plain"),
         LogFormat::Json(format) => (BodyText::Json(format), "application/json"),

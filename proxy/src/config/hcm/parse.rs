@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::identity::{detections, forward_client_cert, forward_proto, internal, request_id, scheme_to_overwrite};
+use super::identity::{client_cert, detections, forward_proto, internal, request_id, scheme_to_overwrite};
 use super::values::{duration, flag, header_value, on, percent, ranged};
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
@@ -28,10 +28,8 @@ ledger! {
         http3_protocol_options => Warn, "options of HTTP/3, which is not here; they concern no other codec";
         tracing => Warn, "tracing is not here yet; requests are served without spans";
         early_header_mutation_extensions => Refuse, "changes headers before routing";
-        set_current_client_cert_details => Warn, "facts of client certificates; there is no TLS yet";
         forward_client_cert_matcher => Refuse, "decides which client certificates are trusted";
         typed_header_validation_config => Refuse, "decides which requests are valid";
-        add_proxy_protocol_connection_state => Warn, "state for PROXY protocol towards upstreams";
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6 => Warn, "Envoy 1.40 writes the address unmapped all the same";
         path_normalization_options => Warn, "not implemented in Envoy either";
         scoped_routes => Refuse, "scoped routes are not here yet";
@@ -114,10 +112,8 @@ pub fn parse(
     at.unsupported(&unsupported::http3_protocol_options, &http3_protocol_options)?;
     at.unsupported(&unsupported::tracing, &tracing)?;
     at.unsupported(&unsupported::early_header_mutation_extensions, &early_header_mutation_extensions)?;
-    at.unsupported(&unsupported::set_current_client_cert_details, &set_current_client_cert_details)?;
     at.unsupported(&unsupported::forward_client_cert_matcher, &forward_client_cert_matcher)?;
     at.unsupported(&unsupported::typed_header_validation_config, &typed_header_validation_config)?;
-    at.unsupported(&unsupported::add_proxy_protocol_connection_state, &add_proxy_protocol_connection_state)?;
     at.unsupported(
         &unsupported::represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         &represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
@@ -199,7 +195,7 @@ pub fn parse(
             node: Bytes::copy_from_slice(context.node_id.as_bytes()),
         }),
         via: header_value(at, "via", via.clone())?,
-        keep_forwarded_client_cert: forward_client_cert(at, forward_client_cert_details)?,
+        client_cert: client_cert(at, forward_client_cert_details, set_current_client_cert_details)?,
         forward_proto: forward_proto(at, forward_proto_config)?,
         local_address: context.local_address,
     };
@@ -267,6 +263,7 @@ pub fn parse(
         upgrades: upgrades(&at.field("upgrade_configs"), upgrade_configs, context)?,
         proxy_100_continue,
         append_local_overload,
+        tells_upstreams: flag(add_proxy_protocol_connection_state, true),
     })
 }
 

@@ -8,6 +8,7 @@ use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration as DurationProt
 use filters::config::Session;
 use filters::format::FormatOptions;
 use filters::matcher::RegexLimits;
+use filters::stream_info::Metadata;
 use prost::Name;
 use proto::HttpConnectionManager as Proto;
 use proto::http_connection_manager as nested;
@@ -26,7 +27,14 @@ fn run(proto: Proto) -> (Result<HcmConfig, String>, Vec<String>) {
     let files = LogFiles::new(Duration::from_secs(10));
     let formats = FormatOptions::default();
     let log = LogContext { convert: no_conversion, formats: &formats, limits: RegexLimits::default(), files: &files };
-    let context = HcmContext { log, node_id: "nid", node_cluster: "ncl", local_address: None, strip_fragment: false };
+    let context = HcmContext {
+        log,
+        node_id: "nid",
+        node_cluster: "ncl",
+        node_metadata: &Metadata::new(),
+        local_address: None,
+        strip_fragment: false,
+    };
     let parsed = parse(&session.root(), proto, &context).map_err(|error| error.to_string());
     (parsed, session.take_warnings().into_iter().map(|warning| warning.path).collect())
 }

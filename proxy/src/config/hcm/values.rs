@@ -5,9 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::{BoolValue, Duration as DurationProto, UInt32Value};
-use filters::config::{At, ConfigError};
-
-use crate::config::duration::checked;
+use filters::config::{At, ConfigError, duration};
 
 pub(super) fn header_value(at: &At<'_>, name: &str, value: String) -> Result<Bytes, ConfigError> {
     if value.bytes().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
@@ -32,12 +30,7 @@ pub(super) fn on(duration: Duration) -> Option<Duration> {
 
 /// A duration that may not be negative.
 pub(super) fn duration(at: &At<'_>, name: &str, value: Option<DurationProto>) -> Result<Option<Duration>, ConfigError> {
-    let Some(proto) = value else { return Ok(None) };
-    let DurationProto { seconds, nanos } = proto;
-    checked(&proto).map(Some).ok_or_else(|| {
-        at.field(name)
-            .error(format_args!("Invalid duration: Expected positive duration: seconds: {seconds} nanos: {nanos}"))
-    })
+    value.map(|proto| duration::duration(&at.field(name), &proto)).transpose()
 }
 
 /// A wrapped number within a range, or its default.

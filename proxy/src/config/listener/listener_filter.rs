@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::extensions::filters::listener as extensions;
 use filters::config::{At, ConfigError, Entry};
 use filters::ledger;
 
+use crate::config::cluster::PassTlvs;
 use crate::config::filter_chain::{type_name, unpack, untyped};
 
 /// The most of a client hello `tls_inspector` looks at when it does not say.
@@ -59,6 +60,8 @@ pub struct ProxyProtocolConfig {
     pub stat_prefix: Arc<str>,
     /// TLVs of version 2 that become dynamic metadata.
     pub rules: Vec<TlvRule>,
+    /// Facts of version 2 that upstreams may be told.
+    pub pass: PassTlvs,
 }
 
 /// A TLV that becomes dynamic metadata.
@@ -112,7 +115,6 @@ ledger! {
 ledger! {
     /// What `proxy_protocol` may say that Legate does not do.
     pub mod proxy_protocol for "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" {
-        pass_through_tlvs => Warn, "the PROXY protocol is not spoken upstream";
         tlv_location => Refuse, "filters would look for the values in filter state";
     }
 }
@@ -244,7 +246,6 @@ fn parse_proxy_protocol(
         stat_prefix,
         tlv_location,
     } = config;
-    at.unsupported(&proxy_protocol::pass_through_tlvs, &pass_through_tlvs)?;
     at.unsupported(&proxy_protocol::tlv_location, &tlv_location)?;
     let disallows = |version: Version| disallowed_versions.contains(&(version as i32));
     let (allow_v1, allow_v2) = (!disallows(Version::V1), !disallows(Version::V2));
@@ -264,6 +265,7 @@ fn parse_proxy_protocol(
         allow_v2,
         stat_prefix: stat_prefix.into(),
         rules: parsed,
+        pass: PassTlvs::parse(at.field("pass_through_tlvs"), pass_through_tlvs)?,
     })
 }
 

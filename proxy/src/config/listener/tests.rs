@@ -173,17 +173,16 @@ fn what_is_not_supported_is_refused_by_name_and_place() {
     let tls = core::TransportSocket {
         name: "tls".into(),
         config_type: Some(core::transport_socket::ConfigType::TypedConfig(Any {
-            type_url: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext".into(),
+            type_url: "type.googleapis.com/envoy.extensions.transport_sockets.tap.v3.Tap".into(),
             value: Vec::new(),
         })),
     };
     let mut config = listener("l", 80);
     config.filter_chains[0].transport_socket = Some(tls);
-    let error = parse(&config).expect_err("no TLS yet");
+    let error = parse(&config).expect_err("no tap");
     assert!(
         error.starts_with(
-            "filter_chains[0].transport_socket: envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext is not \
-             supported by Legate"
+            "filter_chains[0].transport_socket: envoy.extensions.transport_sockets.tap.v3.Tap is not supported by Legate"
         ),
         "{error}"
     );

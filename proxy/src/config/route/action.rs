@@ -18,15 +18,19 @@ use envoy_types::pb::envoy::config::route::v3::{
 use envoy_types::pb::google::protobuf::Duration as DurationProto;
 use filters::config::{At, ConfigError};
 use filters::cors::CorsPolicy;
+use filters::format::FormatOptions;
 use filters::http::HeaderKey;
-use filters::matcher::Substitution;
+use filters::matcher::{PathTemplateRewrite, Substitution};
 use filters::mutation::Template;
 
 use super::values::{data, duration};
 use super::{Level, Parser, hash, ledger};
+use crate::config::hcm;
+use crate::http::reply::{BodyFormat, BodyText};
 use crate::route::MetadataMatch;
 use crate::route::action::{DirectResponse, ForwardAction};
 use crate::route::internal_redirect::InternalRedirect;
+use crate::route::matching::PathMatch;
 use crate::route::mirror::MirrorPolicy;
 use crate::route::policy::{ConnectConfig, GrpcTimeout, GrpcTimeoutTarget, Priority, Timeouts, UpgradeConfig};
 use crate::route::redirect::{RedirectAction, RedirectPath};
@@ -37,6 +41,8 @@ use crate::transport::proxy_protocol::ProxyProtocolVersion;
 /// What an action takes from its route and from above.
 pub(super) struct Inherited<'a> {
     pub(super) route_name: &'a str,
+    /// The route's condition on paths.
+    pub(super) path: &'a PathMatch,
     /// Route, virtual host, table.
     pub(super) levels: [&'a Level; 3],
     /// The virtual host's.
@@ -91,7 +97,6 @@ impl Parser<'_> {
             host_rewrite_specifier,
         } = proto;
         use ledger::route_action as row;
-        at.unsupported(&row::path_rewrite_policy, &path_rewrite_policy)?;
         at.unsupported(&row::early_data_policy, &early_data_policy)?;
         at.unsupported(&row::retry_policy_typed_config, &retry_policy_typed_config)?;
         at.unsupported(&row::rate_limits, &rate_limits)?;
@@ -112,6 +117,10 @@ impl Parser<'_> {
             Some(PathRewrite::Prefix(prefix_rewrite.into()))
         } else if let Some(rewrite) = regex_rewrite {
             Some(PathRewrite::Regex(Substitution::parse(rewrite, at.field("regex_rewrite"), self.env.regex)?))
+        } else if let Some(policy) = path_rewrite_policy {
+            let template = if let PathMatch::Template(template) = inherited.path { Some(template) } else { None };
+            let at = at.field("path_rewrite_policy");
+            Some(PathRewrite::Variables(PathTemplateRewrite::parse(&at, policy, template)?))
         } else if !path_rewrite.is_empty() {
             let template = Template::parse(&path_rewrite, self.env.parse_format).map_err(|error| {
                 at.field("path_rewrite").error(format_args!("Failed to create path rewrite formatter: {error}"))
@@ -242,7 +251,6 @@ impl Parser<'_> {
         at: At<'_>,
     ) -> Result<DirectResponse, ConfigError> {
         let DirectResponseAction { status, body, body_format } = proto;
-        at.unsupported(&ledger::direct_response::body_format, &body_format)?;
         let status = u16::try_from(status)
             .ok()
             .filter(|status| (200..600).contains(status))
@@ -251,7 +259,16 @@ impl Parser<'_> {
             Some(source) => data(source, self.max_body, at.field("body"))?.into(),
             None => Bytes::new(),
         };
-        Ok(DirectResponse { status, body })
+        let format = body_format
+            .map(|proto| {
+                let says_type = !proto.content_type.is_empty();
+                let format = hcm::body_format(&at.field("body_format"), proto, &FormatOptions::of_this_host())?;
+                // Text that says nothing of its type is like any other body.
+                let is_plain = !says_type && matches!(format.body, BodyText::Text(_));
+                Ok(if is_plain { BodyFormat { content_type: Bytes::new(), ..format } } else { format })
+            })
+            .transpose()?;
+        Ok(DirectResponse { status, body, format })
     }
 }
 

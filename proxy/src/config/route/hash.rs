@@ -10,7 +10,6 @@ use filters::config::{At, ConfigError};
 use filters::http::HeaderKey;
 use filters::matcher::{RegexLimits, Substitution};
 
-use super::ledger::hash_policy as row;
 use crate::route::hash::{CookieTemplate, HashMethod, HashPolicy, HashSource};
 
 /// Compiles a list of policies; `None` for an empty one.
@@ -62,8 +61,11 @@ fn source(proto: PolicySpecifier, at: At<'_>, limits: RegexLimits) -> Result<Has
             HashSource::Query(name.into_bytes().into())
         }
         PolicySpecifier::FilterState(FilterState { key }) => {
-            at.unsupported(&row::filter_state, &key)?;
-            HashSource::Nothing
+            if key.is_empty() {
+                let at = at.field("filter_state");
+                return Err(at.field("key").error("value length must be at least 1 characters"));
+            }
+            HashSource::FilterState(key.into())
         }
     })
 }
@@ -131,7 +133,7 @@ mod tests {
             (Some(PolicySpecifier::Header(Header::default())), "hash_policy[0].header.header_name"),
             (Some(PolicySpecifier::Cookie(Cookie::default())), "hash_policy[0].cookie.name"),
             (Some(PolicySpecifier::QueryParameter(QueryParameter::default())), "hash_policy[0].query_parameter.name"),
-            (Some(PolicySpecifier::FilterState(FilterState { key: "k".into() })), "filter_state"),
+            (Some(PolicySpecifier::FilterState(FilterState::default())), "hash_policy[0].filter_state.key"),
         ] {
             let error = parsed(specifier).unwrap_err();
             assert!(error.contains(path), "{error}");

@@ -14,7 +14,7 @@ filters::ledger! {
     pub mod virtual_host for "envoy.config.route.v3.VirtualHost" {
         matcher => Refuse, "the generic match tree decides where requests go";
         rate_limits => Warn, "only the rate limit filter reads them, and it is refused by name where configured";
-        retry_policy_typed_config => Warn, "a failure reaches the client that a retry could have hidden";
+        retry_policy_typed_config => Warn, "Envoy does not implement it either; retry_policy is";
         route_specifiers => Refuse, "specifiers change the route that was found";
     }
 }
@@ -32,8 +32,6 @@ filters::ledger! {
 filters::ledger! {
     /// Rows of a route's condition.
     pub mod route_match for "envoy.config.route.v3.RouteMatch" {
-        path_match_policy => Refuse, "path matchers decide where requests go and none is built in";
-        dynamic_metadata => Refuse, "it decides where requests go";
         filter_state => Refuse, "it decides where requests go";
     }
 }
@@ -43,9 +41,8 @@ filters::ledger! {
     pub mod route_action for "envoy.config.route.v3.RouteAction" {
         cluster_specifier_plugin => Refuse, "plugins choose where requests go and none is built in";
         inline_cluster_specifier_plugin => Refuse, "plugins choose where requests go and none is built in";
-        path_rewrite_policy => Refuse, "path rewriters change what the upstream is asked and none is built in";
         early_data_policy => Warn, "there is no early data to be careful with";
-        retry_policy_typed_config => Warn, "a failure reaches the client that a retry could have hidden";
+        retry_policy_typed_config => Warn, "Envoy does not implement it either; retry_policy is";
         rate_limits => Warn, "only the rate limit filter reads them, and it is refused by name where configured";
         include_vh_rate_limits => Warn, "only the rate limit filter reads it";
         internal_redirect_action => Refuse, "internal_redirect_policy has taken its place";
@@ -56,15 +53,8 @@ filters::ledger! {
 filters::ledger! {
     /// Rows of the PROXY header before a terminated CONNECT.
     pub mod proxy_protocol for "envoy.config.core.v3.ProxyProtocolConfig" {
-        pass_through_tlvs => Refuse, "the upstream would miss what the client's PROXY header said";
-        added_tlvs => Refuse, "the upstream would miss them";
-    }
-}
-
-filters::ledger! {
-    /// Rows of a hash policy.
-    pub mod hash_policy for "envoy.config.route.v3.RouteAction.HashPolicy" {
-        filter_state => Refuse, "there is no filter state to hash";
+        pass_through_tlvs => Warn, "Envoy does not read it here either: the header before the bytes of CONNECT has addresses alone";
+        added_tlvs => Warn, "Envoy does not read it here either: the header before the bytes of CONNECT has addresses alone";
     }
 }
 
@@ -72,12 +62,5 @@ filters::ledger! {
     /// Rows of mirroring.
     pub mod mirror for "envoy.config.route.v3.RouteAction.RequestMirrorPolicy" {
         trace_sampled => Warn, "there are no trace spans";
-    }
-}
-
-filters::ledger! {
-    /// Rows of direct responses.
-    pub mod direct_response for "envoy.config.route.v3.DirectResponseAction" {
-        body_format => Refuse, "the body would not be the one configured";
     }
 }

@@ -1,9 +1,14 @@
 //! `RouteMatch`.
 
+use std::sync::Arc;
+
 use envoy_types::pb::envoy::config::route::v3::RouteMatch as Proto;
 use envoy_types::pb::envoy::config::route::v3::route_match::{PathSpecifier, TlsContextMatchOptions};
 use filters::config::{At, ConfigError};
-use filters::matcher::{CookieMatcher, HeaderMatcher, QueryParameterMatcher, Regex, RegexLimits, RuntimeFraction};
+use filters::matcher::{
+    CookieMatcher, HeaderMatcher, MetadataMatcher, PathTemplate, QueryParameterMatcher, Regex, RegexLimits,
+    RuntimeFraction,
+};
 
 use super::ledger::route_match as row;
 use crate::route::matching::{PathMatch, RouteMatch, TlsMatch};
@@ -22,9 +27,8 @@ pub(super) fn parse(proto: Proto, at: At<'_>, limits: RegexLimits) -> Result<Rou
         filter_state,
         path_specifier,
     } = proto;
-    at.unsupported(&row::dynamic_metadata, &dynamic_metadata)?;
     at.unsupported(&row::filter_state, &filter_state)?;
-    let mut never = !dynamic_metadata.is_empty() || !filter_state.is_empty();
+    let never = !filter_state.is_empty();
     let ignore_case = case_sensitive.is_some_and(|sensitive| !sensitive.value);
     let fold = |text: String| -> Box<[u8]> {
         let text = if ignore_case { text.to_ascii_lowercase() } else { text };
@@ -44,9 +48,7 @@ pub(super) fn parse(proto: Proto, at: At<'_>, limits: RegexLimits) -> Result<Rou
             PathMatch::SeparatedPrefix { text: fold(text), ignore_case }
         }
         PathSpecifier::PathMatchPolicy(policy) => {
-            at.unsupported(&row::path_match_policy, &Some(policy))?;
-            never = true;
-            PathMatch::Connect
+            PathMatch::Template(Arc::new(PathTemplate::parse(&at.field("path_match_policy"), policy)?))
         }
     };
     let all = at.field("headers");
@@ -67,11 +69,17 @@ pub(super) fn parse(proto: Proto, at: At<'_>, limits: RegexLimits) -> Result<Rou
         .enumerate()
         .map(|(n, matcher)| CookieMatcher::parse(matcher, all.index(n), limits))
         .collect::<Result<_, _>>()?;
+    let all = at.field("dynamic_metadata");
+    let metadata = dynamic_metadata
+        .into_iter()
+        .enumerate()
+        .map(|(n, matcher)| MetadataMatcher::parse(matcher, all.index(n), limits))
+        .collect::<Result<_, _>>()?;
     let fraction =
         runtime_fraction.map(|fraction| RuntimeFraction::parse(fraction, at.field("runtime_fraction"))).transpose()?;
     let tls = tls_context.map(|TlsContextMatchOptions { presented, validated }| TlsMatch {
         presented: presented.map(|flag| flag.value),
         validated: validated.map(|flag| flag.value),
     });
-    Ok(RouteMatch { path, headers, query_parameters, cookies, grpc: grpc.is_some(), tls, fraction, never })
+    Ok(RouteMatch { path, headers, query_parameters, cookies, grpc: grpc.is_some(), tls, metadata, fraction, never })
 }

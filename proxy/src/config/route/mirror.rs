@@ -1,4 +1,4 @@
-//! `request_mirror_policies`, at every level that has them.
+//! `request_mirror_policies`, at every level that has them: route, virtual host, table, and cluster.
 
 use std::sync::Arc;
 
@@ -7,17 +7,50 @@ use envoy_types::pb::envoy::config::common::mutation_rules::v3::header_mutation:
 use envoy_types::pb::envoy::config::route::v3::route_action::RequestMirrorPolicy;
 use filters::config::{At, ConfigError};
 use filters::http::HeaderKey;
-use filters::matcher::{RuntimeFraction, StringMatcher};
-use filters::mutation::{Fields, HeaderMutations};
+use filters::matcher::{RegexLimits, RuntimeFraction, StringMatcher};
+use filters::mutation::{Fields, HeaderMutations, ParseFormat};
 
 use super::Parser;
 use super::ledger::mirror as row;
 use crate::route::mirror::{HeaderChange, MirrorCluster, MirrorHost, MirrorPolicy};
 
 impl Parser<'_> {
-    /// The policies of one level; `None` when it has none, and those above it count.
+    /// The policies of one level of a table, whose clusters it names; `None` when it has none, and those above it count.
     pub(super) fn mirrors(
         &mut self,
+        policies: Vec<RequestMirrorPolicy>,
+        at: At<'_>,
+    ) -> Result<Option<Arc<[MirrorPolicy]>>, ConfigError> {
+        let (regex, parse_format) = (self.env.regex, self.env.parse_format);
+        let cluster = &mut |name: &str, at: At<'_>| self.cluster(name, "shadow cluster", at);
+        MirrorParser { regex, parse_format, cluster }.list(policies, at)
+    }
+}
+
+/// The policies of a cluster; `None` when it has none, and those of routes count. The clusters they name need not exist.
+pub(crate) fn of_cluster(
+    policies: Vec<RequestMirrorPolicy>,
+    at: At<'_>,
+) -> Result<Option<Arc<[MirrorPolicy]>>, ConfigError> {
+    let cluster = &mut |name: &str, _: At<'_>| Ok(name.into());
+    let parser =
+        MirrorParser { regex: RegexLimits::default(), parse_format: filters::format::parse_header_value, cluster };
+    parser.list(policies, at)
+}
+
+/// Takes note of a cluster that is named.
+type NoteCluster<'a> = dyn FnMut(&str, At<'_>) -> Result<Arc<str>, ConfigError> + 'a;
+
+/// What reading a policy needs.
+struct MirrorParser<'a> {
+    regex: RegexLimits,
+    parse_format: ParseFormat,
+    cluster: &'a mut NoteCluster<'a>,
+}
+
+impl MirrorParser<'_> {
+    fn list(
+        mut self,
         policies: Vec<RequestMirrorPolicy>,
         at: At<'_>,
     ) -> Result<Option<Arc<[MirrorPolicy]>>, ConfigError> {
@@ -46,7 +79,7 @@ impl Parser<'_> {
                     at.error("Exactly one of cluster or cluster_header in request mirror policy need to be specified")
                 );
             }
-            (cluster, "") => MirrorCluster::Name(self.cluster(cluster, "shadow cluster", at.field("cluster"))?),
+            (cluster, "") => MirrorCluster::Name((self.cluster)(cluster, at.field("cluster"))?),
             ("", header) => MirrorCluster::Header(
                 HeaderKey::parse(header)
                     .ok_or_else(|| at.field("cluster_header").error(format_args!("'{header}' is not a header name")))?,
@@ -84,10 +117,10 @@ impl Parser<'_> {
             Action::RemoveOnMatch(RemoveOnMatch { key_matcher }) => {
                 let at = at.field("remove_on_match");
                 let matcher = at.required("key_matcher", key_matcher)?;
-                let matcher = StringMatcher::parse(matcher, at.field("key_matcher"), self.env.regex)?;
+                let matcher = StringMatcher::parse(matcher, at.field("key_matcher"), self.regex)?;
                 return Ok(HeaderChange::Remove(matcher));
             }
         };
-        HeaderMutations::parse(add, remove, at, FIELDS, self.env.parse_format).map(HeaderChange::ByName)
+        HeaderMutations::parse(add, remove, at, FIELDS, self.parse_format).map(HeaderChange::ByName)
     }
 }

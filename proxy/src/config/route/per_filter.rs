@@ -5,17 +5,28 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3::{CorsPolicy as CorsProto, FilterConfig};
 use envoy_types::pb::google::protobuf::Any;
+use filters::call::config::ParseServices;
 use filters::config::{At, ConfigError};
 use filters::cors::CorsPolicy;
+use filters::ext_authz::RouteSettings;
 use filters::http_filter::FilterSettings;
+use filters::jwt_authn::RouteRequirement;
+use filters::rbac::RbacConfig;
 use prost::Message;
 
-use super::Parser;
+use super::{Parser, RouteEnv, retry};
 use crate::config::any::{self, Typed};
 use crate::route::FilterOverride;
 use crate::route::headers::FilterLevel;
 
+const JWT_AUTHN: &str = "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
 const CORS: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
+const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
+
+const EXT_AUTHZ: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute";
+
+/// The settings of a filter to which routes have nothing to say.
+const HEALTH_CHECK: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
 
 impl Parser<'_> {
     /// One level's `typed_per_filter_config`, out of the `FilterConfig` wrappers.
@@ -54,6 +65,19 @@ impl Parser<'_> {
     fn settings(&self, typed: Typed, at: At<'_>) -> Result<FilterSettings, ConfigError> {
         Ok(match typed.type_name() {
             CORS => FilterSettings::Cors(Arc::new(CorsPolicy::parse(typed.decode(&at)?, at, self.env.regex)?)),
+            EXT_AUTHZ => {
+                let RouteEnv { regex: limits, parse_format: format, .. } = self.env;
+                let parse = ParseServices { limits, format, retry: retry::of_calls };
+                FilterSettings::ExtAuthz(RouteSettings::parse(typed.decode(&at)?, at, &parse)?)
+            }
+            JWT_AUTHN => FilterSettings::JwtAuthn(Arc::new(RouteRequirement::parse(typed.decode(&at)?, at)?)),
+            RBAC => {
+                let config = RbacConfig::parse_of_route(typed.decode(&at)?, at, self.env.regex)?;
+                FilterSettings::Rbac(config.map(Arc::new))
+            }
+            HEALTH_CHECK => {
+                return Err(at.error("a health_check filter takes no settings of virtual hosts and routes"));
+            }
             _ => FilterSettings::Other,
         })
     }

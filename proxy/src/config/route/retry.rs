@@ -1,8 +1,9 @@
 //! `RetryPolicy`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
+use envoy_types::pb::envoy::config::core::v3::{self as core, TypedExtensionConfig};
 use envoy_types::pb::envoy::config::route::v3::RetryPolicy as Proto;
 use envoy_types::pb::envoy::config::route::v3::retry_policy::{
     RateLimitedRetryBackOff, ResetHeader as ResetHeaderProto, ResetHeaderFormat, RetryBackOff, RetryHostPredicate,
@@ -10,7 +11,8 @@ use envoy_types::pb::envoy::config::route::v3::retry_policy::{
 };
 use envoy_types::pb::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
 use envoy_types::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::google::protobuf::{Any, Duration as DurationProto};
+use filters::call::RetryRules;
 use filters::config::{At, ConfigError};
 use filters::http::HeaderName;
 use filters::matcher::{HeaderMatcher, RegexLimits};
@@ -56,6 +58,61 @@ fn previous_priorities(proto: RetryPriority, at: At<'_>) -> Result<u32, ConfigEr
         Ok(1..) => Ok(update_frequency.unsigned_abs()),
         _ => Err(at.field("update_frequency").error("value must be greater than 0")),
     }
+}
+
+/// Waits before tries of the proxy's own requests, where configuration does not say.
+const OWN_BASE_INTERVAL: i64 = 1;
+
+/// A policy for requests of the proxy's own; `default_on` are the conditions of one that names none.
+///
+/// # Errors
+/// As [`RetryPolicy::parse`].
+pub(crate) fn of_calls(
+    proto: core::RetryPolicy,
+    default_on: &str,
+    at: At<'_>,
+    limits: RegexLimits,
+) -> Result<RetryRules, ConfigError> {
+    let core::RetryPolicy {
+        retry_back_off,
+        num_retries,
+        retry_on,
+        retry_priority,
+        retry_host_predicate,
+        host_selection_retry_max_attempts,
+    } = proto;
+    let retry_back_off = match retry_back_off {
+        Some(core::BackoffStrategy { base_interval, max_interval }) => RetryBackOff { base_interval, max_interval },
+        None => RetryBackOff {
+            base_interval: Some(DurationProto { seconds: OWN_BASE_INTERVAL, nanos: 0 }),
+            max_interval: None,
+        },
+    };
+    let priority = |core::retry_policy::RetryPriority { name, config_type }| RetryPriority {
+        name,
+        config_type: config_type.map(|core::retry_policy::retry_priority::ConfigType::TypedConfig(any)| {
+            retry_priority::ConfigType::TypedConfig(any)
+        }),
+    };
+    let predicate = |core::retry_policy::RetryHostPredicate { name, config_type }| RetryHostPredicate {
+        name,
+        config_type: config_type.map(|core::retry_policy::retry_host_predicate::ConfigType::TypedConfig(any)| {
+            retry_host_predicate::ConfigType::TypedConfig(any)
+        }),
+    };
+    let proto = Proto {
+        retry_on: if retry_on.is_empty() { default_on.to_owned() } else { retry_on },
+        num_retries,
+        retry_priority: retry_priority.map(priority),
+        retry_host_predicate: retry_host_predicate.into_iter().map(predicate).collect(),
+        host_selection_retry_max_attempts,
+        retry_back_off: Some(retry_back_off),
+        ..Proto::default()
+    };
+    let mut policy = RetryPolicy::parse(proto, at, limits)?;
+    // As in Envoy, where this says nothing else of a try, it may take as long as the longest wait before the next.
+    policy.per_try_timeout = policy.max_interval.or_else(|| policy.base_interval.map(|base| base * 10));
+    Ok(RetryRules(Arc::new(policy)))
 }
 
 impl RetryPolicy {

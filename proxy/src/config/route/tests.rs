@@ -139,7 +139,7 @@ fn with(mut head: RequestHead, headers: &[(&str, &str)]) -> RequestHead {
     head
 }
 
-const INPUT: MatchInput<'static> = MatchInput { random: 0, runtime: &NoRuntime, tls: None };
+const INPUT: MatchInput<'static> = MatchInput { random: 0, runtime: &NoRuntime, tls: None, metadata: None };
 
 fn selected(table: &RouteTable, head: &RequestHead) -> Option<Arc<Route>> {
     match table.select(head, &INPUT) {

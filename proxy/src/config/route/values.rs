@@ -7,19 +7,14 @@ use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 use envoy_types::pb::envoy::config::core::v3::{DataSource, Metadata};
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Duration as DurationProto, Struct, Value as ValueProto};
-use filters::config::{At, ConfigError};
+use filters::config::{At, ConfigError, duration};
 use serde_json::{Map, Number, Value};
 
-use crate::config::duration::checked;
+use crate::config::access_log::unsupported_sources;
 
 /// The duration in field `name`; negative ones are refused.
 pub(super) fn duration(value: Option<DurationProto>, at: At<'_>, name: &str) -> Result<Option<Duration>, ConfigError> {
-    let Some(proto) = value else { return Ok(None) };
-    let most = |duration: &Duration| duration.as_secs() <= 315_576_000_000;
-    match checked(&proto).filter(most) {
-        Some(duration) => Ok(Some(duration)),
-        None => Err(at.field(name).error("Invalid duration: Expected positive duration")),
-    }
+    value.map(|proto| duration::duration(&at.field(name), &proto)).transpose()
 }
 
 /// Metadata by name space; `None` when there is none. Typed metadata is for extensions only and has no reader.
@@ -48,8 +43,8 @@ fn json(ValueProto { kind }: ValueProto) -> Value {
 
 /// The bytes of a data source that may hold at most `max`.
 pub(super) fn data(source: DataSource, max: u64, at: At<'_>) -> Result<Vec<u8>, ConfigError> {
-    // A watched directory says when to read again; a table is read once, as Envoy does with direct responses.
-    let DataSource { watched_directory: _, specifier } = source;
+    let DataSource { watched_directory, specifier } = source;
+    at.unsupported(&unsupported_sources::watched_directory, &watched_directory)?;
     let data = match at.required("specifier", specifier)? {
         Specifier::InlineBytes(bytes) => bytes,
         Specifier::InlineString(text) => text.into_bytes(),

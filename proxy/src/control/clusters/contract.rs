@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::ClusterResource;
-use super::health::{HealthCount, Probe};
+use super::health::{HealthCount, HealthEvent, Probe};
 use super::outlier::OutlierEvent;
 use crate::config::cluster::{ClusterConfig, EdsConfig};
+use crate::control::secrets::SecretsUse;
 use crate::upstream::breaker::Breakers;
 use crate::upstream::host::{HostSet, Membership};
 
@@ -19,6 +20,9 @@ pub trait ClusterSink {
     fn publish(&mut self, cluster: PublishedCluster);
     /// Other hosts of the present version. Pools of hosts that are gone drain.
     fn publish_hosts(&mut self, name: &Arc<str>, hosts: &Arc<HostSet>);
+    /// A host, known by the number of its state, failed its health checks or was ejected: its pools drain at once, before the
+    /// workers hear of other hosts.
+    fn host_failed(&mut self, name: &Arc<str>, host: u64);
     /// No such cluster any more. Its pools drain.
     fn remove(&mut self, name: &Arc<str>);
 }
@@ -54,6 +58,15 @@ pub trait EdsSubscriber {
     fn unsubscribe(&mut self, watch: WatchId);
 }
 
+/// Who finds secrets by name.
+pub trait SecretKeeper {
+    /// A version of a cluster is to be used: its TLS contexts are given what secrets there are.
+    ///
+    /// # Errors
+    /// When one names a secret that cannot be had, or cannot be made of what there is.
+    fn require_secrets(&mut self, config: &Arc<ClusterConfig>) -> Result<Vec<SecretsUse>, String>;
+}
+
 /// Who counts. Every method does nothing unless implemented.
 #[expect(unused_variables, reason = "the defaults ignore what they are told")]
 pub trait ClusterObserver {
@@ -69,9 +82,9 @@ pub trait ClusterObserver {
     fn clusters_reloaded(&mut self) {}
     /// `cluster_manager.{active,warming}_clusters`.
     fn cluster_counts(&mut self, active: usize, warming: usize) {}
-    /// Hosts of a cluster after an update: the `membership_*` gauges, `max_host_weight`; `changed` when hosts came or
-    /// went (`membership_change`).
-    fn membership(&mut self, name: &Arc<str>, membership: Membership, changed: bool) {}
+    /// Hosts of a cluster after an update: the `membership_*` gauges, `max_host_weight`; hosts came or went in so many of
+    /// its priorities (`membership_change`).
+    fn membership(&mut self, name: &Arc<str>, membership: Membership, changes: usize) {}
     /// An endpoint update or DNS answer (`update_attempt`, `update_success`, ...).
     fn endpoint_update(&mut self, name: &Arc<str>, result: EndpointUpdate) {}
     /// `cluster_manager.{cluster_updated_via_merge,update_merge_cancelled,update_out_of_merge_window}`.
@@ -80,6 +93,15 @@ pub trait ClusterObserver {
     fn outlier(&mut self, name: &Arc<str>, event: &OutlierEvent) {}
     /// `health_check.*`
     fn health(&mut self, config: &ClusterConfig, count: HealthCount) {}
+    /// The log of health check events.
+    fn health_event(&mut self, config: &ClusterConfig, event: &HealthEvent) {}
+    /// A version of a cluster is to be taken up, which has files to log to.
+    ///
+    /// # Errors
+    /// When one cannot be opened: the version is refused.
+    fn open_logs(&mut self, config: &ClusterConfig) -> Result<(), String> {
+        Ok(())
+    }
     /// Start-up reached a phase.
     fn phase(&mut self, phase: Phase) {}
 }

@@ -4,6 +4,7 @@
 //! for how the work is divided.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use filters::stream_info::Address;
 
 use super::NEVER;
 use crate::config::cluster::{ClusterConfig, HealthCheck};
-use crate::control::health::session::{Report, Session, Transition};
+use crate::control::health::session::{Event, Report, Session, Transition};
+use crate::tls::statistics::TlsCounters;
 use crate::upstream::host::{HealthFlags, Host, HostSet};
 
 /// The checks of one version of a cluster.
@@ -47,8 +49,27 @@ pub enum HealthNews {
     Ask(Probe),
     /// The host with this number is to be asked no more.
     End(u64),
+    /// The host with this number has failed.
+    Failed(u64),
     /// To be counted.
     Count(HealthCount),
+    /// To be logged.
+    Log(HealthEvent),
+}
+
+/// Something for the log of health check events.
+#[derive(Debug, Clone)]
+pub struct HealthEvent {
+    /// The host.
+    pub host: Arc<Host>,
+    /// What happened.
+    pub event: Event,
+    /// What came of the question.
+    pub report: Report,
+    /// The status the host answered a check by HTTP with that it failed; 0 where there is none.
+    pub status: u16,
+    /// It was the first check of the host.
+    pub first: bool,
 }
 
 /// One question to one host.
@@ -66,6 +87,8 @@ pub struct Probe {
     pub check: Arc<HealthCheck>,
     /// The runtime wants the answer's `x-envoy-upstream-healthchecked-cluster` to be looked at.
     pub verify_cluster: bool,
+    /// What is counted of the handshake with it: set by who asks.
+    pub tls_counters: Option<Rc<TlsCounters>>,
 }
 
 /// What came of a question.
@@ -75,6 +98,8 @@ pub struct Answer {
     pub report: Report,
     /// Whose host it is was looked at, too.
     pub verified: bool,
+    /// The status of the answer to a check by HTTP; 0 where there is none.
+    pub status: u16,
 }
 
 /// What is counted below `health_check.`.
@@ -172,7 +197,7 @@ impl Checks {
         &mut self,
         now: Instant,
         id: u64,
-        Answer { report, verified }: Answer,
+        Answer { report, verified, status }: Answer,
         used: bool,
         runtime: &dyn Runtime,
         random: &mut fastrand::Rng,
@@ -185,6 +210,21 @@ impl Checks {
         let verdict = checked.session.on_report(report, before, timing);
         let (set, clear) = verdict.flags;
         state.change_flags(set, clear);
+        if verdict.transition == Transition::Changed && set.contains(HealthFlags::FAILED_ACTIVE_HC) {
+            self.news.push(HealthNews::Failed(id));
+        }
+        let events = &self.check.events;
+        for event in verdict.events {
+            let logged = match event {
+                Event::Failure => verdict.first || events.always_failures,
+                Event::Success => events.always_success,
+                Event::Healthy | Event::Unhealthy | Event::Degraded | Event::NoLongerDegraded => true,
+            };
+            if logged && !events.logs.is_empty() {
+                let host = Arc::clone(&checked.host);
+                self.news.push(HealthNews::Log(HealthEvent { host, event, report, status, first: verdict.first }));
+            }
+        }
         let passed = matches!(report, Report::Passed { .. });
         if passed && before.contains(HealthFlags::FAILED_ACTIVE_HC) {
             state.mark_healthy(now);
@@ -210,6 +250,7 @@ impl Checks {
 
     fn begin(&mut self, now: Instant, host: &Arc<Host>, runtime: &dyn Runtime) {
         let (id, flags) = (host.id(), host.state().flags());
+        host.state().check_by(&self.config.name);
         let wait = self.check.timing.first_check(&mut |below| fastrand::u64(..below));
         let checked = Checked { host: Arc::clone(host), session: Session::default(), answered: false, due: None };
         self.hosts.insert(id, checked);
@@ -240,6 +281,7 @@ impl Checks {
             host,
             check: Arc::clone(&self.check),
             verify_cluster: runtime.integer("health_check.verify_cluster").is_none_or(|share| share > 0),
+            tls_counters: None,
         }));
     }
 

@@ -40,6 +40,8 @@ enum HostKey {
     Placed(Address, (usize, usize)),
     /// The one host of a `LOGICAL_DNS` cluster, whatever its address.
     Logical,
+    /// Its number: another one has its address now.
+    Former(u64),
 }
 
 /// How the hosts of a cluster are told apart.
@@ -68,7 +70,9 @@ impl Identity {
 pub(super) enum Change {
     /// Nothing.
     None,
-    /// Weight, health, metadata or the like: may be published with the next such change.
+    /// Health, by a check or by answers: may be published with the next such change.
+    Health,
+    /// An assignment has other weights, metadata or the like for the same hosts.
     Attributes,
     /// Hosts came or went.
     Membership,
@@ -162,7 +166,7 @@ impl Members {
         swept
     }
 
-    /// Hosts whose endpoints are gone stay for as long as their health checks pass.
+    /// Hosts whose endpoints are gone, or are checked elsewhere, stay for as long as their health checks pass.
     fn keep_healthy(&self, next: &mut Next) {
         let keys: HashMap<u64, &HostKey> = self.hosts.iter().map(|(key, host)| (host.id(), key)).collect();
         // In the order they had: those of one place stay in it.
@@ -172,16 +176,19 @@ impl Members {
                     let flags = host.state().flags();
                     let failed = HealthFlags::FAILED_ACTIVE_HC | HealthFlags::FAILED_EDS_HEALTH;
                     let Some(&key) = keys.get(&host.id()) else { continue };
-                    if next.hosts.contains_key(key) {
-                        continue;
-                    }
+                    let key = match next.hosts.get(key) {
+                        None => key.clone(),
+                        // It is checked elsewhere now: the one that is not known there yet does not take its place.
+                        Some(now) if now.id() != host.id() && !now.is_unchecked() => HostKey::Former(host.id()),
+                        Some(_) => continue,
+                    };
                     if host.is_unchecked() || flags.without(failed) != flags {
                         continue;
                     }
                     next.changed |= !flags.contains(HealthFlags::PENDING_DYNAMIC_REMOVAL);
                     host.state().change_flags(HealthFlags::PENDING_DYNAMIC_REMOVAL, HealthFlags::NONE);
                     next.keep(&place.locality, place.weight, priority, host);
-                    next.hosts.insert(key.clone(), host.clone());
+                    next.hosts.insert(key, host.clone());
                 }
             }
         }
@@ -240,6 +247,7 @@ impl Members {
             locality: locality.clone(),
             priority,
             metadata: endpoint.metadata.clone(),
+            tlvs: endpoint.tlvs.clone(),
             canary: endpoint.canary,
             check: endpoint.check.clone(),
         };

@@ -1,3 +1,7 @@
+mod discovery;
+mod health;
+
+use crate::control::secrets::SecretsUse;
 use std::time::UNIX_EPOCH;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster as Proto;
@@ -26,6 +30,8 @@ struct Log {
     questions: Vec<(LookupId, Question)>,
     /// Numbers of hosts that were asked, by where.
     probed: BTreeMap<String, u64>,
+    /// Hosts that failed, by cluster.
+    failed: Vec<(String, u64)>,
 }
 
 fn addresses(hosts: &HostSet) -> String {
@@ -43,6 +49,10 @@ impl ClusterSink for Log {
     fn publish_hosts(&mut self, name: &Arc<str>, hosts: &Arc<HostSet>) {
         self.said.push(format!("hosts {name} [{}]", addresses(hosts)));
         self.hosts.insert(name.to_string(), hosts.clone());
+    }
+
+    fn host_failed(&mut self, name: &Arc<str>, host: u64) {
+        self.failed.push((name.to_string(), host));
     }
 
     fn remove(&mut self, name: &Arc<str>) {
@@ -84,6 +94,12 @@ impl Resolver for Log {
 
     fn cancel(&mut self, _: LookupId) {
         self.said.push("cancel".to_owned());
+    }
+}
+
+impl SecretKeeper for Log {
+    fn require_secrets(&mut self, _: &Arc<ClusterConfig>) -> Result<Vec<SecretsUse>, String> {
+        Ok(Vec::new())
     }
 }
 
@@ -179,7 +195,6 @@ fn cds(manager: &mut Manager, now: Instant, protos: &[Proto]) -> Result<(), Stri
 }
 
 const OK: core::HealthStatus = core::HealthStatus::Healthy;
-const DOWN: core::HealthStatus = core::HealthStatus::Unhealthy;
 
 #[test]
 fn start_up_goes_from_primary_over_secondary_clusters_to_cds() {
@@ -195,19 +210,19 @@ fn start_up_goes_from_primary_over_secondary_clusters_to_cds() {
     let id = manager.outside().questions[0].0;
     let found = Outcome::Addresses { addresses: vec!["10.0.0.9".parse().unwrap()], ttl: Duration::from_secs(1) };
     manager.on_lookup(now, id, found);
-    assert_eq!(said(&mut manager), ["update s Success", "publish s [10.0.0.9:80]", "phase Runtime"]);
+    assert_eq!(said(&mut manager), ["publish s [10.0.0.9:80]", "update s Success", "phase Runtime"]);
 
     manager.runtime_loaded(now);
     assert_eq!(said(&mut manager), ["phase Secondary", "subscribe 2 e"]);
 
     manager.on_assignment(now, WatchId(2), assignment("e", &[("10.0.0.1", 1, OK)]));
-    assert_eq!(said(&mut manager), ["update e Success", "publish e [10.0.0.1:80]", "phase Cds"]);
+    assert_eq!(said(&mut manager), ["publish e [10.0.0.1:80]", "update e Success", "phase Cds"]);
 
     cds(&mut manager, now, &[eds("d")]).unwrap();
     assert_eq!(said(&mut manager), ["subscribe 3 d"]);
     assert_eq!(manager.views().filter(|view| view.warming).count(), 0, "shown as active during start-up");
     manager.on_assignment_failed(now, WatchId(3));
-    assert_eq!(said(&mut manager), ["update d Failure", "publish d []", "phase Initialized"]);
+    assert_eq!(said(&mut manager), ["publish d []", "update d Failure", "phase Initialized"]);
 }
 
 #[test]
@@ -246,7 +261,7 @@ fn endpoints_that_are_gone_leave_the_hosts_and_end_the_wait() {
     assert_eq!(said(&mut manager), ["update e Empty"]);
     cds(&mut manager, now, &[eds("e"), eds("f")]).unwrap();
     manager.on_assignment_removed(now, WatchId(2));
-    assert_eq!(said(&mut manager), ["subscribe 2 f", "update f Empty", "publish f []"]);
+    assert_eq!(said(&mut manager), ["subscribe 2 f", "publish f []", "update f Empty"]);
 }
 
 #[test]
@@ -301,9 +316,9 @@ fn an_update_warms_beside_the_version_in_use_and_takes_over() {
     assert_eq!(manager.warming_count(), 1);
     // The old version still follows its endpoints.
     manager.on_assignment(now, WatchId(1), assignment("c", &[("10.0.0.2", 1, OK)]));
-    assert_eq!(said(&mut manager), ["update c Success", "hosts c [10.0.0.2:80]"]);
+    assert_eq!(said(&mut manager), ["hosts c [10.0.0.2:80]", "update c Success"]);
     manager.on_assignment(now, WatchId(2), assignment("c", &[("10.0.0.3", 1, OK)]));
-    assert_eq!(said(&mut manager), ["update c Success", "unsubscribe 1", "publish c [10.0.0.3:80]"]);
+    assert_eq!(said(&mut manager), ["unsubscribe 1", "publish c [10.0.0.3:80]", "update c Success"]);
     assert_eq!(manager.warming_count(), 0);
 }
 
@@ -320,7 +335,7 @@ fn an_update_without_an_assignment_in_time_goes_on_with_the_former_one() {
     manager.on_timer(deadline - Duration::from_millis(1));
     assert_eq!(said(&mut manager), [""; 0]);
     manager.on_timer(deadline);
-    let expected = ["update c InitFetchTimeout", "update c UsedCached", "unsubscribe 1", "publish c [10.0.0.1:80]"];
+    let expected = ["unsubscribe 1", "publish c [10.0.0.1:80]", "update c InitFetchTimeout", "update c UsedCached"];
     assert_eq!(said(&mut manager), expected);
 }
 
@@ -330,7 +345,7 @@ fn a_new_cluster_without_an_assignment_in_time_is_there_without_hosts() {
     cds(&mut manager, now, &[eds("c")]).unwrap();
     said(&mut manager);
     manager.on_timer(now + Duration::from_secs(15));
-    assert_eq!(said(&mut manager), ["update c InitFetchTimeout", "publish c []", "phase Initialized"]);
+    assert_eq!(said(&mut manager), ["publish c []", "update c InitFetchTimeout", "phase Initialized"]);
 }
 
 #[test]
@@ -373,29 +388,47 @@ fn hosts_keep_their_identity_while_their_address_stays() {
 fn changes_of_health_within_the_merge_window_are_published_as_one() {
     let (mut manager, now) = started();
     cds(&mut manager, now, &[eds("c")]).unwrap();
-    let give = |manager: &mut Manager, at, status, weight| {
-        manager.on_assignment(at, WatchId(1), assignment("c", &[("10.0.0.1", weight, status), ("10.0.0.2", 1, OK)]));
+    let give = |manager: &mut Manager, at, weight| {
+        manager.on_assignment(at, WatchId(1), assignment("c", &[("10.0.0.1", weight, OK), ("10.0.0.2", 1, OK)]));
     };
-    give(&mut manager, now, OK, 1);
+    let ail = |manager: &mut Manager, at, ails| {
+        let host = manager.outside().hosts["c"].hosts().next().unwrap().clone();
+        let (set, clear) = if ails {
+            (HealthFlags::FAILED_OUTLIER_CHECK, HealthFlags::NONE)
+        } else {
+            (HealthFlags::NONE, HealthFlags::FAILED_OUTLIER_CHECK)
+        };
+        host.state().change_flags(set, clear);
+        manager.on_health_changed(at, "c");
+    };
+    const BOTH: &str = "hosts c [10.0.0.1:80 10.0.0.2:80]";
+    give(&mut manager, now, 1);
     said(&mut manager);
     let ms = Duration::from_millis;
-    give(&mut manager, now + ms(100), DOWN, 1);
-    give(&mut manager, now + ms(200), DOWN, 5);
-    assert_eq!(said(&mut manager), ["update c Success", "update c Success"]);
-    let host = manager.outside().hosts["c"].hosts().next().unwrap().clone();
-    assert_eq!(host.state().flags(), HealthFlags::FAILED_EDS_HEALTH, "health itself is never late");
-    assert_eq!(manager.next_deadline(), Some(now + ms(1100)));
-    manager.on_timer(now + ms(1100));
-    assert_eq!(said(&mut manager), ["merge Published", "hosts c [10.0.0.1:80 10.0.0.2:80]"]);
+    // The first change there is to publish has none before it.
+    ail(&mut manager, now + ms(100), true);
+    assert_eq!(said(&mut manager), ["merge OutOfWindow", BOTH]);
+    ail(&mut manager, now + ms(200), false);
+    ail(&mut manager, now + ms(300), true);
+    assert!(said(&mut manager).is_empty());
+    assert_eq!(manager.next_deadline(), Some(now + ms(1200)));
+    manager.on_timer(now + ms(1200));
+    assert_eq!(said(&mut manager), ["merge Published", BOTH]);
     assert_eq!(manager.outside().hosts["c"].membership().healthy, 1);
 
     // Long after: nothing to wait for.
-    give(&mut manager, now + ms(9000), OK, 5);
-    assert_eq!(said(&mut manager)[1..], ["merge OutOfWindow", "hosts c [10.0.0.1:80 10.0.0.2:80]"]);
-    // A host that goes takes waiting changes with it.
-    give(&mut manager, now + ms(9100), OK, 6);
-    manager.on_assignment(now + ms(9200), WatchId(1), assignment("c", &[("10.0.0.2", 1, OK)]));
-    assert_eq!(said(&mut manager)[2..], ["merge Cancelled", "hosts c [10.0.0.2:80]"]);
+    ail(&mut manager, now + ms(9000), false);
+    assert_eq!(said(&mut manager), ["merge OutOfWindow", BOTH]);
+    // What an assignment says does not wait, and takes waiting changes with it.
+    give(&mut manager, now + ms(9100), 5);
+    assert_eq!(said(&mut manager), [BOTH, "update c Success"]);
+    ail(&mut manager, now + ms(9200), true);
+    assert!(said(&mut manager).is_empty());
+    give(&mut manager, now + ms(9300), 6);
+    assert_eq!(said(&mut manager), ["merge Cancelled", BOTH, "update c Success"]);
+    ail(&mut manager, now + ms(9400), false);
+    manager.on_assignment(now + ms(9500), WatchId(1), assignment("c", &[("10.0.0.2", 1, OK)]));
+    assert_eq!(said(&mut manager), ["merge Cancelled", "hosts c [10.0.0.2:80]", "update c Success"]);
     assert_eq!(manager.next_deadline(), None);
 }
 
@@ -406,78 +439,10 @@ fn a_merge_window_of_zero_publishes_each_change() {
     cds(&mut manager, now, &[Proto { common_lb_config: Some(zero), ..eds("c") }]).unwrap();
     manager.on_assignment(now, WatchId(1), assignment("c", &[("10.0.0.1", 1, OK)]));
     said(&mut manager);
-    manager.on_assignment(now, WatchId(1), assignment("c", &[("10.0.0.1", 2, OK)]));
-    assert_eq!(said(&mut manager), ["update c Success", "hosts c [10.0.0.1:80]"]);
-}
-
-#[test]
-fn strict_dns_loses_hosts_by_an_empty_answer_and_keeps_them_by_a_failure() {
-    let (mut manager, now) = started();
-    cds(&mut manager, now, &[with_hosts(cluster("d", DiscoveryType::StrictDns), &["db.example", "10.0.0.1"])]).unwrap();
-    assert_eq!(said(&mut manager)[..2], ["resolve db.example", "publish d [10.0.0.1:80]"]);
-    let answer = |manager: &mut Manager, outcome| {
-        let id = manager.outside().questions.last().unwrap().0;
-        manager.on_lookup(now, id, outcome);
-        let said = said(manager);
-        let due = manager.next_deadline().unwrap();
-        assert_eq!(due - now, Duration::from_secs(5));
-        manager.on_timer(due);
-        assert_eq!(self::said(manager), ["resolve db.example"]);
-        said
-    };
-    let two = ["10.0.0.7".parse().unwrap(), "10.0.0.8".parse().unwrap()];
-    let found = Outcome::Addresses { addresses: two.to_vec(), ttl: Duration::ZERO };
-    let all = "hosts d [10.0.0.7:80 10.0.0.8:80 10.0.0.1:80]";
-    assert_eq!(answer(&mut manager, found.clone()), ["update d Success", all]);
-    assert_eq!(answer(&mut manager, found), ["update d NoRebuild"]);
-    assert_eq!(answer(&mut manager, Outcome::Failed("timeout".to_owned())), ["update d Failure"]);
-    assert_eq!(answer(&mut manager, Outcome::Empty), ["update d Empty", "hosts d [10.0.0.1:80]"]);
-}
-
-#[test]
-fn logical_dns_has_one_host_whose_address_moves() {
-    let (mut manager, now) = started();
-    cds(&mut manager, now, &[with_hosts(cluster("d", DiscoveryType::LogicalDns), &["db.example"])]).unwrap();
-    let answer = |manager: &mut Manager, at: Instant, outcome| {
-        let id = manager.outside().questions.last().unwrap().0;
-        manager.on_lookup(at, id, outcome);
-        manager.on_timer(manager.next_deadline().unwrap());
-        manager.outside().hosts["d"].hosts().next().unwrap().clone()
-    };
-    let found = |last: u8| Outcome::Addresses {
-        addresses: vec![[10, 0, 0, last].into(), [10, 0, 1, last].into()],
-        ttl: Duration::ZERO,
-    };
-    let first = answer(&mut manager, now, found(1));
-    assert_eq!(first.address().to_string(), "10.0.0.1:80");
-    assert_eq!(first.attributes().additional_addresses.len(), 1);
-    assert_eq!(&**first.hostname(), "db.example");
-    let second = answer(&mut manager, now + Duration::from_secs(10), found(2));
-    assert_eq!(second.address().to_string(), "10.0.0.2:80");
-    assert_eq!(second.id(), first.id(), "connections to the former address stay");
-    let third = answer(&mut manager, now + Duration::from_secs(20), Outcome::Empty);
-    assert_eq!(third.address(), second.address());
-}
-
-#[test]
-fn original_destinations_are_published_once_and_swept_when_unused() {
-    let (mut manager, now) = started();
-    let policy = envoy_types::pb::envoy::config::cluster::v3::cluster::LbPolicy::ClusterProvided as i32;
-    cds(&mut manager, now, &[Proto { lb_policy: policy, ..cluster("o", DiscoveryType::OriginalDst) }]).unwrap();
-    said(&mut manager);
-    let mut hosts = crate::upstream::lb::original_dst::OriginalDstHosts::new(2);
-    let mut other_worker = crate::upstream::lb::original_dst::OriginalDstHosts::new(2);
-    let destination = "192.0.2.1:80".parse().unwrap();
-    let host = hosts.pick(destination);
-    manager.on_created_host(now, "o", host.clone());
-    manager.on_created_host(now, "o", other_worker.pick(destination));
-    assert_eq!(said(&mut manager), ["hosts o [192.0.2.1:80]"]);
-    assert_eq!(*host.address(), Arc::new(Address::Ip(destination)));
-
-    manager.on_timer(now + Duration::from_secs(5));
-    assert_eq!(said(&mut manager), [""; 0], "used since");
-    manager.on_timer(now + Duration::from_secs(10));
-    assert_eq!(said(&mut manager), ["hosts o []"]);
+    for _ in 0..2 {
+        manager.on_health_changed(now, "c");
+        assert_eq!(said(&mut manager), ["hosts c [10.0.0.1:80]"]);
+    }
 }
 
 #[test]
@@ -495,108 +460,4 @@ fn an_address_given_twice_is_two_hosts_of_a_static_cluster() {
     let (mut manager, now) = started();
     cds(&mut manager, now, &[with_hosts(cluster("c", DiscoveryType::Static), &["10.0.0.1", "10.0.0.1"])]).unwrap();
     assert_eq!(said(&mut manager)[0], "publish c [10.0.0.1:80 10.0.0.1:80]");
-}
-
-/// A cluster whose hosts are checked.
-fn checked(mut proto: Proto) -> Proto {
-    proto.health_checks = vec![core::HealthCheck {
-        timeout: Some(google::Duration { seconds: 1, nanos: 0 }),
-        interval: Some(google::Duration { seconds: 5, nanos: 0 }),
-        unhealthy_threshold: Some(google::UInt32Value { value: 2 }),
-        healthy_threshold: Some(google::UInt32Value { value: 2 }),
-        health_checker: Some(core::health_check::HealthChecker::TcpHealthCheck(Default::default())),
-        ..Default::default()
-    }];
-    proto
-}
-
-fn answer(manager: &mut ClusterManager<Log>, now: Instant, cluster: &str, at: &str, report: Report) {
-    let id = manager.outside().probed[at];
-    manager.on_checked(now, &cluster.into(), id, Answer { report, verified: false });
-}
-
-const fn host(address: &str) -> (&str, u32, core::HealthStatus) {
-    (address, 1, core::HealthStatus::Unknown)
-}
-
-const PASSED: Report = Report::Passed { degraded: false };
-
-fn health(manager: &mut ClusterManager<Log>, cluster: &str) -> Vec<String> {
-    manager.outside().hosts[cluster].hosts().map(|host| host.state().flags().to_string()).collect()
-}
-
-#[test]
-fn a_cluster_is_warm_after_its_first_round_of_health_checks() {
-    let (mut manager, now) = started();
-    cds(&mut manager, now, &[checked(with_hosts(cluster("c", DiscoveryType::Static), &["10.0.0.1", "10.0.0.2"]))])
-        .unwrap();
-    assert_eq!(said(&mut manager), ["probe c 10.0.0.1:80", "probe c 10.0.0.2:80"]);
-    answer(&mut manager, now, "c", "10.0.0.1:80", PASSED);
-    assert!(!manager.is_active("c"));
-    answer(&mut manager, now, "c", "10.0.0.2:80", Report::Unreachable);
-    assert_eq!(said(&mut manager)[0], "publish c [10.0.0.1:80 10.0.0.2:80]");
-    assert_eq!(health(&mut manager, "c"), ["healthy", "/failed_active_hc"]);
-    // Each is asked again in its time.
-    assert_eq!(manager.next_deadline(), Some(now + Duration::from_secs(5)));
-    manager.on_timer(now + Duration::from_secs(5));
-    assert_eq!(said(&mut manager), ["probe c 10.0.0.1:80", "probe c 10.0.0.2:80"]);
-    assert_eq!(manager.next_deadline(), None);
-}
-
-#[test]
-fn healthy_hosts_outlive_their_endpoints() {
-    let (mut manager, now) = started();
-    cds(&mut manager, now, &[checked(eds("e"))]).unwrap();
-    let watch = *manager.watches.keys().next().unwrap();
-    manager.on_assignment(now, watch, assignment("e", &[host("10.0.0.1"), host("10.0.0.2")]));
-    answer(&mut manager, now, "e", "10.0.0.1:80", PASSED);
-    answer(&mut manager, now, "e", "10.0.0.2:80", Report::Unreachable);
-    said(&mut manager);
-    manager.on_assignment(now, watch, assignment("e", &[]));
-    assert!(said(&mut manager).contains(&"hosts e [10.0.0.1:80]".to_owned()), "the other one was not healthy");
-    assert_eq!(health(&mut manager, "e"), ["/pending_dynamic_removal"]);
-    answer(&mut manager, now, "e", "10.0.0.1:80", Report::Unreachable);
-    assert_eq!(health(&mut manager, "e"), ["/pending_dynamic_removal"], "once is not enough");
-    answer(&mut manager, now, "e", "10.0.0.1:80", Report::Unreachable);
-    assert_eq!(health(&mut manager, "e"), [""; 0]);
-    assert!(said(&mut manager).contains(&"end probes".to_owned()));
-}
-
-#[test]
-fn a_host_that_comes_back_is_not_pending_any_more() {
-    let (mut manager, now) = started();
-    cds(&mut manager, now, &[checked(eds("e"))]).unwrap();
-    let watch = *manager.watches.keys().next().unwrap();
-    manager.on_assignment(now, watch, assignment("e", &[host("10.0.0.1")]));
-    answer(&mut manager, now, "e", "10.0.0.1:80", PASSED);
-    manager.on_assignment(now, watch, assignment("e", &[host("10.0.0.3")]));
-    assert_eq!(health(&mut manager, "e"), ["/failed_active_hc", "/pending_dynamic_removal"]);
-    manager.on_assignment(now, watch, assignment("e", &[host("10.0.0.1")]));
-    assert_eq!(health(&mut manager, "e"), ["healthy"]);
-}
-
-#[test]
-fn a_host_that_is_not_checked_any_more_is_another_one() {
-    let (mut manager, now) = started();
-    cds(&mut manager, now, &[checked(eds("e"))]).unwrap();
-    let watch = *manager.watches.keys().next().unwrap();
-    let disabled = |disabled| {
-        let mut proto = assignment_proto("e", &[host("10.0.0.1")]);
-        for member in proto.endpoints.iter_mut().flat_map(|locality| &mut locality.lb_endpoints) {
-            if let Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(host)) = &mut member.host_identifier {
-                host.health_check_config = Some(endpoint::endpoint::HealthCheckConfig {
-                    disable_active_health_check: disabled,
-                    ..Default::default()
-                });
-            }
-        }
-        Arc::new(LoadAssignment::parse(Session::default().root(), proto, Use::Eds).unwrap())
-    };
-    manager.on_assignment(now, watch, disabled(false));
-    answer(&mut manager, now, "e", "10.0.0.1:80", Report::Unreachable);
-    assert_eq!(health(&mut manager, "e"), ["/failed_active_hc"]);
-    manager.on_assignment(now, watch, disabled(true));
-    assert_eq!(health(&mut manager, "e"), ["healthy"], "nobody would ever take the failure back");
-    manager.on_assignment(now, watch, disabled(false));
-    assert_eq!(health(&mut manager, "e"), ["/failed_active_hc"]);
 }

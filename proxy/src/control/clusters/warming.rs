@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::dns::{LookupId, Resolver};
-use super::contract::{ClusterObserver, ClusterSink, EdsSubscriber, MergeEvent, Phase, Prober, WatchId};
+use super::contract::{ClusterObserver, ClusterSink, EdsSubscriber, MergeEvent, Phase, Prober, SecretKeeper, WatchId};
 use super::health::HealthNews;
 use super::version::{Around, Fed, Version};
 use super::{Cluster, ClusterManager};
 use crate::config::cluster::Discovery;
+use crate::control::secrets::SecretsUse;
 
-impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> ClusterManager<O> {
+impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + SecretKeeper + ClusterObserver> ClusterManager<O> {
     pub(super) fn start_where(&mut self, now: Instant, which: impl Fn(&Version) -> bool) {
         let waiting = self
             .clusters
@@ -34,11 +35,20 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> Clust
             version.fetch_deadline = eds.initial_fetch_timeout.and_then(|timeout| now.checked_add(timeout));
             self.outside.subscribe(watch, &version.config.stat_name, eds);
         }
+        version.secrets.iter().for_each(SecretsUse::subscribe);
         let runtime = Arc::clone(&self.runtime);
         version.begin(now, &runtime);
         self.check(&mut version);
         self.ask(now, name, &mut version);
         self.settle(now, name, version, Slot::Warming);
+    }
+
+    /// The warming version waits for nothing any more.
+    pub(super) fn warmed(&mut self, now: Instant, name: &Arc<str>) {
+        if let Some(version) = self.clusters.get_mut(name).and_then(|cluster| cluster.warming.take()) {
+            self.settle(now, name, version, Slot::Warming);
+            self.advance(now);
+        }
     }
 
     /// Hands an event to the versions of a cluster it is for, and does what follows from it.
@@ -58,26 +68,33 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> Clust
             let Some(mut version) = place.take() else { continue };
             let cached = cached.as_ref().filter(|_| slot == Slot::Warming);
             let mut around = Around { cached, runtime: &self.runtime, random: &mut self.random };
-            for update in version.feed(now, &event, &mut around) {
-                self.outside.endpoint_update(&name, update);
-            }
+            let updates = version.feed(now, &event, &mut around);
             for event in version.take_outlier_events() {
                 self.outside.outlier(&name, &event);
+                if event.what.ejects() {
+                    self.outside.host_failed(&name, event.host.id());
+                }
             }
             self.check(&mut version);
             self.ask(now, &name, &mut version);
             self.settle(now, &name, version, slot);
+            // A cluster's first update has statistics to be counted in once it is there.
+            for update in updates {
+                self.outside.endpoint_update(&name, update);
+            }
         }
         self.advance(now);
     }
 
-    /// Starts and ends health checks, and counts them.
+    /// Starts and ends health checks, counts and logs them.
     fn check(&mut self, version: &mut Version) {
         for news in version.take_health_news() {
             match news {
                 HealthNews::Ask(probe) => self.outside.probe(probe),
                 HealthNews::End(host) => self.outside.end_probes(host),
+                HealthNews::Failed(host) => self.outside.host_failed(&version.config.name, host),
                 HealthNews::Count(count) => self.outside.health(&version.config, count),
+                HealthNews::Log(event) => self.outside.health_event(&version.config, &event),
             }
         }
     }
@@ -101,25 +118,25 @@ impl<O: ClusterSink + EdsSubscriber + Resolver + Prober + ClusterObserver> Clust
             return;
         }
         if slot == Slot::Warming {
-            version.take_over(now);
-            let membership = version.recount().unwrap_or_default();
+            version.take_over();
+            let (membership, changes) = version.recount().unwrap_or_default();
             let former = cluster.active.take();
             if let Some(mut former) = former {
                 self.stop(&mut former);
             }
             version.tune(&self.runtime);
             self.outside.publish(version.publication());
-            self.outside.membership(name, membership, membership.total > 0);
+            self.outside.membership(name, membership, changes);
         } else {
             let membership = version.recount();
             let (publish, event) = version.merge(now);
             if let Some(event) = event {
                 self.outside.merge(event);
             }
-            if let Some(membership) = membership {
-                self.outside.membership(name, membership, publish == Some(true));
+            if let Some((membership, changes)) = membership {
+                self.outside.membership(name, membership, changes);
             }
-            if publish.is_some() {
+            if publish {
                 if event != Some(MergeEvent::Published) {
                     self.outside.cluster_updated();
                 }

@@ -4,20 +4,33 @@ mod http;
 mod tcp;
 
 use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
 
+use stats::Store;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::session::Report;
-use crate::config::cluster::Checker;
+use crate::config::cluster::{Checker, ClusterConfig, TransportSocket};
 use crate::control::clusters::{Answer, Probe};
 use crate::control::{Happening, Happenings};
+use crate::tls::client::Wanted;
+use crate::tls::failure::Failure;
+use crate::tls::handshake;
+use crate::tls::statistics::TlsCounters;
+use crate::transport::{Io, proxy_protocol};
+use crate::upstream::connect::connect;
 
 /// All hosts that are being asked.
-#[derive(Debug)]
 pub struct Probes {
     happenings: Happenings,
+    store: Arc<Store>,
     running: HashMap<u64, Running>,
+    /// By the name of the cluster in statistics.
+    counters: HashMap<Arc<str>, Rc<TlsCounters>>,
 }
 
 #[derive(Debug)]
@@ -32,21 +45,61 @@ trait Prober {
     async fn ask(&mut self, probe: &Probe) -> Answer;
 
     /// Nobody waits for the answer any more.
-    fn give_up(&mut self);
+    fn give_up(&mut self, probe: &Probe);
 
     /// Waits for something the host says unasked.
     async fn listen(&mut self, probe: &Probe) -> Answer;
 }
 
+/// A connection to where a host is checked. It is the proxy's own, which is what a PROXY header says of it, if there is one.
+async fn dial(probe: &Probe) -> io::Result<Io> {
+    let config = &probe.config.connection;
+    let mut io = connect(config, &probe.address, || {}).await?;
+    let of_host = || probe.host.attributes().metadata.as_deref();
+    let socket = config.socket_for(probe.check.socket_criteria.as_ref().or_else(of_host));
+    if let TransportSocket::ProxyProtocol(header) = socket {
+        io.write_all(&proxy_protocol::own(header.version, io.local_addr(), &probe.address)).await?;
+    }
+    let (Some(context), Some(counters)) = (socket.tls(), &probe.tls_counters) else { return Ok(io) };
+    let alpn_fallback: &[&[u8]] = if config_speaks_http2(probe) { &[b"h2"] } else { &[] };
+    let hello =
+        context.hello(probe.host.hostname(), &Wanted { alpn: &probe.check.alpn, alpn_fallback, ..Wanted::default() });
+    let Some(hello) = hello else {
+        counters.upstream_not_ready();
+        return Err(io::Error::other(Failure::secret_missing().text));
+    };
+    let session = handshake::connect(&mut io, hello, counters).await;
+    session.map(|session| session.over(io)).map_err(|failed| io::Error::other(failed.failure.text))
+}
+
+/// Whether the checker speaks HTTP/2.
+fn config_speaks_http2(probe: &Probe) -> bool {
+    match &probe.check.checker {
+        Checker::Http(check) => check.http2,
+        Checker::Grpc(_) => true,
+        Checker::Tcp(_) => false,
+    }
+}
+
 impl Probes {
-    /// Answers go to `happenings`.
+    /// Answers go to `happenings`; handshakes are counted in `store`.
     #[must_use]
-    pub fn new(happenings: Happenings) -> Self {
-        Self { happenings, running: HashMap::new() }
+    pub fn new(happenings: Happenings, store: Arc<Store>) -> Self {
+        Self { happenings, store, running: HashMap::new(), counters: HashMap::new() }
+    }
+
+    /// What is counted of the handshakes of a cluster's checks.
+    fn counters(&mut self, config: &ClusterConfig) -> Option<Rc<TlsCounters>> {
+        config.connection.tls_contexts().next()?;
+        let counters = self.counters.entry(Arc::clone(&config.stat_name)).or_insert_with(|| {
+            Rc::new(TlsCounters::of_cluster(&self.store, &config.stat_name, self.store.control_shard()))
+        });
+        Some(Rc::clone(counters))
     }
 
     /// Asks a host, by the connection of the question before if it may serve again.
-    pub fn ask(&mut self, probe: Probe) {
+    pub fn ask(&mut self, mut probe: Probe) {
+        probe.tls_counters = self.counters(&probe.config);
         let running = self.running.entry(probe.id).or_insert_with(|| {
             let (questions, asked) = unbounded_channel();
             let happenings = self.happenings.clone();
@@ -81,8 +134,8 @@ async fn run(mut prober: impl Prober, mut questions: UnboundedReceiver<Probe>, h
         let answer = match tokio::time::timeout(probe.check.timeout, prober.ask(&probe)).await {
             Ok(answer) => answer,
             Err(_) => {
-                prober.give_up();
-                Answer { report: Report::TimedOut, verified: false }
+                prober.give_up(&probe);
+                plain(Report::TimedOut)
             }
         };
         report(&probe, answer);
@@ -101,5 +154,5 @@ async fn run(mut prober: impl Prober, mut questions: UnboundedReceiver<Probe>, h
 
 /// An answer that is nothing but its outcome.
 const fn plain(report: Report) -> Answer {
-    Answer { report, verified: false }
+    Answer { report, verified: false, status: 0 }
 }

@@ -46,8 +46,10 @@ pub enum Event {
     Healthy,
     /// `eject_unhealthy_event`
     Unhealthy,
-    /// `health_check_failure_event`: the first check failed.
-    FirstFailure,
+    /// `health_check_failure_event`: a check failed.
+    Failure,
+    /// `successful_health_check_event`: a check passed, and made the host no healthier than it was.
+    Success,
     /// `degraded_healthy_host`
     Degraded,
     /// `no_longer_degraded_host`
@@ -61,7 +63,7 @@ pub struct Verdict {
     pub transition: Transition,
     /// Bits of the host to set, then bits to clear.
     pub flags: (HealthFlags, HealthFlags),
-    /// What to log, in order.
+    /// What could be logged, in order.
     pub events: Vec<Event>,
     /// It was the first check of the host.
     pub first: bool,
@@ -83,7 +85,7 @@ impl Session {
         match report {
             Report::Passed { degraded } => self.passed(degraded, first, timing, &mut next),
             Report::Refused { .. } | Report::Unreachable | Report::TimedOut | Report::Seen => {
-                self.failed(report, first, timing, &mut next);
+                self.failed(report, timing, &mut next);
             }
         }
         // Whatever came of it, the host waits for its first check no more.
@@ -113,6 +115,9 @@ impl Session {
                 next.transition = Transition::Pending;
             }
         }
+        if next.transition != Transition::Changed {
+            next.events.push(Event::Success);
+        }
         if degraded != next.flags.contains(HealthFlags::DEGRADED_ACTIVE_HC) {
             if degraded {
                 next.set(HealthFlags::DEGRADED_ACTIVE_HC);
@@ -127,7 +132,7 @@ impl Session {
         }
     }
 
-    fn failed(&mut self, report: Report, first: bool, timing: &Timing, next: &mut Next) {
+    fn failed(&mut self, report: Report, timing: &Timing, next: &mut Next) {
         self.passed_in_a_row = 0;
         let at_once = matches!(report, Report::Refused { retriable: false, .. } | Report::Seen);
         if next.flags.contains(HealthFlags::FAILED_ACTIVE_HC) {
@@ -148,9 +153,7 @@ impl Session {
         if let Report::Refused { excluded: true, .. } = report {
             next.set(HealthFlags::EXCLUDED_VIA_IMMEDIATE_HC_FAIL);
         }
-        if first {
-            next.events.push(Event::FirstFailure);
-        }
+        next.events.push(Event::Failure);
     }
 }
 
@@ -273,23 +276,25 @@ mod tests {
         let mut bench = Bench::new();
         assert_eq!(bench.check(PASSED), (Transition::Changed, vec![Event::Healthy]));
         assert_eq!(bench.1, HealthFlags::NONE);
-        assert_eq!(bench.check(PASSED), (Transition::Unchanged, vec![]));
+        let (success, failure) = (vec![Event::Success], vec![Event::Failure]);
+        assert_eq!(bench.check(PASSED), (Transition::Unchanged, success.clone()));
         for expected in [Transition::Pending, Transition::Pending] {
-            assert_eq!(bench.check(Report::Unreachable), (expected, vec![]));
+            assert_eq!(bench.check(Report::Unreachable), (expected, failure.clone()));
         }
-        assert_eq!(bench.check(Report::Unreachable), (Transition::Changed, vec![Event::Unhealthy]));
-        assert_eq!(bench.check(PASSED), (Transition::Pending, vec![]));
-        assert_eq!(bench.check(Report::Unreachable), (Transition::Unchanged, vec![]), "the row is broken");
-        assert_eq!(bench.check(PASSED), (Transition::Pending, vec![]));
+        let ejected = vec![Event::Unhealthy, Event::Failure];
+        assert_eq!(bench.check(Report::Unreachable), (Transition::Changed, ejected));
+        assert_eq!(bench.check(PASSED), (Transition::Pending, success.clone()));
+        assert_eq!(bench.check(Report::Unreachable), (Transition::Unchanged, failure), "the row is broken");
+        assert_eq!(bench.check(PASSED), (Transition::Pending, success));
         assert_eq!(bench.check(PASSED), (Transition::Changed, vec![Event::Healthy]));
     }
 
     #[test]
     fn after_a_first_failure_a_success_is_not_the_first() {
         let mut bench = Bench::new();
-        assert_eq!(bench.check(Report::TimedOut), (Transition::Unchanged, vec![Event::FirstFailure]));
+        assert_eq!(bench.check(Report::TimedOut), (Transition::Unchanged, vec![Event::Failure]));
         assert_eq!(bench.1, FAILED | HealthFlags::ACTIVE_HC_TIMEOUT);
-        assert_eq!(bench.check(PASSED), (Transition::Pending, vec![]));
+        assert_eq!(bench.check(PASSED), (Transition::Pending, vec![Event::Success]));
         assert_eq!(bench.check(PASSED), (Transition::Changed, vec![Event::Healthy]));
         assert_eq!(bench.1, HealthFlags::NONE);
     }
@@ -322,8 +327,8 @@ mod tests {
         let mut bench = Bench::new();
         assert_eq!(bench.check(degraded), (Transition::Changed, vec![Event::Healthy, Event::Degraded]));
         assert_eq!(bench.1, HealthFlags::DEGRADED_ACTIVE_HC);
-        assert_eq!(bench.check(degraded), (Transition::Unchanged, vec![]));
-        assert_eq!(bench.check(PASSED), (Transition::Changed, vec![Event::NoLongerDegraded]));
+        assert_eq!(bench.check(degraded), (Transition::Unchanged, vec![Event::Success]));
+        assert_eq!(bench.check(PASSED), (Transition::Changed, vec![Event::Success, Event::NoLongerDegraded]));
         assert_eq!(bench.1, HealthFlags::NONE);
     }
 

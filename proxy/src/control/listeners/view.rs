@@ -72,12 +72,21 @@ impl ErrorState {
 pub(super) fn views<'a>(
     listeners: &'a BTreeMap<Arc<str>, Entry>,
     draining: &'a Draining,
+    started: bool,
 ) -> impl Iterator<Item = ListenerView<'a>> {
     let mut views: BTreeMap<&str, ListenerView<'_>> = BTreeMap::new();
     for (name, entry) in listeners {
         let view = views.entry(name).or_insert_with(|| ListenerView::empty(name));
-        view.active = entry.active.as_ref().map(StateView::of);
-        view.warming = entry.warming.as_ref().map(StateView::of);
+        // Until the workers run, what is not ready counts as what is.
+        let (active, warming) = match (&entry.active, &entry.warming) {
+            (active, Some(warming)) if !started => {
+                let _ = active;
+                (Some(warming), None)
+            }
+            (active, warming) => (active.as_ref(), warming.as_ref()),
+        };
+        view.active = active.map(StateView::of);
+        view.warming = warming.map(StateView::of);
         view.error = entry.error.as_ref();
     }
     for drain in draining.iter() {

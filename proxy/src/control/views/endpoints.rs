@@ -102,8 +102,8 @@ fn lb_endpoint(host: &Host, by_name: bool) -> proto::LbEndpoint {
     };
     let endpoint = proto::Endpoint {
         address: Some(address(host.address())),
-        // Always there, as in Envoy; there is no active health checking that it could say anything about.
-        health_check_config: Some(proto::endpoint::HealthCheckConfig::default()),
+        // Always there, as in Envoy.
+        health_check_config: Some(health_check_config(host)),
         hostname: host.hostname().to_string(),
         additional_addresses: additional.collect(),
         ..proto::Endpoint::default()
@@ -114,6 +114,18 @@ fn lb_endpoint(host: &Host, by_name: bool) -> proto::LbEndpoint {
         load_balancing_weight: Some(UInt32Value { value: host.weight() }),
         host_identifier: Some(proto::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
     }
+}
+
+/// As in Envoy an address of its own shows by its port.
+fn health_check_config(host: &Host) -> proto::endpoint::HealthCheckConfig {
+    let check = host.attributes().check.as_deref();
+    let port_value = match host.check_address() {
+        elsewhere if elsewhere == **host.address() => 0,
+        Address::Ip(ip) => ip.port().into(),
+        Address::Pipe(_) | Address::Internal(_) => 0,
+    };
+    let hostname = check.map(|check| check.hostname.to_string()).unwrap_or_default();
+    proto::endpoint::HealthCheckConfig { port_value, hostname, ..proto::endpoint::HealthCheckConfig::default() }
 }
 
 fn address(address: &Address) -> core::Address {
@@ -177,6 +189,7 @@ mod tests {
             locality: Arc::default(),
             priority: 0,
             metadata: metadata.and_then(|json| json.as_object().cloned()).map(Arc::new),
+            tlvs: None,
             canary: false,
             check: None,
         };

@@ -1,18 +1,19 @@
 //! From an accepted socket to its filter chain.
 
+use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use filters::stream_info::{Address, ConnectionInfo};
+use filters::stream_info::{Address, ConnectionInfo, ConnectionOutcome, Proxied};
 use tokio::io::AsyncReadExt;
 
 use super::budget::Exhausted;
 use super::{Accepted, ActiveListener, ConnectionGuard, ConnectionHandler, ListenerCounter, Stream, Worker, canonical};
 use crate::downstream::chain_match::{ConnectionFacts, RAW_BUFFER};
-use crate::downstream::listener_filters::{Detected, FilterCounter, Inspection, Progress, Surroundings, TLS};
+use crate::downstream::listener_filters::{Detected, FilterCounter, Inspection, Progress, Surroundings};
 
 /// Bytes read at a time for listener filters.
 const READ: usize = 4096;
@@ -93,6 +94,9 @@ impl<H: ConnectionHandler> Worker<H> {
             later.local = later.local.or(detected.local);
             later.remote = later.remote.or(detected.remote);
             later.metadata = later.metadata.or(detected.metadata);
+            if later.proxied == Proxied::Untold {
+                later.proxied = detected.proxied;
+            }
             self.matched(other, incoming, later);
         }
     }
@@ -170,7 +174,8 @@ impl<H: ConnectionHandler> Worker<H> {
     /// Chooses the chain and hands the connection over.
     fn matched(&self, listener: Arc<ActiveListener>, incoming: Incoming, detected: Detected) {
         let Incoming { stream, prefix, direct_remote, direct_local, accepted, guard } = incoming;
-        let Detected { server_name, transport_protocol, application_protocols, local, remote, metadata } = detected;
+        let Detected { server_name, transport_protocol, application_protocols, local, remote, metadata, proxied } =
+            detected;
         let transport_protocol = transport_protocol.unwrap_or(RAW_BUFFER);
         let local_restored = local.is_some();
         let local = local.unwrap_or_else(|| direct_local.clone());
@@ -192,10 +197,14 @@ impl<H: ConnectionHandler> Worker<H> {
             direct_local,
             local_restored,
             requested_server_name: server_name,
-            tls: transport_protocol == TLS,
+            tls: OnceCell::new(),
             filter_chain_name: chain.as_ref().map_or_else(|| Arc::from(""), |chain| Arc::clone(&chain.name)),
             listener_name: Arc::clone(&listener.config.name),
             accepted,
+            proxied: RefCell::new(proxied),
+            metadata,
+            filter_state: RefCell::default(),
+            outcome: ConnectionOutcome::default(),
         });
         let Some(chain) = chain else {
             if !prefix.is_empty() {
@@ -205,7 +214,7 @@ impl<H: ConnectionHandler> Worker<H> {
             self.handler.unmatched(&listener, info);
             return;
         };
-        let accepted = Accepted { stream, prefix, info, application_protocols, metadata, chain, listener, guard };
+        let accepted = Accepted { stream, prefix, info, application_protocols, chain, listener, guard };
         self.handler.serve(accepted);
     }
 }

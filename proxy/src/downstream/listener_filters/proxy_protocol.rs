@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use filters::stream_info::Tlv;
 use serde_json::{Map, Value};
 
 use super::{Answer, FilterCounter};
@@ -23,6 +25,8 @@ pub(super) struct Header {
     pub(super) addresses: Option<(SocketAddr, SocketAddr)>,
     /// TLVs a rule keeps.
     pub(super) metadata: Option<Box<Map<String, Value>>>,
+    /// Facts that upstreams may be told.
+    pub(super) tlvs: Vec<Tlv>,
 }
 
 /// The header is malformed.
@@ -131,7 +135,7 @@ fn read_v1(_config: &ProxyProtocolConfig, bytes: &[u8]) -> Result<Read, Malforme
         }
         _ => return Err(Malformed),
     };
-    Ok(Read::Done { length: end + 2, header: Header { addresses, metadata: None } })
+    Ok(Read::Done { length: end + 2, header: Header { addresses, ..Header::default() } })
 }
 
 /// Signature, version and command, family and transport, length; addresses; TLVs.
@@ -157,7 +161,9 @@ fn read_v2(config: &ProxyProtocolConfig, bytes: &[u8]) -> Result<Read, Malformed
     };
     let (addresses, tlvs) = payload.split_at_checked(addresses_length).ok_or(Malformed)?;
     let (remote, local) = v2_addresses(addresses).ok_or(Malformed)?;
-    let header = Header { addresses: Some((unicast(remote)?, unicast(local)?)), metadata: kept_tlvs(config, tlvs)? };
+    let addresses = Some((unicast(remote)?, unicast(local)?));
+    let (metadata, tlvs) = kept_tlvs(config, tlvs)?;
+    let header = Header { addresses, metadata, tlvs };
     Ok(Read::Done { length, header })
 }
 
@@ -176,9 +182,13 @@ fn v2_addresses(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     ))
 }
 
-/// The TLVs the rules ask for; all of them must be well formed. Of two of one type the later wins.
-fn kept_tlvs(config: &ProxyProtocolConfig, mut bytes: &[u8]) -> Result<Option<Box<Map<String, Value>>>, Malformed> {
-    let mut kept = Map::new();
+/// TLVs as metadata, and as they are.
+type Kept = (Option<Box<Map<String, Value>>>, Vec<Tlv>);
+
+/// The TLVs the rules ask for, of which of two of one type the later wins, and those that are passed on; all of them must be
+/// well formed.
+fn kept_tlvs(config: &ProxyProtocolConfig, mut bytes: &[u8]) -> Result<Kept, Malformed> {
+    let (mut kept, mut passed) = (Map::new(), Vec::new());
     while !bytes.is_empty() {
         let (&[kind, high, low], rest) = bytes.split_first_chunk().ok_or(Malformed)?;
         let length = usize::from(u16::from_be_bytes([high, low]));
@@ -190,9 +200,13 @@ fn kept_tlvs(config: &ProxyProtocolConfig, mut bytes: &[u8]) -> Result<Option<Bo
                 space.insert(rule.key.to_string(), Value::String(value));
             }
         }
+        let tlv = Tlv { kind, value: Bytes::copy_from_slice(value) };
+        if config.pass.passes(&tlv) {
+            passed.push(tlv);
+        }
         bytes = rest;
     }
-    Ok((!kept.is_empty()).then(|| Box::new(kept)))
+    Ok(((!kept.is_empty()).then(|| Box::new(kept)), passed))
 }
 
 /// Each byte that is part of no valid UTF-8 sequence becomes `!`.

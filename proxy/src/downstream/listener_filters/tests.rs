@@ -4,6 +4,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::cluster::PassTlvs;
 use crate::config::listener::listener_filter::{Predicate, ProxyProtocolConfig, TlsInspectorConfig, TlvRule};
 
 /// A world that remembers what was counted.
@@ -54,6 +55,7 @@ fn proxy(change: impl FnOnce(&mut ProxyProtocolConfig)) -> ListenerFilterConfig 
         allow_v2: true,
         stat_prefix: "".into(),
         rules: vec![rule],
+        pass: PassTlvs::All,
     };
     change(&mut config);
     filter(ListenerFilterKind::ProxyProtocol(Arc::new(config)))

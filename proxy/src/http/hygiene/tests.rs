@@ -191,7 +191,10 @@ fn who_may_send_what() {
     assert_eq!(seen, format!("{own} | {always} | {not_edge}"));
     let (seen, ..) = run(&quiet(inside(edge())), "127.0.0.1:5", &given);
     assert_eq!(seen, format!("{own} | {always} | {not_edge} | {inside_only} | x-envoy-internal: true"));
-    let keep = RequestHygiene { keep_forwarded_client_cert: true, ..quiet(inside(edge())) };
+    let keep = RequestHygiene {
+        client_cert: ForwardClientCert { mode: ClientCertMode::AlwaysForwardOnly, ..ForwardClientCert::default() },
+        ..quiet(inside(edge()))
+    };
     assert!(run(&keep, "127.0.0.1:5", &given).0.contains("x-forwarded-client-cert: c"));
 }
 

@@ -81,9 +81,9 @@ impl<D: Downstream> Stream<'_, D> {
         }
     }
 
-    /// The router's `dynamic_stats`.
+    /// The router's `dynamic_stats`; health checks are nobody's responses.
     fn counts_responses(&self) -> bool {
-        self.manager.config.router().dynamic_stats
+        !self.info.health_check && self.manager.config.router().dynamic_stats
     }
 
     fn each_family(&self, origin: Origin<'_>, count: impl Fn(&Responses)) {

@@ -59,6 +59,8 @@ pub(super) struct Deadlines {
     trying: bool,
     per_try: Tick,
     per_try_idle: Tick,
+    /// From here on the try may be idle: its other limit has passed, though its response had begun by then.
+    idle_until: Tick,
     upstream_duration: Tick,
     log_flush: Tick,
 }
@@ -78,6 +80,7 @@ impl Deadlines {
             trying: false,
             per_try: Tick::NEVER,
             per_try_idle: Tick::NEVER,
+            idle_until: Tick::NEVER,
             upstream_duration: Tick::NEVER,
             log_flush: Tick::NEVER,
         }
@@ -91,7 +94,7 @@ impl Deadlines {
         if let Some(after) = self.limits.idle
             && self.per_try_idle != Tick::NEVER
         {
-            self.per_try_idle = timers.recent().after(after);
+            self.set_try_idle(timers.recent().after(after));
         }
     }
 
@@ -212,14 +215,21 @@ impl Deadlines {
         self.route_after
     }
 
-    /// The try's response began: how long that took no longer matters.
+    /// The try's response began: how long that took no longer matters. In Envoy, too, the limit passes all the same, and
+    /// takes that on idleness with it.
     pub(super) fn response_begun(&mut self) {
-        self.per_try = Tick::NEVER;
+        self.idle_until = std::mem::replace(&mut self.per_try, Tick::NEVER);
+        self.set_try_idle(self.per_try_idle);
+    }
+
+    fn set_try_idle(&mut self, at: Tick) {
+        self.per_try_idle = if at < self.idle_until { at } else { Tick::NEVER };
     }
 
     /// The try is over.
     pub(super) fn end_try(&mut self) {
         self.trying = false;
+        self.idle_until = Tick::NEVER;
         self.per_try = Tick::NEVER;
         self.per_try_idle = Tick::NEVER;
         self.upstream_duration = Tick::NEVER;

@@ -8,11 +8,13 @@
 //! the first. Nothing is copied: a piece is shared. What is longer than may be kept is no longer kept, and not retried.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use filters::http::Frame;
 
-use super::{Downstream, Stream};
+use super::expiry::Broken;
+use super::{Downstream, Step, Stream};
 use crate::http::codec::Interrupt;
 
 /// Pieces of a body, oldest first.
@@ -79,18 +81,23 @@ impl Early {
     }
 
     /// Whether so many more bytes are too many to be kept.
-    fn overflows(&self, more: usize) -> bool {
+    pub(super) fn overflows(&self, more: usize) -> bool {
         self.limit.is_some_and(|limit| self.bytes.saturating_add(more) > limit)
     }
 
+    /// All pieces that are here.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &Frame> {
+        self.frames.iter()
+    }
+
     /// Takes a piece that came.
-    fn push(&mut self, frame: Frame) {
+    pub(super) fn push(&mut self, frame: Frame) {
         self.bytes += data_len(&frame);
         self.frames.push_back(frame);
     }
 
     /// The next piece to send.
-    fn next(&mut self) -> Option<Frame> {
+    pub(super) fn next(&mut self) -> Option<Frame> {
         if self.limit.is_some() {
             let frame = self.frames.get(self.taken).cloned()?;
             self.taken += 1;
@@ -126,6 +133,27 @@ impl<D: Downstream> Stream<'_, D> {
         self.down.poll_gone(cx)
     }
 
+    /// Throws away what follows of the request, until it is complete.
+    pub(super) async fn swallow(&mut self) -> Step<()> {
+        let broken = poll_fn(|cx| {
+            while !self.down.request_complete() {
+                match self.poll_downstream(cx) {
+                    Poll::Ready(Ok(Some(_))) => {}
+                    Poll::Ready(Ok(None)) => break,
+                    Poll::Ready(Err(interrupt)) => return Poll::Ready(Some(Broken::Gone(interrupt))),
+                    Poll::Pending => return self.poll_deadlines(None, cx).map(|which| Some(Broken::Expired(which))),
+                }
+            }
+            Poll::Ready(None)
+        })
+        .await;
+        match broken {
+            None => Ok(()),
+            Some(Broken::Gone(interrupt)) => self.gone(interrupt).await,
+            Some(Broken::Expired(which)) => self.expired(which).await,
+        }
+    }
+
     /// The next piece of the request's body, whether it waits already or comes only now.
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, Interrupt>> {
         if let Some(frame) = self.early.next() {
@@ -145,7 +173,8 @@ impl<D: Downstream> Stream<'_, D> {
         self.early.is_empty() && self.down.request_complete()
     }
 
-    fn poll_downstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, Interrupt>> {
+    /// The next piece as it comes from the client.
+    pub(super) fn poll_downstream(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, Interrupt>> {
         if !self.mirrors.is_empty() {
             std::task::ready!(self.poll_mirrors(cx));
         }

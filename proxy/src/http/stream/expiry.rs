@@ -69,19 +69,7 @@ impl<D: Downstream> Stream<'_, D> {
     /// The client left or a deadline passed, and no other try follows.
     pub(super) async fn cut_short<T>(&mut self, cluster: &Rc<Cluster>, host: Option<&Host>, broken: Broken) -> Step<T> {
         match broken {
-            Broken::Gone(Interrupt::Malformed { status, details }) if self.response.is_none() => {
-                self.manager.stats.downstream_cx_protocol_error().inc();
-                self.close_connection();
-                let body = if status == 400 { "Bad Request" } else { "" };
-                self.reply(LocalReply::new(status, body), details).await;
-                // The reply does not know of the flag yet, only the log does.
-                self.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
-                Err(End::Done)
-            }
-            Broken::Gone(interrupt) => {
-                self.interrupted(interrupt);
-                Err(End::Done)
-            }
+            Broken::Gone(interrupt) => self.gone(interrupt).await,
             Broken::Expired(which) if which.is_of_upstream() => self.upstream_expired(cluster, host, which).await,
             Broken::Expired(Expired::UpstreamDuration) => {
                 self.info.flags.insert(ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED);
@@ -90,6 +78,23 @@ impl<D: Downstream> Stream<'_, D> {
             }
             Broken::Expired(which) => self.expired(which).await,
         }
+    }
+
+    /// The client left, or what it sent is no request.
+    pub(super) async fn gone<T>(&mut self, interrupt: Interrupt) -> Step<T> {
+        match interrupt {
+            Interrupt::Malformed { status, details } if self.response.is_none() => {
+                self.manager.stats.downstream_cx_protocol_error().inc();
+                self.close_connection();
+                let body = if status == 400 { "Bad Request" } else { "" };
+                self.prepared = false;
+                self.reply(LocalReply::new(status, body), details).await;
+                // The reply does not know of the flag yet, only the log does.
+                self.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+            }
+            _ => self.interrupted(interrupt),
+        }
+        Err(End::Done)
     }
 
     /// The upstream took longer than the route lets it.
@@ -143,6 +148,8 @@ impl<D: Downstream> Stream<'_, D> {
         if !self.down.request_complete() {
             self.close_connection();
         }
+        // The connection manager answers, to which tries are the router's business.
+        self.prepared = false;
         self.reply_end(reply, why).await
     }
 
@@ -173,13 +180,21 @@ impl<D: Downstream> Stream<'_, D> {
     /// Waits for something that is not the exchange, while the client may leave and deadlines may pass.
     pub(super) async fn wait_for<T>(&mut self, wanted: impl Future<Output = T>) -> Result<T, Broken> {
         let mut wanted = std::pin::pin!(wanted);
+        self.wait_until(|_, cx| wanted.as_mut().poll(cx)).await
+    }
+
+    /// The same for something of the stream's own.
+    pub(super) async fn wait_until<T>(
+        &mut self,
+        mut wanted: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<T>,
+    ) -> Result<T, Broken> {
         let mut waited = false;
         poll_fn(|cx| {
             if waited {
                 self.manager.worker.timers().turn();
             }
             waited = true;
-            if let Poll::Ready(value) = wanted.as_mut().poll(cx) {
+            if let Poll::Ready(value) = wanted(self, cx) {
                 return Poll::Ready(Ok(value));
             }
             if let Poll::Ready(which) = self.poll_deadlines(None, cx) {

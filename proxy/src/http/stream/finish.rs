@@ -11,6 +11,9 @@ use super::{Downstream, Stream};
 impl<D: Downstream> Stream<'_, D> {
     /// Counts a head sent downstream, informational ones too.
     pub(super) fn count_code(&self, status: u16) {
+        if self.info.health_check {
+            return;
+        }
         let (stats, listener) = (&self.manager.stats, &self.manager.listener_stats);
         match status / 100 {
             1 => (stats.downstream_rq_1xx().inc(), listener.downstream_rq_1xx().inc()),
@@ -36,6 +39,15 @@ impl<D: Downstream> Stream<'_, D> {
         let active = &self.connection.active;
         active.set(active.get().saturating_sub(1));
         self.manager.stats.downstream_rq_active().dec();
+        let outcome = &self.connection.info.outcome;
+        if self.info.flags.contains(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR) {
+            outcome.flags.set(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        } else {
+            outcome.protocol.set(self.info.protocol);
+        }
+        if self.info.health_check {
+            self.manager.stats.tracing_health_check().inc();
+        }
         if self.upgrade {
             self.manager.stats.downstream_cx_upgrades_active().dec();
         }
@@ -47,7 +59,7 @@ impl<D: Downstream> Stream<'_, D> {
         self.info.end = Some(now);
         let (connection, stats) = (self.connection, &self.manager.stats);
         // Whoever broke it off: Envoy counts every stream that did not run to its end on both sides.
-        if !self.response_ended || !self.down.request_complete() {
+        if !self.response_ended || !self.down.request_complete() || self.overlong {
             stats.downstream_rq_rx_reset().inc();
             if self.asked_for_connection()
                 && (self.info.flags.contains(ResponseFlags::UPSTREAM_CONNECTION_FAILURE)

@@ -15,11 +15,11 @@ use filters::flags::details;
 use filters::http::ResponseHead;
 
 use self::race::{Happening, Own, Race, Rival, Stage};
+use super::converse::Talk;
 use super::deadline::Expired;
 use super::exchange::{Event, Progress};
 use super::expiry::Broken;
 use super::retry::Again;
-use super::upstream::Talk;
 use super::{Downstream, End, Step, Stream};
 use crate::route::{ForwardAction, Route};
 use crate::upstream::failure::{FailureKind, UpstreamFailure};
@@ -187,7 +187,6 @@ impl<D: Downstream> Stream<'_, D> {
             return self.no_host(None).await;
         };
         self.enter(&host);
-        let protocol = pool.protocol();
         self.measure = self.begin_measure(&cluster);
         let active =
             cluster.owner(&host).config().lb.policy.needs_active_requests().then(|| host.state().begin_request());
@@ -195,7 +194,6 @@ impl<D: Downstream> Stream<'_, D> {
             stage: Stage::Connecting {
                 lease: Box::pin(async move { pool.acquire().await }),
                 since: self.manager.worker.timers().recent_instant(),
-                protocol,
             },
             cluster,
             host,
@@ -219,12 +217,12 @@ impl<D: Downstream> Stream<'_, D> {
         forward: &ForwardAction,
     ) -> Option<UpstreamFailure> {
         let rival = race.tries.get_mut(n)?;
-        let Stage::Connecting { since, protocol, .. } = &rival.stage else { return None };
+        let Stage::Connecting { since, .. } = &rival.stage else { return None };
         self.manager.worker.note(&rival.host, Outcome::Connected);
-        let (since, protocol) = (*since, *protocol);
+        let since = *since;
         self.exchange_own(&mut rival.own);
         self.info.upstream_mut().pool_ready = Some(self.since(since));
-        let opened = self.open(&rival.host, lease, protocol, forward).map(|up| (up, self.begun()));
+        let opened = self.open(&rival.host, lease, forward).map(|up| (up, self.begun()));
         self.exchange_own(&mut rival.own);
         match opened {
             Ok((up, progress)) => {
@@ -325,9 +323,7 @@ impl<D: Downstream> Stream<'_, D> {
         }
         let Rival { cluster, host, stage, mut own, quiet, old, .. } = race.tries.remove(n);
         race.give_up();
-        let attempts = self.attempts();
         self.exchange_own(&mut own);
-        self.info.upstream_mut().attempts = attempts;
         self.cluster = Some(Rc::clone(&cluster));
         // What is kept of the body may still be wanted for a redirect.
         self.retry = None;
@@ -387,9 +383,13 @@ impl<D: Downstream> Stream<'_, D> {
         }
     }
 
-    /// Makes the stream be about another try, or again about the one before.
+    /// Makes the stream be about another try, or again about the one before. How many there were is not a try's own.
     fn exchange_own(&mut self, own: &mut Own) {
+        let attempts = self.attempts();
         swap(&mut self.info.upstream, &mut own.upstream);
+        if let Some(upstream) = &mut self.info.upstream {
+            upstream.attempts = attempts;
+        }
         swap(&mut self.info.upstream_bytes, &mut own.bytes);
         swap(&mut self.info.timing, &mut own.timing);
         swap(&mut self.measure, &mut own.measure);

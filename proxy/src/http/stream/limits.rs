@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use filters::call::grpc::timeout_text;
 use filters::flags::{ResponseFlags, details};
 use filters::http::{Headers, Known};
 
@@ -39,7 +40,7 @@ impl<D: Downstream> Stream<'_, D> {
         if let Some(duration) = duration
             && grpc
         {
-            head.headers.set(Known::GrpcTimeout, grpc_timeout_text(duration));
+            head.headers.set(Known::GrpcTimeout, timeout_text(duration));
         }
 
         let grpc_response = limits.grpc.as_ref().filter(|rule| grpc && rule.target == GrpcTimeoutTarget::Response);
@@ -110,7 +111,7 @@ pub(super) fn tell_time_limit(headers: &mut Headers, limit: Duration, suppress: 
         headers.set(Known::XEnvoyExpectedRqTimeoutMs, text);
     }
     if grpc {
-        headers.set(Known::GrpcTimeout, grpc_timeout_text(limit));
+        headers.set(Known::GrpcTimeout, timeout_text(limit));
     }
 }
 
@@ -218,21 +219,6 @@ pub(super) fn grpc_timeout(value: &[u8]) -> Option<Duration> {
     Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
 }
 
-/// The value of `grpc-timeout` for a duration: the finest unit in which it has eight digits at most.
-fn grpc_timeout_text(limit: Duration) -> Bytes {
-    let mut value = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-    let mut unit = b'm';
-    for (larger, factor) in [(b'S', 1000), (b'M', 60), (b'H', 60)] {
-        if value <= MAX_GRPC_TIMEOUT {
-            break;
-        }
-        value /= factor;
-        unit = larger;
-    }
-    let mut text = itoa::Buffer::new();
-    [text.format(value.min(MAX_GRPC_TIMEOUT)).as_bytes(), &[unit]].concat().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,7 +255,7 @@ mod tests {
             (100_000_000_000, "1666666M"),
             (u64::MAX, "99999999H"),
         ] {
-            assert_eq!(grpc_timeout_text(Duration::from_millis(millis)), expected, "{millis}");
+            assert_eq!(timeout_text(Duration::from_millis(millis)), expected, "{millis}");
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! For everybody but the client these are two requests: each is counted, and has a line in the log.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use filters::stream_info::StreamInfo;
 use super::deadline::Deadlines;
 use super::{Downstream, Stream};
 use crate::route::internal_redirect::{InternalRedirect, RedirectPredicate, Target, drops_body};
-use crate::route::{MatchInput, RouteAction, Selection};
+use crate::route::{MatchInput, RouteAction, Selection, TlsFacts};
 
 /// What a request remembers of the redirects it followed.
 #[derive(Debug, Default)]
@@ -56,7 +57,7 @@ impl<D: Downstream> Stream<'_, D> {
             return None;
         };
         let request = self.request.as_ref()?;
-        let secure = request.scheme == Scheme::Https && self.connection.info.tls;
+        let secure = request.scheme == Scheme::Https && self.connection.info.is_tls();
         let target_secure = target.scheme != Scheme::Http;
         if !policy.cross_scheme && secure != target_secure {
             stats.passthrough_internal_redirect_unsafe_scheme().inc();
@@ -74,7 +75,12 @@ impl<D: Downstream> Stream<'_, D> {
         let next = policy.next_request(request, head, &target, secure);
         let table = Rc::clone(&self.routed.as_ref()?.table);
         let runtime = self.manager.worker.runtime();
-        let input = MatchInput { random: self.random, runtime: &*runtime, tls: None };
+        let input = MatchInput {
+            random: self.random,
+            runtime: &*runtime,
+            tls: TlsFacts::of(&self.connection.info),
+            metadata: self.info.dynamic_metadata.as_deref(),
+        };
         let found = match table.select(&next, &input) {
             Selection::Matched { route, .. } => {
                 let cluster = match &route.action {
@@ -154,6 +160,8 @@ impl<D: Downstream> Stream<'_, D> {
         (self.canary, self.tunnel, self.prepared, self.hedges) = (false, false, false, false);
         (self.grpc_pending, self.upstream_started) = (false, false);
         (self.timeout_status, self.connect_port, self.retry) = (504, None, None);
+        self.server_names = None;
+        self.asked = OnceCell::new();
         self.mirrors.clear();
         self.early.release();
         self.head_only = self.down.request_complete() && !has_body;

@@ -27,6 +27,9 @@ impl<D: Downstream> Stream<'_, D> {
             self.info.timing.last_downstream_rx.get_or_insert_with(|| self.manager.worker.timers().recent_instant());
         }
         self.add_route_headers(&mut reply);
+        for change in reply.changes.drain(..) {
+            change.apply(&mut reply.headers);
+        }
         let config = &self.manager.config;
         if reply.status == 400
             && self.info.protocol != Some(Version::Http2)
@@ -104,7 +107,7 @@ impl<D: Downstream> Stream<'_, D> {
     /// Completes a final head and queues it.
     pub(super) fn send_head(&mut self, mut head: ResponseHead, end: bool) {
         let manager = self.manager;
-        self.filters.encode_head(&mut head);
+        self.filters.encode_head(&mut head, manager.filters.chain(None), &*manager.worker);
         mutate_response(
             &manager.config.response,
             &mut head,
@@ -118,7 +121,7 @@ impl<D: Downstream> Stream<'_, D> {
         self.info.response_code = head.status;
         self.count_code(head.status);
         let version = self.info.protocol.unwrap_or_default();
-        if !self.down.request_complete() {
+        if !self.down.request_complete() || self.overlong {
             manager.stats.downstream_rq_response_before_rq_complete().inc();
             if version != Version::Http2 && !self.tunnel {
                 // The rest of the request would have to be read before another could be answered.

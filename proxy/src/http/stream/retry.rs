@@ -26,7 +26,6 @@ use crate::route::{ForwardAction, Route};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::failure::FailureKind;
 use crate::upstream::host::Host;
-use crate::upstream::lb::PickContext;
 use crate::upstream::retry::{Decision, RetryState, Ruling, Surroundings, Wait};
 
 /// Another try is to follow.
@@ -111,7 +110,7 @@ impl<D: Downstream> Stream<'_, D> {
             return self.no_host(None).await;
         };
         self.cluster = Some(Rc::clone(&cluster));
-        let host = self.choose_other_host(&cluster, forward).await?;
+        let host = self.choose_host(&cluster, forward).await?;
         self.begin_again(again, route, forward);
         Ok((cluster, host))
     }
@@ -153,27 +152,6 @@ impl<D: Downstream> Stream<'_, D> {
         }
     }
 
-    /// A host for a retry: if it can be helped, none that the policy rejects.
-    async fn choose_other_host(&mut self, cluster: &Rc<Cluster>, forward: &ForwardAction) -> Step<Arc<Host>> {
-        let destination = cluster.destination(self.request.as_ref(), &self.connection.info);
-        let hash = self.request_hash(cluster, forward);
-        let metadata = self.metadata_match(cluster, forward);
-        let context = PickContext { destination, hash, metadata: metadata.as_deref(), ..PickContext::default() };
-        let picked = match self.retry.as_deref() {
-            Some(retry) => cluster.pick(&PickContext {
-                loads: Some(&|hosts, config| retry.priority_loads(hosts, config)),
-                avoid: Some(&|host| retry.avoids(host)),
-                max_attempts: retry.picks(),
-                ..context
-            }),
-            None => cluster.pick(&context),
-        };
-        match picked {
-            Some(host) => Ok(host),
-            None => self.no_host(Some(cluster)).await,
-        }
-    }
-
     /// Makes the request ready to be sent once more, and forgets what is known of the try before.
     fn begin_again(&mut self, again: Again, route: &Route, forward: &ForwardAction) {
         let attempts = self.attempts();
@@ -192,8 +170,8 @@ impl<D: Downstream> Stream<'_, D> {
             last_upstream_rx: None,
             ..self.info.timing
         };
-        let has_body = self.early.rewind();
-        self.head_only = self.down.request_complete() && !has_body;
+        // A request that was more than a head stays so, and be it by an empty body.
+        self.early.rewind();
 
         let elapsed = self.info.timing.last_downstream_rx.map_or(Duration::ZERO, |complete| self.since(complete));
         let Some(head) = &mut self.request else { return };

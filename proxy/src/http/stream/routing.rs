@@ -4,16 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
-use filters::format::AccessLogType;
+use filters::format::{AccessLogType, FormatContext};
 use filters::http::{Known, Method, RequestHead};
-use filters::http_filter::Verdict;
 
 use super::{Downstream, End, Routed, Step, Stream};
-use crate::http::filter_chain::StreamFilters;
 use crate::http::hygiene::is_upgrade;
 use crate::http::reply::LocalReply;
 use crate::route::redirect::tls_redirect;
-use crate::route::{ClusterName, ForwardAction, MatchInput, RouteAction, Selection};
+use crate::route::{ClusterName, ForwardAction, MatchInput, RouteAction, Selection, TlsFacts};
 
 /// What a route table says about a request.
 enum Found {
@@ -26,13 +24,38 @@ enum Found {
 impl<D: Downstream> Stream<'_, D> {
     /// Finds the route and acts on those that need no upstream.
     pub(super) async fn route(&mut self) -> Step<()> {
-        let Some(head) = &self.request else { return Err(End::Done) };
-        let Some(table) = self.manager.routes.table() else {
+        let Some(moved) = self.find_route() else {
             self.no_route();
             return self.reply_end(LocalReply::new(404, ""), details::ROUTE_CONFIGURATION_NOT_FOUND).await;
         };
+        let upgrade = self.request.as_ref().and_then(upgrade_protocol).map(Bytes::copy_from_slice);
+        if self.manager.config.access_log_options.on_new_request {
+            self.log(AccessLogType::DownstreamStart);
+        }
+        if let Some(protocol) = upgrade.as_ref().filter(|_| moved.is_none()) {
+            self.admit_upgrade(protocol).await?;
+        }
+        let moved = self.filter(upgrade.as_deref(), moved).await?;
+        if let Some(location) = moved {
+            self.count_direct_response();
+            let reply = LocalReply::new(301, "").with_header(Known::Location, location);
+            return self.reply_end(reply, details::DIRECT_RESPONSE).await;
+        }
+        self.act().await
+    }
+
+    /// Looks the request's route up and takes it; where the request is to come by TLS instead, the way there. `None` when
+    /// there are no routes at all.
+    pub(super) fn find_route(&mut self) -> Option<Option<Bytes>> {
+        let table = self.manager.routes.table()?;
         let runtime = self.manager.worker.runtime();
-        let input = MatchInput { random: self.random, runtime: &*runtime, tls: None };
+        let input = MatchInput {
+            random: self.random,
+            runtime: &*runtime,
+            tls: TlsFacts::of(&self.connection.info),
+            metadata: self.info.dynamic_metadata.as_deref(),
+        };
+        let head = self.request.as_ref()?;
         let found = match table.select(head, &input) {
             Selection::Matched { id, route, .. } => {
                 if !route.name.is_empty() {
@@ -43,59 +66,12 @@ impl<D: Downstream> Stream<'_, D> {
             Selection::RequireTls(_) => Found::Tls(tls_redirect(head)),
             Selection::NoRoute(_) | Selection::NoVirtualHost => Found::Nothing,
         };
-        let upgrade = upgrade_protocol(head).map(Bytes::copy_from_slice);
-        let moved = match found {
-            Found::Route(routed) => {
-                self.take_route(routed);
-                None
-            }
-            Found::Tls(location) => Some(location),
-            Found::Nothing => None,
-        };
-        if self.manager.config.access_log_options.on_new_request {
-            self.log(AccessLogType::DownstreamStart);
+        match found {
+            Found::Route(routed) => self.take_route(routed),
+            Found::Tls(location) => return Some(Some(location)),
+            Found::Nothing => {}
         }
-        if let Some(protocol) = upgrade.as_ref().filter(|_| moved.is_none()) {
-            self.admit_upgrade(protocol).await?;
-        }
-        self.filter(upgrade.as_deref()).await?;
-        if let Some(location) = moved {
-            self.count_direct_response();
-            let reply = LocalReply::new(301, "").with_header(Known::Location, location);
-            return self.reply_end(reply, details::DIRECT_RESPONSE).await;
-        }
-        self.act().await
-    }
-
-    /// Shows the request to the filters before the router, one of which may answer it.
-    async fn filter(&mut self, upgrade: Option<&[u8]>) -> Step<()> {
-        let manager = self.manager;
-        let chain = manager.filters.chain(upgrade.and_then(|protocol| manager.config.upgrade(protocol)));
-        if chain.is_empty() {
-            self.filters = StreamFilters::default();
-            return Ok(());
-        }
-        let Some(mut head) = self.request.take() else { return Err(End::Done) };
-        let routed = self.routed.clone();
-        let route = routed.as_ref().and_then(Routed::resolve).map(|(_, route)| &**route);
-        let choice = routed.as_ref().zip(route).and_then(|(routed, route)| routed.choice(route, Some(&head)));
-        let of_route = route.map(|route| (route, choice.as_ref()));
-        let verdict = chain.decode_head(&mut head, of_route, &*manager.worker.runtime(), &mut self.filters);
-        drop(choice);
-        self.request = Some(head);
-        match verdict {
-            Verdict::Continue => Ok(()),
-            Verdict::Answer { head, details } => {
-                self.info.details = Some(details.into());
-                if self.down.request_complete() {
-                    let timers = manager.worker.timers();
-                    self.info.timing.last_downstream_rx.get_or_insert_with(|| timers.recent_instant());
-                }
-                self.send_head(head, true);
-                self.flush().await;
-                Err(End::Done)
-            }
-        }
+        Some(None)
     }
 
     /// Does what the route says, short of forwarding.
@@ -120,8 +96,17 @@ impl<D: Downstream> Stream<'_, D> {
             RouteAction::DirectResponse(direct) => {
                 self.count_direct_response();
                 let mut reply = LocalReply::new(direct.status, direct.body.clone());
+                if let Some(format) = &direct.format {
+                    let request = self.request.as_ref();
+                    let local_reply_body = &direct.body[..];
+                    reply.body =
+                        format.write(&FormatContext { request, local_reply_body, ..FormatContext::new(&self.info) });
+                }
                 if let Some(location) = self.request.as_ref().and_then(|head| direct.location(head)) {
                     reply = reply.with_header(Known::Location, location);
+                }
+                if let Some(format) = direct.format.as_ref().filter(|format| !format.content_type.is_empty()) {
+                    reply = reply.with_header(Known::ContentType, format.content_type.clone());
                 }
                 self.reply_end(reply, details::DIRECT_RESPONSE).await
             }

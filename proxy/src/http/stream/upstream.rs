@@ -1,19 +1,16 @@
 //! The router: from a route to a host, a connection, an attempt, and its outcome.
 
 use std::borrow::Cow;
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use filters::flags::{ResponseFlags, details};
-use filters::http::{Known, RequestHead, ResponseHead, Version};
-use filters::stream_info::ByteMeter;
+use filters::http::{Known, Version};
 
-use super::deadline::Expired;
-use super::exchange::{Event, Progress};
-use super::expiry::Broken;
+use super::converse::Talk;
+use super::exchange::Progress;
 use super::retry::Again;
 use super::routing::upgrade_protocol;
 use super::{Downstream, End, Step, Stream};
@@ -26,17 +23,15 @@ use crate::route::policy::ConnectConfig;
 use crate::route::{ForwardAction, Route, RouteAction};
 use crate::transport::proxy_protocol;
 use crate::upstream::breaker::Priority;
-use crate::upstream::cluster::Cluster;
+use crate::upstream::cluster::{Cluster, Purpose};
 use crate::upstream::exchange::Exchange;
 use crate::upstream::failure::{FailureKind, UpstreamFailure};
 use crate::upstream::host::Host;
 use crate::upstream::lb::PickContext;
+use crate::upstream::lb::override_host::Asking;
 use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::{Lease, Pool, PoolProtocol};
-use crate::upstream::responses::Origin;
-
-/// Informational heads passed on for one response; an upstream that sends more is broken or hostile.
-const MAX_INFORMATIONAL: u32 = 32;
+use crate::upstream::server_name::ServerNames;
 
 impl<D: Downstream> Stream<'_, D> {
     /// Sends the request where its route says, and its response back.
@@ -57,7 +52,7 @@ impl<D: Downstream> Stream<'_, D> {
         self.prepare_request(route, forward);
         let host = self.choose_host(&cluster, forward).await?;
         self.prepare_retries(&cluster, route, forward);
-        self.send_copies(forward);
+        self.send_copies(&cluster, forward);
         self.attempts_on(cluster, host, route, forward).await
     }
 
@@ -83,6 +78,9 @@ impl<D: Downstream> Stream<'_, D> {
         {
             head.authority = [&head.authority[..], format!(":{port}").as_bytes()].concat().into();
         }
+        let auto_names = self.cluster.as_ref().and_then(|cluster| cluster.config().http.auto_names.clone());
+        // The client's own header counts, and the host as it goes upstream.
+        let by_header = auto_names.as_ref().and_then(|options| ServerNames::header(options, &head)).map(<[u8]>::to_vec);
         let keep_original = !self.manager.config.router().suppress_envoy_headers;
         route.finalize_request(&mut head, Some(&choice), &self.info, keep_original);
         if self.manager.config.match_upstream_scheme
@@ -90,6 +88,8 @@ impl<D: Downstream> Stream<'_, D> {
         {
             head.scheme = cluster.config().connection.transport_socket.scheme();
         }
+        self.server_names =
+            auto_names.and_then(|options| ServerNames::of(&options, by_header.as_deref().unwrap_or(&head.authority)));
         self.info.upstream_mut().attempts = 1;
         self.request = Some(head);
         self.prepared = true;
@@ -126,14 +126,48 @@ impl<D: Downstream> Stream<'_, D> {
         reply.with_header(Known::XEnvoyOverloaded, Bytes::from_static(b"true"))
     }
 
-    async fn choose_host(&mut self, cluster: &Rc<Cluster>, forward: &ForwardAction) -> Step<Arc<Host>> {
+    /// A host for the next try: on a retry, if it can be helped, none that the policy rejects.
+    pub(super) async fn choose_host(&mut self, cluster: &Rc<Cluster>, forward: &ForwardAction) -> Step<Arc<Host>> {
         let destination = cluster.destination(self.request.as_ref(), &self.connection.info);
         let hash = self.request_hash(cluster, forward);
         let metadata = self.metadata_match(cluster, forward);
-        let context = PickContext { destination, hash, metadata: metadata.as_deref(), ..PickContext::default() };
-        match cluster.pick(&context) {
-            Some(host) => Ok(host),
+        let asking = self.asking();
+        let context = PickContext {
+            destination,
+            hash,
+            metadata: metadata.as_deref(),
+            asking: asking.as_ref(),
+            ..PickContext::default()
+        };
+        let picked = match self.retry.as_deref() {
+            Some(retry) => cluster.pick(&PickContext {
+                loads: Some(&|hosts, config| retry.priority_loads(hosts, config)),
+                avoid: Some(&|host| retry.avoids(host)),
+                max_attempts: retry.picks(),
+                ..context
+            }),
+            None => cluster.pick(&context),
+        };
+        match picked {
+            Some(host) => {
+                self.note_chosen(cluster, &host);
+                Ok(host)
+            }
             None => self.no_host(Some(cluster)).await,
+        }
+    }
+
+    /// The request, which may say what host it goes to.
+    pub(super) fn asking(&self) -> Option<Asking<'_>> {
+        let metadata = self.info.dynamic_metadata.as_deref();
+        self.request.as_ref().map(|head| Asking { head, metadata, state: &self.asked })
+    }
+
+    /// Notes the host of the next try where the cluster's policy wants it to be known.
+    pub(super) fn note_chosen(&mut self, cluster: &Cluster, host: &Host) {
+        if let Some(key) = cluster.selected_host_key() {
+            let metadata = self.info.dynamic_metadata.get_or_insert_default();
+            key.set(metadata, &host.address().to_string());
         }
     }
 
@@ -208,7 +242,7 @@ impl<D: Downstream> Stream<'_, D> {
         };
         self.manager.worker.note(host, Outcome::Connected);
         self.deadlines.begin_try(self.manager.worker.timers());
-        let exchange = match self.open(host, lease, pool.protocol(), forward) {
+        let exchange = match self.open(host, lease, forward) {
             Ok(exchange) => exchange,
             Err(failure) => {
                 self.note_failure(host, failure.kind);
@@ -244,12 +278,14 @@ impl<D: Downstream> Stream<'_, D> {
         let owner = cluster.owner(host);
         let protocol = match (owner.config().http.protocol, self.info.protocol) {
             _ if terminated => PoolProtocol::Tcp,
+            (UpstreamProtocol::Auto, _) => PoolProtocol::Auto,
             (UpstreamProtocol::Http2, _) | (UpstreamProtocol::UseDownstream, Some(Version::Http2)) => {
                 PoolProtocol::Http2
             }
             _ => PoolProtocol::Http1,
         };
-        owner.pool(host, breaker_priority(forward), protocol, Some(self.connection.info.id))
+        let purpose = Purpose { client: Some(&self.connection.info), names: self.server_names.as_ref() };
+        owner.pool(host, breaker_priority(forward), protocol, purpose)
     }
 
     /// Sends the head on the connection that was waited for.
@@ -257,7 +293,6 @@ impl<D: Downstream> Stream<'_, D> {
         &mut self,
         host: &Arc<Host>,
         lease: Lease,
-        protocol: PoolProtocol,
         forward: &ForwardAction,
     ) -> Result<Exchange, UpstreamFailure> {
         self.host_tried(host);
@@ -273,17 +308,15 @@ impl<D: Downstream> Stream<'_, D> {
         }
         self.count_scopes(|stats| stats.upstream_rq_total().inc());
         let terminated = self.request.as_ref().and_then(|head| forward.terminates(head));
+        let version = lease.version();
         let exchange = self.start(lease, terminated)?;
         let upstream = self.info.upstream_mut();
         upstream.connected = true;
         upstream.hosts_attempted.push(Arc::clone(host.address()));
         upstream.connection_id = Some(exchange.connection_id());
         upstream.local = exchange.local_address();
-        upstream.protocol = match protocol {
-            PoolProtocol::Http1 => Some(Version::Http11),
-            PoolProtocol::Http2 => Some(Version::Http2),
-            PoolProtocol::Tcp => None,
-        };
+        upstream.tls = exchange.tls_info().cloned();
+        upstream.protocol = version;
         Ok(exchange)
     }
 
@@ -332,143 +365,6 @@ impl<D: Downstream> Stream<'_, D> {
             Lease::Http1(_) | Lease::Http2(_) => Exchange::start(lease, head, end, self.tunnel, format),
         }
     }
-
-    /// Moves request and response until both are done or one side gives up.
-    async fn converse(&mut self, talk: Talk, route: &Route, forward: &ForwardAction) -> Step<Option<Again>> {
-        let Talk { mut cluster, mut host, mut up, mut progress } = talk;
-        loop {
-            let mut waited = false;
-            let event = poll_fn(|cx| {
-                if waited {
-                    self.manager.worker.timers().turn();
-                }
-                waited = true;
-                self.poll_exchange(&mut up, &mut progress, cx)
-            });
-            let mut event = event.await;
-            self.note_upstream_bytes(&up);
-            if let Event::Expired(Expired::PerTry | Expired::PerTryIdle) = event
-                && self.hedges
-            {
-                if !self.upstream_started {
-                    self.manager.worker.note(&host, Outcome::TimedOut(self.timeout_status));
-                    progress.timeout_noted = true;
-                }
-                let Some(wait) = self.hedge() else { continue };
-                (Talk { cluster, host, up, progress }, event) =
-                    self.race(Talk { cluster, host, up, progress }, wait, route, forward).await?;
-            }
-            match event {
-                Event::Informational(head) => {
-                    self.upstream_started = true;
-                    self.end_retries();
-                    if progress.informational > MAX_INFORMATIONAL {
-                        let failure = UpstreamFailure::new(FailureKind::ProtocolError);
-                        return self.upstream_failed(&host, failure, true).await;
-                    }
-                    // The first one counts, and is the one that clients see.
-                    if progress.informational == 1 {
-                        self.charge(head.status, self.origin(Some(&host), Some(&head)));
-                        if self.manager.config.proxy_100_continue {
-                            self.send_informational(&head);
-                        }
-                    }
-                }
-                Event::Head(head) => {
-                    self.note_answer(&host, &head);
-                    if self.retry.is_some()
-                        && let Some(again) = self.retry_after_head(&cluster, &host, &head)
-                    {
-                        if progress.request_sent && up.response_complete() {
-                            up.finish(true);
-                        } else {
-                            give_up(&cluster.owner(&host), up);
-                        }
-                        return Ok(Some(again));
-                    }
-                    if let Some(policy) = &forward.internal_redirect
-                        && self.follows(policy, &head)
-                    {
-                        if progress.request_sent && up.response_complete() {
-                            up.finish(true);
-                        } else {
-                            give_up(&cluster, up);
-                        }
-                        return Err(End::Redirected);
-                    }
-                    self.end_retries();
-                    if self.refuses_websocket(&head) {
-                        drop(up);
-                        self.measure = None;
-                        return self.failed_handshake(head).await;
-                    }
-                    self.upstream_started = true;
-                    self.respond(&host, &mut up, &mut progress, head);
-                }
-                Event::Complete => {
-                    let origin = self.origin(Some(&host), None);
-                    self.measure = None;
-                    self.charge_budget();
-                    self.charge_time(Origin { canary: self.canary || origin.canary, ..origin });
-                    self.info.timing.last_downstream_tx = Some(self.manager.worker.timers().recent_instant());
-                    if !progress.request_sent {
-                        up.count_reset(&cluster.owner(&host), FailureKind::LocalReset);
-                    }
-                    up.finish(progress.request_sent);
-                    return Ok(None);
-                }
-                Event::Upstream(failure) => {
-                    up.count_reset(&cluster.owner(&host), failure.kind);
-                    drop(up);
-                    self.note_failure(&host, failure.kind);
-                    return self.upstream_failed(&host, failure, true).await;
-                }
-                Event::Downstream(interrupt) => {
-                    give_up(&cluster.owner(&host), up);
-                    return self.broken(&cluster, &host, Broken::Gone(interrupt)).await;
-                }
-                Event::Expired(which) => {
-                    give_up(&cluster.owner(&host), up);
-                    if which.is_of_upstream() {
-                        host.shard(self.manager.worker.index()).rq_timeout.inc();
-                        if !self.upstream_started && !progress.timeout_noted {
-                            self.manager.worker.note(&host, Outcome::TimedOut(self.timeout_status));
-                        }
-                    }
-                    return self.broken(&cluster, &host, Broken::Expired(which)).await;
-                }
-            }
-        }
-    }
-
-    /// Lets outlier detection know of an answer.
-    pub(super) fn note_answer(&self, host: &Host, head: &ResponseHead) {
-        if host.state().monitor().is_none() {
-            return;
-        }
-        let grpc = self.request.as_ref().is_some_and(RequestHead::is_grpc);
-        self.manager.worker.note(host, Outcome::answer(head, grpc));
-    }
-
-    /// Lets outlier detection know of a try that came to nothing. That a limit of ours was reached is not the host's fault.
-    pub(super) fn note_failure(&self, host: &Host, kind: FailureKind) {
-        if kind != FailureKind::Overflow {
-            self.manager.worker.note(host, Outcome::ConnectFailed);
-        }
-    }
-
-    /// Notes what has crossed the upstream's wire so far.
-    pub(super) fn note_upstream_bytes(&mut self, up: &Exchange) {
-        self.info.upstream_bytes = ByteMeter { header_rx: self.info.upstream_bytes.header_rx, ..up.meter() };
-    }
-}
-
-/// A try that has its connection.
-pub(super) struct Talk {
-    pub(super) cluster: Rc<Cluster>,
-    pub(super) host: Arc<Host>,
-    pub(super) up: Exchange,
-    pub(super) progress: Progress,
 }
 
 /// Whose limits count for a route's requests.
@@ -477,12 +373,6 @@ pub(super) const fn breaker_priority(forward: &ForwardAction) -> Priority {
         crate::route::policy::Priority::Default => Priority::Default,
         crate::route::policy::Priority::High => Priority::High,
     }
-}
-
-/// Ends a try that is not over. Only HTTP/2 has a word for that: an HTTP/1 connection closes.
-pub(super) fn give_up(cluster: &Cluster, up: Exchange) {
-    up.count_reset(cluster, FailureKind::LocalReset);
-    drop(up);
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {

@@ -3,7 +3,7 @@
 use filters::flags::ResponseFlags;
 use filters::format::{AccessLogType, FormatContext};
 use filters::http::{Headers, Known};
-use filters::matcher::{FractionalPercent, HeaderMatcher, Runtime};
+use filters::matcher::{FractionalPercent, HeaderMatcher, MetadataMatcher, Runtime};
 
 use crate::http::reply::{GrpcStatus, status_from_http};
 
@@ -46,6 +46,13 @@ pub enum LogFilter {
         types: Vec<AccessLogType>,
         /// All but these.
         exclude: bool,
+    },
+    /// `metadata_filter`, about dynamic metadata
+    Metadata {
+        /// What the value has to be.
+        matcher: Option<MetadataMatcher>,
+        /// The answer where there is none.
+        unless: bool,
     },
     /// A filter that is not implemented and was let through: logs everything, or nothing.
     Constant(bool),
@@ -104,6 +111,10 @@ impl LogFilter {
             Self::ResponseFlag(flags) => flags.iter().any(|flag| context.info.flags.contains(*flag)),
             Self::GrpcStatus { statuses, exclude } => statuses.contains(&grpc_status(context)) != *exclude,
             Self::LogType { types, exclude } => types.contains(&context.log_type) != *exclude,
+            Self::Metadata { matcher, unless } => {
+                let metadata = context.info.dynamic_metadata.as_deref();
+                matcher.as_ref().and_then(|matcher| matcher.judge(metadata)).unwrap_or(*unless)
+            }
             Self::Constant(logs) => *logs,
         }
     }

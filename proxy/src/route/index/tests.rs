@@ -118,7 +118,7 @@ proptest! {
         ignore_parameters in any::<bool>(),
     ) {
         let table = table(routes, ignore_parameters);
-        let input = MatchInput { random: 0, runtime: &NoRuntime, tls: None };
+        let input = MatchInput { random: 0, runtime: &NoRuntime, tls: None, metadata: None };
         let number = |selection: Selection<'_>| match selection {
             Selection::Matched { id, route, .. } => {
                 let (_, again) = table.resolve(id).expect("its own id");

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::runtime::{Value, Values};
 
 fn handle(default: Thresholds) -> BreakerHandle {
     BreakerHandle::new(Arc::new(Breakers::new(&CircuitBreakers { default, ..CircuitBreakers::default() })))
@@ -143,10 +144,50 @@ fn gauges_show_what_is_open_and_what_is_left() {
     };
     assert_eq!(gauge("default.rq_open"), Some((0, false)));
     assert_eq!(gauge("default.cx_open"), Some((0, false)), "as in Envoy, nothing was there yet");
+    assert!(handle.try_acquire(Priority::Default, Resource::Connections).is_err());
+    assert_eq!(gauge("default.cx_open"), Some((0, false)), "nor is there now");
+    drop(handle.acquire(Priority::Default, Resource::Connections));
+    assert_eq!(gauge("default.cx_open"), Some((1, true)), "and none may be, from here on");
     assert_eq!(gauge("default.remaining_cx_pools"), Some((u64::MAX, true)));
     assert_eq!(gauge("high.remaining_rq"), None);
     let one = handle.try_acquire(Priority::Default, Resource::Requests).unwrap();
     assert_eq!((gauge("default.rq_open"), gauge("default.remaining_rq")), (Some((1, true)), Some((0, true))));
     drop(one);
     assert_eq!((gauge("default.rq_open"), gauge("default.remaining_rq")), (Some((0, true)), Some((1, true))));
+}
+
+#[test]
+fn the_runtime_changes_limits_and_gives_them_back() {
+    let runtime = |entries: &[(&str, &str)]| {
+        let entries = entries.iter().map(|(key, value)| ((*key).to_owned(), Value::parse((*value).to_owned())));
+        Snapshot::from(Values::from_iter(entries))
+    };
+    let breakers = handle(Thresholds { max_requests: u32::MAX, max_retries: 2, ..Thresholds::default() });
+    let shared = breakers.breakers();
+    let limit = |resource| shared.view(Priority::Default, resource).limit;
+    let uncounted = breakers.try_acquire(Priority::Default, Resource::Requests).unwrap();
+
+    shared.tune(
+        "a.b",
+        &runtime(&[
+            ("circuit_breakers.a.b.default.max_requests", "1"),
+            ("circuit_breakers.c.default.max_retries", "0"),
+        ]),
+    );
+    assert_eq!((limit(Resource::Requests), limit(Resource::Retries)), (1, 2));
+    let counted = breakers.try_acquire(Priority::Default, Resource::Requests).unwrap();
+    assert!(breakers.try_acquire(Priority::Default, Resource::Requests).is_err());
+    assert!(breakers.try_acquire(Priority::High, Resource::Requests).is_ok());
+    // What was let go while nobody counted is not counted when it ends.
+    drop(uncounted);
+    assert_eq!(shared.used(Priority::Default, Resource::Requests), 1);
+
+    shared.tune("a.b", &runtime(&[("circuit_breakers.a.b.default.retry_budget.budget_percent", "0")]));
+    assert_eq!((limit(Resource::Requests), limit(Resource::Retries)), (u32::MAX, 3), "the budget's least is 3");
+    // Counted when it began, it is taken off though the limit is gone.
+    drop(counted);
+    shared.tune("a.b", &Snapshot::default());
+    assert_eq!((limit(Resource::Requests), limit(Resource::Retries)), (u32::MAX, 2));
+    shared.tune("a.b", &runtime(&[("circuit_breakers.a.b.default.max_requests", "1")]));
+    assert_eq!(shared.used(Priority::Default, Resource::Requests), 0);
 }

@@ -1,6 +1,6 @@
 //! All hosts of a cluster, by priority, as of one update.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use super::{Health, HealthFlags, Host, Locality};
@@ -31,6 +31,7 @@ pub struct Derived {
     lb: OnceLock<Arc<LbConfig>>,
     tables: OnceLock<Box<[HashTable]>>,
     subsets: OnceLock<Subsets>,
+    by_address: OnceLock<HashMap<Box<str>, Arc<Host>>>,
 }
 
 /// `drop_overloads` of an assignment: requests dropped before a host is chosen.
@@ -121,6 +122,9 @@ impl HostSet {
     /// Builds what the policy will look hosts up in, so that no worker has to.
     pub fn prepare(&self, config: &LbConfig) {
         let config = self.tuned().map_or(config, |tuned| tuned);
+        if config.override_host.is_some() {
+            self.by_address();
+        }
         if config.subset.is_some() {
             self.subsets(config).prepare(&config.within_subset());
         } else if config.hashes() {
@@ -136,6 +140,22 @@ impl HostSet {
     /// The subsets of the hosts; none unless the configuration has some.
     pub fn subsets(&self, config: &LbConfig) -> &Subsets {
         self.derived.subsets.get_or_init(|| Subsets::build(self, config))
+    }
+
+    /// The host with this address as text; where several have it, the first one.
+    #[must_use]
+    pub fn at_address(&self, address: &str) -> Option<&Arc<Host>> {
+        self.by_address().get(address)
+    }
+
+    fn by_address(&self) -> &HashMap<Box<str>, Arc<Host>> {
+        self.derived.by_address.get_or_init(|| {
+            let mut map = HashMap::new();
+            for host in self.hosts() {
+                map.entry(host.address().to_string().into()).or_insert_with(|| Arc::clone(host));
+            }
+            map
+        })
     }
 
     /// Every host, by priority.
@@ -158,8 +178,19 @@ impl HostSet {
             counts.degraded += priority.degraded.len();
             counts.excluded += priority.excluded;
         }
-        counts.max_weight = self.hosts().map(|host| host.weight()).max().unwrap_or(0);
+        counts.max_weight = self.hosts().map(|host| host.weight()).max().unwrap_or(1);
         counts
+    }
+
+    /// In how many priorities hosts have come or gone since the hosts were `former`.
+    #[must_use]
+    pub fn changed_priorities(&self, former: Option<&Self>) -> usize {
+        let former = former.map_or(&[][..], |former| &former.priorities);
+        let ids = |priorities: &[PriorityHosts], level: usize| -> HashSet<u64> {
+            priorities.get(level).into_iter().flat_map(|level| &level.hosts).map(|host| host.id()).collect()
+        };
+        let levels = 0..self.priorities.len().max(former.len());
+        levels.filter(|level| ids(&self.priorities, *level) != ids(former, *level)).count()
     }
 
     /// The same hosts, divided by their health as of now: what is published when health changed.

@@ -10,6 +10,7 @@ pub(crate) fn host(n: u8, weight: u32, priority: u32, locality: &Arc<Locality>) 
         locality: locality.clone(),
         priority,
         metadata: None,
+        tlvs: None,
         canary: false,
         check: None,
     };

@@ -72,6 +72,7 @@ fn new_host(destination: SocketAddr, workers: usize) -> Arc<Host> {
         locality: Arc::default(),
         priority: 0,
         metadata: None,
+        tlvs: None,
         canary: false,
         check: None,
     };

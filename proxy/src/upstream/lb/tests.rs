@@ -1,9 +1,9 @@
+mod properties;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
-
-use proptest::prelude::*;
 
 use super::*;
 use crate::config::cluster::{LeastRequest, Maglev, RingHash, SlowStart};
@@ -380,86 +380,6 @@ fn hosts_to_avoid_are_avoided_by_hash_too() {
             let avoid = |host: &Host| host.id() == tried;
             let context = PickContext { avoid: Some(&avoid), max_attempts: 20, ..hashed(n << 58) };
             assert_ne!(scheduler.pick(&context).unwrap().id(), tried);
-        }
-    }
-}
-
-/// Every policy that chooses among given hosts.
-fn any_policy() -> impl Strategy<Value = LbPolicy> {
-    let least = |full_scan| LbPolicy::LeastRequest(LeastRequest { full_scan, ..LeastRequest::default() });
-    let [ring, maglev] = hash_policies();
-    prop::sample::select(vec![LbPolicy::RoundRobin, LbPolicy::Random, least(false), least(true), ring, maglev])
-}
-
-proptest! {
-    #[test]
-    fn no_host_is_chosen_that_is_known_to_be_down_while_another_is_well(
-        policy_of in any_policy(),
-        weights in prop::collection::vec(1_u32..5, 2..12),
-        before in prop::collection::vec(any::<bool>(), 12),
-        after in prop::collection::vec(any::<bool>(), 12),
-        locality_weighted in any::<bool>(),
-        seed in any::<u64>(),
-    ) {
-        let locality = |n: usize| Arc::new(Locality { zone: (n % 2).to_string(), ..Locality::default() });
-        let places = [locality(0), locality(1)];
-        let hosts: Vec<_> =
-            (1_u8..).zip(&weights).map(|(n, weight)| host(n, *weight, 0, &places[usize::from(n) % 2])).collect();
-        let fail = |flags: &[bool]| {
-            for (host, down) in hosts.iter().zip(flags) {
-                let failed = HealthFlags::FAILED_OUTLIER_CHECK;
-                let (set, clear) = if *down { (failed, HealthFlags::NONE) } else { (HealthFlags::NONE, failed) };
-                host.state().change_flags(set, clear);
-            }
-        };
-        fail(&before);
-        let of_zone = |n: usize| hosts.iter().skip(1 - n).step_by(2).cloned().collect();
-        let localities = vec![(places[0].clone(), 1, of_zone(0)), (places[1].clone(), 2, of_zone(1))];
-        let set = HostSet { priorities: Box::new([PriorityHosts::new(localities)]), ..HostSet::empty() };
-        let lb = config(|config| {
-            config.policy = policy_of;
-            config.locality_weighted = locality_weighted;
-            config.healthy_panic_threshold = 0;
-        });
-        let mut scheduler = Scheduler::new(lb, Arc::new(set), 2, fastrand::Rng::with_seed(seed));
-        scheduler.pick(&PickContext::default());
-        // Hosts fail after their set was published; that they got well is learnt from the next one.
-        let down: Vec<bool> = before.iter().zip(&after).map(|(before, after)| *before || *after).collect();
-        fail(&down);
-        for _ in 0..30 {
-            if let Some(picked) = scheduler.pick(&PickContext::default()) {
-                prop_assert_eq!(picked.health(), Health::Healthy);
-            }
-        }
-    }
-
-    #[test]
-    fn weights_are_honoured(
-        weights in prop::collection::vec(1_u32..20, 2..10),
-        policy_of in prop::sample::select(vec![
-            LbPolicy::RoundRobin,
-            LbPolicy::LeastRequest(LeastRequest::default()),
-            LbPolicy::RingHash(RingHash { minimum_size: 8192, ..RingHash::default() }),
-            LbPolicy::Maglev(Maglev::default()),
-        ]),
-        seed in any::<u64>(),
-    ) {
-        let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
-        let random = policy_of.hashes() || (equal && policy_of != LbPolicy::RoundRobin);
-        let mut scheduler = Scheduler::new(policy(policy_of), weighted(&weights), 2, fastrand::Rng::with_seed(seed));
-        let count = 2000;
-        let counts = counts(&picks(&mut scheduler, count));
-        let total: u32 = weights.iter().sum();
-        for (n, weight) in (1_u8..).zip(&weights) {
-            let share = f64::from(*weight) / f64::from(total);
-            let expected = share * 2000.0;
-            // Turns are exact but for where they begin: a host is at most one from its share at any time, and so is each
-            // of the others, whose turns it has or lacks by its share. Random ones lie within six standard deviations,
-            // and a ring is only so even.
-            let turns = 2.0 + share * f64::from(u32::try_from(weights.len()).unwrap());
-            let deviation = if random { 6.0 * (expected * (1.0 - share)).sqrt() + 0.15 * expected } else { turns };
-            let got = f64::from(u32::try_from(counts.get(&n).copied().unwrap_or(0)).unwrap());
-            prop_assert!((got - expected).abs() <= deviation, "{} of {} for {:?}: {:?}", got, expected, weights, counts);
         }
     }
 }

@@ -1,6 +1,7 @@
 use filters::matcher::{FractionalPercent, NoRuntime};
 
 use super::*;
+use crate::config::cluster::OutlierConfig;
 use crate::upstream::host::{Host, tests::host};
 
 /// The hosts of a cluster with outlier detection, and what it is configured to.
@@ -212,7 +213,7 @@ fn threads_never_eject_more_than_may_be() {
 
 #[test]
 fn grpc_has_its_own_statuses() {
-    use filters::http::{Headers, Version};
+    use filters::http::{Headers, Known, ResponseHead, Version};
     for (status, http) in [("0", 200), ("14", 503), ("4", 504), ("5", 404), ("99", 500), ("x", 500)] {
         let mut headers = Headers::default();
         headers.set(Known::GrpcStatus, bytes::Bytes::from_static(status.as_bytes()));

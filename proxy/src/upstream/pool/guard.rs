@@ -20,17 +20,26 @@ pub(in crate::upstream) struct RequestGuard {
 impl Pool {
     /// Counts a request that gets its connection, if a breaker does not forbid it.
     pub(super) fn request_guard(&self) -> Result<RequestGuard, UpstreamFailure> {
-        let stats = &self.context.stats;
         let Ok(permit) = self.context.breakers.try_acquire(self.priority, Resource::Requests) else {
-            stats.upstream_rq_active_overflow().inc();
+            self.context.stats.upstream_rq_active_overflow().inc();
             return Err(UpstreamFailure::new(FailureKind::Overflow));
         };
+        Ok(self.count_request(permit))
+    }
+
+    /// Counts a layer-4 stream: it is one of the requests, but their limit does not hold it up.
+    pub(super) fn stream_guard(&self) -> RequestGuard {
+        self.count_request(self.context.breakers.acquire(self.priority, Resource::Requests))
+    }
+
+    fn count_request(&self, permit: Permit) -> RequestGuard {
+        let stats = &self.context.stats;
         stats.upstream_rq_total().inc();
         stats.upstream_rq_active().inc();
         let shard = self.host.shard(self.context.worker.index());
         shard.rq_total.inc();
         shard.rq_active.inc();
-        Ok(RequestGuard { context: Rc::clone(&self.context), host: Arc::clone(&self.host), _permit: permit })
+        RequestGuard { context: Rc::clone(&self.context), host: Arc::clone(&self.host), _permit: permit }
     }
 }
 
@@ -59,7 +68,8 @@ impl ConnectionGuard {
         match protocol {
             PoolProtocol::Http1 => stats.upstream_cx_http1_total().inc(),
             PoolProtocol::Http2 => stats.upstream_cx_http2_total().inc(),
-            PoolProtocol::Tcp => {}
+            // Counted when it is known.
+            PoolProtocol::Auto | PoolProtocol::Tcp => {}
         }
         let shard = host.shard(context.worker.index());
         shard.cx_total.inc();
@@ -70,6 +80,18 @@ impl ConnectionGuard {
             opened: Instant::now(),
             id: context.worker.next_connection_id(),
             _permit: permit,
+        }
+    }
+
+    /// The host chose what is spoken. Envoy makes a connection of that protocol from the one it has, and counts both.
+    pub(super) fn negotiated(&self, protocol: PoolProtocol) {
+        let stats = &self.context.stats;
+        stats.upstream_cx_total().inc();
+        self.host.shard(self.context.worker.index()).cx_total.inc();
+        match protocol {
+            PoolProtocol::Http1 => stats.upstream_cx_http1_total().inc(),
+            PoolProtocol::Http2 => stats.upstream_cx_http2_total().inc(),
+            PoolProtocol::Auto | PoolProtocol::Tcp => {}
         }
     }
 

@@ -6,12 +6,13 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use filters::http::{Frame, Headers, Method, RequestHead, ResponseHead};
 use filters::stream_info::ByteMeter;
+use filters::tls::TlsInfo;
 
 use super::{ConnectionGuard, Pool, RequestGuard};
 use crate::config::hcm::HeaderCase;
 use crate::http::codec::h1::{
-    self, BodyKind, CHUNKED_LINE, Eof, Expected, Framing, HeaderFormat, RequestEncoder, RequestOptions,
-    ResponseDecoder, ResponseEvent, Spelling, WriteBuf,
+    self, BodyKind, Eof, Expected, Framing, HeaderFormat, RequestEncoder, RequestOptions, ResponseDecoder,
+    ResponseEvent, Spelling, WriteBuf,
 };
 use crate::transport::Io;
 use crate::upstream::cluster::ClusterContext;
@@ -32,6 +33,8 @@ pub struct Http1Connection {
     request_sent: bool,
     /// Response of the current exchange was taken whole.
     response_complete: bool,
+    /// The current exchange asked for a tunnel by CONNECT: the upstream's end closes the connection, it does not close it itself.
+    connect: bool,
     /// The current exchange has become a tunnel.
     tunnel: bool,
     /// How the current response's head was spelled, where that is kept.
@@ -64,6 +67,7 @@ impl Http1Connection {
             reusable: false,
             request_sent: false,
             response_complete: false,
+            connect: false,
             tunnel: false,
             case: None,
             write_failed: false,
@@ -124,11 +128,23 @@ impl Http1Lease {
         self.connection.as_ref().map_or(0, |connection| connection.guard.id)
     }
 
+    /// The connection's TLS session.
+    #[must_use]
+    pub fn tls_info(&self) -> Option<&Rc<TlsInfo>> {
+        self.connection.as_ref()?.io.tls_info()
+    }
+
     /// What crossed the wire for this exchange so far.
     #[must_use]
     pub fn meter(&self) -> ByteMeter {
         let Some(c) = &self.connection else { return ByteMeter::default() };
         ByteMeter { wire_rx: c.meter.wire_rx.saturating_sub(c.read.len() as u64), ..c.meter }
+    }
+
+    /// The same, with what was read and is not understood yet.
+    #[must_use]
+    pub fn whole_meter(&self) -> ByteMeter {
+        self.connection.as_ref().map_or_else(ByteMeter::default, |c| c.meter)
     }
 
     /// The connection's local address.
@@ -169,6 +185,7 @@ impl Http1Lease {
         let line = head.method.as_bytes().len() + target + "  HTTP/1.1\r\n".len();
         c.meter.header_tx = c.out.len().saturating_sub(line + 2) as u64;
         c.request_sent = end;
+        c.connect = head.method == Method::Connect;
         c.decoder.expect(match head.method {
             Method::Head => Expected::NoBody,
             Method::Connect => Expected::Connect,
@@ -246,9 +263,7 @@ impl Http1Lease {
                 }
                 c.response_complete = decoded.body.is_empty();
                 c.tunnel = decoded.body == BodyKind::Tunnel;
-                if decoded.body == BodyKind::Chunked {
-                    c.meter.header_rx = CHUNKED_LINE;
-                }
+                c.meter.header_rx = decoded.framing_bytes;
                 c.case = decoded.case;
                 Poll::Ready(Ok(decoded.head))
             }
@@ -315,7 +330,8 @@ impl Http1Lease {
                     context.stats.upstream_cx_rx_bytes_total().add(n as u64);
                 }
                 ended => {
-                    c.closed_by_peer = true;
+                    // A CONNECT may end on one side alone, so that an end in order is not yet that of the connection.
+                    c.closed_by_peer = !(c.connect && ended.is_ok());
                     c.reusable = false;
                     return Poll::Ready(match c.decoder.eof(&c.read) {
                         // A tunnel has no end of its own: what ends is the connection.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use filters::http::RequestHead;
+use filters::tls::TlsInfo;
 
 use super::{ConnectionGuard, Pool, RequestGuard};
 use crate::http::codec::h2::inspect::Fault;
@@ -33,6 +34,7 @@ pub(super) struct Multiplexed {
     /// Wakes the task that drives it.
     task: RefCell<Option<Waker>>,
     local: Option<std::net::SocketAddr>,
+    tls: Option<Rc<TlsInfo>>,
     guard: ConnectionGuard,
 }
 
@@ -120,6 +122,12 @@ impl Http2Lease {
         self.connection.local
     }
 
+    /// The connection's TLS session.
+    #[must_use]
+    pub fn tls_info(&self) -> Option<&Rc<TlsInfo>> {
+        self.connection.tls.as_ref()
+    }
+
     /// Process-wide number of the connection.
     #[must_use]
     pub fn connection_id(&self) -> u64 {
@@ -144,7 +152,7 @@ pub(super) fn adopt(
     pool: &Rc<Pool>,
     client: ClientConnection,
     driver: Driver,
-    local: Option<std::net::SocketAddr>,
+    (local, tls): (Option<std::net::SocketAddr>, Option<Rc<TlsInfo>>),
     guard: ConnectionGuard,
 ) -> Rc<Multiplexed> {
     let config = &pool.context.config;
@@ -159,6 +167,7 @@ pub(super) fn adopt(
         asked: Cell::new(false),
         task: RefCell::new(None),
         local,
+        tls,
         guard,
     });
     tokio::task::spawn_local(drive(Rc::clone(pool), Rc::clone(&connection), driver));

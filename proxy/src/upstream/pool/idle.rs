@@ -45,7 +45,7 @@ impl Pool {
     /// The most recently used idle connection that is still silent.
     pub(super) fn take_idle(self: &Rc<Self>) -> Option<Box<Http1Connection>> {
         loop {
-            let idle = self.state.borrow_mut().idle.pop()?;
+            let mut idle = self.state.borrow_mut().idle.pop()?;
             if idle.connection.has_expired() {
                 self.close_http1(idle.connection);
                 continue;
@@ -88,7 +88,7 @@ impl Pool {
                     let mut state = pool.state.borrow_mut();
                     let mut index = 0;
                     while index < state.idle.len() {
-                        let idle = &state.idle[index];
+                        let idle = &mut state.idle[index];
                         let expired = idle.until <= now;
                         let mut said = None;
                         while said.is_none() && !expired && idle.connection.io.poll_read_ready(cx).is_ready() {

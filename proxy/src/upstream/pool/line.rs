@@ -6,21 +6,40 @@ use std::task::{Context, Poll, Waker};
 
 use super::{Lease, Pool};
 use crate::upstream::breaker::Permit;
+use crate::upstream::cluster::ClusterContext;
 use crate::upstream::failure::UpstreamFailure;
 
 /// A request in line.
 pub(super) struct Waiter {
     outcome: RefCell<Option<Result<Lease, UpstreamFailure>>>,
     waker: RefCell<Option<Waker>>,
+    /// Until the wait is over, whether or not the request has learnt of it.
+    counted: RefCell<Option<Counted>>,
+}
+
+/// Counts a request in line until it is dropped.
+struct Counted {
+    context: Rc<ClusterContext>,
+    _permit: Permit,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.context.stats.upstream_rq_pending_active().dec();
+    }
 }
 
 impl Waiter {
-    pub(super) const fn new() -> Self {
-        Self { outcome: RefCell::new(None), waker: RefCell::new(None) }
+    fn new(context: &Rc<ClusterContext>, permit: Permit) -> Self {
+        context.stats.upstream_rq_pending_total().inc();
+        context.stats.upstream_rq_pending_active().inc();
+        let counted = Counted { context: Rc::clone(context), _permit: permit };
+        Self { outcome: RefCell::default(), waker: RefCell::default(), counted: RefCell::new(Some(counted)) }
     }
 
     /// The wait is over.
     pub(super) fn resolve(&self, outcome: Result<Lease, UpstreamFailure>) {
+        self.counted.borrow_mut().take();
         *self.outcome.borrow_mut() = Some(outcome);
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
@@ -40,26 +59,23 @@ impl Waiter {
 pub(super) struct PlaceInLine {
     pool: Rc<Pool>,
     pub(super) waiter: Rc<Waiter>,
-    _permit: Permit,
 }
 
 impl PlaceInLine {
     /// The last place.
     pub(super) fn new(pool: &Rc<Pool>, permit: Permit) -> Self {
-        pool.context.stats.upstream_rq_pending_total().inc();
-        pool.context.stats.upstream_rq_pending_active().inc();
-        let waiter = Rc::new(Waiter::new());
+        let waiter = Rc::new(Waiter::new(&pool.context, permit));
         pool.state.borrow_mut().waiters.push_back(Rc::clone(&waiter));
-        Self { pool: Rc::clone(pool), waiter, _permit: permit }
+        Self { pool: Rc::clone(pool), waiter }
     }
 }
 
 impl Drop for PlaceInLine {
     fn drop(&mut self) {
-        self.pool.context.stats.upstream_rq_pending_active().dec();
         let mut state = self.pool.state.borrow_mut();
         if let Some(at) = state.waiters.iter().position(|w| Rc::ptr_eq(w, &self.waiter)) {
             state.waiters.remove(at);
+            self.waiter.counted.borrow_mut().take();
             self.pool.context.stats.upstream_rq_cancelled().inc();
         }
         drop(state);

@@ -1,8 +1,9 @@
 //! Layer-4 connections of a pool: one stream each, from its beginning to its end.
 
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use filters::stream_info::ByteMeter;
@@ -29,13 +30,37 @@ pub struct TcpLease {
     closed_by_peer: bool,
     meter: ByteMeter,
     guard: ConnectionGuard,
+    /// Where the connection ends with its host's health.
+    cut: Option<Rc<Cut>>,
     _request: RequestGuard,
+}
+
+/// Tells one connection that its host has failed.
+#[derive(Default)]
+pub(super) struct Cut {
+    done: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Pool {
+    /// The host failed: layer-4 connections to it end, where the cluster says so (`close_connections_on_host_health_failure`).
+    pub(in crate::upstream) fn cut(&self) {
+        for cut in &self.state.borrow().cuts {
+            cut.done.set(true);
+            if let Some(waker) = cut.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
 }
 
 impl TcpLease {
     pub(super) fn new(pool: Rc<Pool>, io: Io, guard: ConnectionGuard, request: RequestGuard) -> Self {
+        let cut: Option<Rc<Cut>> = pool.context.config.close_on_health_failure.then(Rc::default);
+        pool.state.borrow_mut().cuts.extend(cut.clone());
         Self {
             pool,
+            cut,
             io,
             out: WriteBuf::new(),
             read: BytesMut::new(),
@@ -92,6 +117,16 @@ impl TcpLease {
         self.closed_by_peer = true;
     }
 
+    /// Whether the connection is to end because its host failed; the task is woken when it is.
+    #[must_use]
+    pub fn is_cut(&self, cx: &Context<'_>) -> bool {
+        let Some(cut) = &self.cut else { return false };
+        if !cut.done.get() {
+            *cut.waker.borrow_mut() = Some(cx.waker().clone());
+        }
+        cut.done.get()
+    }
+
     /// Queues bytes; with `end` nothing follows.
     pub fn send(&mut self, data: Bytes, end: bool) {
         self.out.push(data);
@@ -128,6 +163,9 @@ impl TcpLease {
         if self.peer_ended {
             return Poll::Ready(Ok(None));
         }
+        if self.is_cut(cx) {
+            return Poll::Ready(Err(UpstreamFailure::new(FailureKind::ConnectionTermination)));
+        }
         let worker = &self.pool.context.worker;
         match std::task::ready!(worker.with_scratch(|scratch| self.io.poll_read(cx, scratch, &mut self.read))) {
             Ok(0) => {
@@ -158,6 +196,9 @@ impl Drop for TcpLease {
         // A stream that came to both its ends was no longer active when its connection went.
         let active = !(self.ended && self.peer_ended);
         self.guard.ended(self.closed_by_peer, 1, active);
+        if let Some(cut) = &self.cut {
+            self.pool.state.borrow_mut().cuts.retain(|other| !Rc::ptr_eq(cut, other));
+        }
         self.pool.left();
         self.pool.connect_as_needed();
     }

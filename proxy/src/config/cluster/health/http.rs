@@ -76,9 +76,6 @@ impl HttpCheck {
         if path.is_empty() {
             return Err(at.field("path").error("value length must be at least 1 characters"));
         }
-        if path.parse::<::http::Uri>().is_err() {
-            return Err(at.field("path").error("is not a path that a request line can hold"));
-        }
         let (method, name) = method(at.field("method"), method_number)?;
         let bodiless = matches!(method, Method::Get | Method::Head | Method::Delete | Method::Trace);
         if send.is_some() && bodiless {
@@ -107,6 +104,14 @@ impl HttpCheck {
                 return Err(at.field("codec_client_type").error("value must be one of the defined enum values"));
             }
         };
+        let sayable = if http2 {
+            path.parse::<::http::uri::PathAndQuery>().is_ok()
+        } else {
+            !path.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
+        };
+        if !sayable {
+            return Err(at.field("path").error("is not a path that a request line can hold"));
+        }
         let mut expected = ranges(at.field("expected_statuses"), expected_statuses, "expected")?;
         if expected.is_empty() {
             expected.push(StatusRange(200, 201));

@@ -155,7 +155,11 @@ impl SubsetConfig {
         policies: &Policies,
     ) -> Result<Self, ConfigError> {
         let list = at.field("subset_selectors");
-        let selectors = selectors.enumerate().map(|(index, selector)| SubsetSelector::new(list.index(index), selector));
+        // A selector without keys selects nothing, whatever else it says.
+        let selectors = selectors
+            .enumerate()
+            .filter(|(_, selector)| !selector.keys.is_empty())
+            .map(|(index, selector)| SubsetSelector::new(list.index(index), selector));
         Ok(Self {
             selectors: selectors.collect::<Result<_, _>>()?,
             fallback: match policies.fallback {

@@ -11,8 +11,8 @@ use filters::matcher::RegexLimits;
 
 use super::super::{decode, type_name};
 use super::{
-    Hashing, LbConfig, LbPolicy, LeastRequest, Maglev, RingHash, SubsetConfig, least_request_choices, percent,
-    policy_unsupported, request_bias, rounded, slow_start,
+    Hashing, LbConfig, LbPolicy, LeastRequest, Maglev, OverrideHost, RingHash, SubsetConfig, least_request_choices,
+    percent, policy_unsupported, request_bias, rounded, slow_start,
 };
 use crate::config::route::hash;
 
@@ -25,9 +25,21 @@ enum Known {
     Maglev,
     ClusterProvided,
     Subset,
+    OverrideHost,
     WrrLocality,
     /// Envoy has it.
     Refused,
+}
+
+/// What a list of policies is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The cluster.
+    Outermost,
+    /// Requests that do not choose their host.
+    Fallback,
+    /// Each of the subsets.
+    Subset,
 }
 
 impl Known {
@@ -41,8 +53,8 @@ impl Known {
             "cluster_provided.v3.ClusterProvided" => Self::ClusterProvided,
             "subset.v3.Subset" => Self::Subset,
             "wrr_locality.v3.WrrLocality" => Self::WrrLocality,
+            "override_host.v3.OverrideHost" => Self::OverrideHost,
             "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"
-            | "override_host.v3.OverrideHost"
             | "load_aware_locality.v3.LoadAwareLocality"
             | "dynamic_modules.v3.DynamicModulesLoadBalancerConfig" => Self::Refused,
             _ => return None,
@@ -57,16 +69,18 @@ impl LbConfig {
         cluster_name: &str,
         proto: proto::LoadBalancingPolicy,
     ) -> Result<(), ConfigError> {
-        self.first_known(at, format_args!("cluster: '{cluster_name}'"), proto, true)
+        const PREFIX: &str = "cluster: didn't find a registered load balancer factory implementation for cluster:";
+        self.first_known(at, format_args!("{PREFIX} '{cluster_name}' with names from "), proto, Place::Outermost)
     }
 
-    /// The first policy of the list that is known; `whose` names the list in an error. Subsets do not nest.
+    /// The first policy of the list that is known; `none` is what is wrong where there is none. Subsets do not nest, and
+    /// neither do policies by which requests choose their host.
     fn first_known(
         &mut self,
         at: At<'_>,
-        whose: std::fmt::Arguments<'_>,
+        none: std::fmt::Arguments<'_>,
         proto: proto::LoadBalancingPolicy,
-        outermost: bool,
+        place: Place,
     ) -> Result<(), ConfigError> {
         let proto::LoadBalancingPolicy { policies } = proto;
         let list = at.field("policies");
@@ -77,7 +91,12 @@ impl LbConfig {
             let at = list.index(index);
             let any = typed_config.unwrap_or_default();
             match Known::of(&any) {
-                Some(Known::Subset) if !outermost => {
+                Some(Known::Subset) if place == Place::Subset => {
+                    return at
+                        .field("typed_extension_config")
+                        .refuse_or_warn(&policy_unsupported::typed_extension_config);
+                }
+                Some(Known::OverrideHost) if place != Place::Outermost => {
                     return at
                         .field("typed_extension_config")
                         .refuse_or_warn(&policy_unsupported::typed_extension_config);
@@ -86,10 +105,7 @@ impl LbConfig {
                 None => names.push(name),
             }
         }
-        Err(at.error(format_args!(
-            "cluster: didn't find a registered load balancer factory implementation for {whose} with names from [{}]",
-            names.join(", ")
-        )))
+        Err(at.error(format_args!("{none}[{}]", names.join(", "))))
     }
 
     fn policy(&mut self, at: At<'_>, known: Known, any: &Any) -> Result<(), ConfigError> {
@@ -118,10 +134,28 @@ impl LbConfig {
             Known::Subset => {
                 let mut proto: typed::subset::v3::Subset = decode(at, any)?;
                 let nested = proto.subset_lb_policy.take().unwrap_or_default();
-                self.first_known(at.field("subset_lb_policy"), format_args!("subset lb"), nested, false)?;
+                const NONE: &str =
+                    "cluster: didn't find a registered load balancer factory implementation for subset lb";
+                let none = format_args!("{NONE} with names from ");
+                self.first_known(at.field("subset_lb_policy"), none, nested, Place::Subset)?;
                 let subset = SubsetConfig::typed(at, proto)?;
                 // Without selectors every request is as one that fits no subset.
                 self.subset = Some(Arc::new(subset));
+                Ok(())
+            }
+            Known::OverrideHost => {
+                const NONE: &str =
+                    "dynamic forwarding LB: didn't find a registered fallback load balancer factory with names";
+                let typed::override_host::v3::OverrideHost {
+                    override_host_sources,
+                    selected_host_key,
+                    fallback_policy,
+                } = decode(at, any)?;
+                let policy = OverrideHost::parse(at, override_host_sources, selected_host_key)?;
+                let fallback = at.required("fallback_policy", fallback_policy)?;
+                let none = format_args!("{NONE} from ");
+                self.first_known(at.field("fallback_policy"), none, fallback, Place::Fallback)?;
+                self.override_host = Some(Arc::new(policy));
                 Ok(())
             }
             Known::WrrLocality => {

@@ -123,7 +123,7 @@ fn what_is_refused_is_refused_in_the_known_words() {
         (
             "negative timeout",
             of_route(forward(RouteAction { timeout: seconds(-1), ..RouteAction::default() })),
-            "Invalid duration: Expected positive duration".into(),
+            "Invalid duration: Expected positive duration: seconds: -1 nanos: 0".into(),
         ),
         (
             "mirror to two",

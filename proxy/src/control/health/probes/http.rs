@@ -1,65 +1,108 @@
 //! HTTP and gRPC checks: a request whose answer is looked at.
 
-mod client;
+mod grpc;
+mod http1;
+mod http2;
 mod request;
 
-use http::HeaderMap;
+use filters::http::{HeaderName, Headers};
 
-use self::client::{Client, Received};
+use self::http1::Http1Client;
+use self::http2::Http2Client;
 use super::{Prober, plain};
 use crate::config::cluster::{Checker, HttpCheck};
 use crate::control::clusters::{Answer, Probe};
 use crate::control::health::session::Report;
 
 /// Asks one host.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct HttpProber {
     client: Option<Client>,
 }
 
+enum Client {
+    Http1(Box<Http1Client>),
+    Http2(Http2Client),
+}
+
+/// An answer, whole.
+struct Received {
+    status: u16,
+    headers: Headers,
+    /// As much of it as was of interest.
+    body: Vec<u8>,
+}
+
+/// However much is of interest, no more is kept.
+const LONGEST_BODY: usize = 1 << 20;
+
 impl Prober for HttpProber {
     async fn ask(&mut self, probe: &Probe) -> Answer {
-        match self.exchange(probe).await {
-            Some(received) => match &probe.check.checker {
-                Checker::Http(check) => judge(check, &received, probe.verify_cluster),
-                Checker::Grpc(_) => plain(judge_grpc(&received)),
-                Checker::Tcp(_) => plain(Report::Unreachable),
-            },
-            None => {
-                self.client = None;
-                plain(Report::Unreachable)
-            }
-        }
+        let answer = self.exchange(probe).await;
+        self.client = self.client.take().filter(|_| probe.check.reuse_connection).and_then(Client::if_open);
+        answer.unwrap_or(plain(Report::Unreachable))
     }
 
-    fn give_up(&mut self) {
-        self.client = None;
+    /// A connection goes with its answer; of gRPC's only the stream does.
+    fn give_up(&mut self, probe: &Probe) {
+        let keeps = matches!(probe.check.checker, Checker::Grpc(_)) && probe.check.reuse_connection;
+        self.client = self.client.take().filter(|_| keeps).and_then(Client::if_open);
     }
 
-    /// An idle connection says nothing that would count; that it ended is noticed when it is to be used again.
+    /// An idle connection says nothing that would count, but its end is an end.
     async fn listen(&mut self, _: &Probe) -> Answer {
+        match &mut self.client {
+            Some(Client::Http1(client)) => client.disturbed().await,
+            Some(Client::Http2(client)) => client.disturbed().await,
+            None => {}
+        }
+        self.client = None;
         std::future::pending().await
     }
 }
 
 impl HttpProber {
-    /// A request and its answer; `None` if there was none.
-    async fn exchange(&mut self, probe: &Probe) -> Option<Received> {
-        let (http2, keep) = match &probe.check.checker {
-            Checker::Http(check) => (check.http2, kept(check)),
-            Checker::Grpc(_) => (true, usize::MAX),
+    /// A request and what its answer says; `None` if there is none.
+    async fn exchange(&mut self, probe: &Probe) -> Option<Answer> {
+        let http2 = match &probe.check.checker {
+            Checker::Http(check) => check.http2,
+            Checker::Grpc(_) => true,
             Checker::Tcp(_) => return None,
         };
-        let mut client = match self.client.take().filter(Client::is_open) {
+        let (head, body) = request::of(probe, http2)?;
+        let known = self.client.take().and_then(Client::if_open);
+        let client = match known {
             Some(client) => client,
-            None => Client::connect(probe, http2).await.ok()?,
+            None if http2 => Client::Http2(Http2Client::connect(probe, &head.authority).await?),
+            None => Client::Http1(Box::new(Http1Client::connect(probe).await?)),
         };
-        let request = request::of(probe, http2)?;
-        let received = client.send(request, keep).await.ok()?;
-        if probe.check.reuse_connection && !received.closes {
-            self.client = Some(client);
+        let client = self.client.insert(client);
+        match (&probe.check.checker, client) {
+            (Checker::Http(check), Client::Http1(client)) => {
+                let received = client.send(&head, body, kept(check)).await?;
+                Some(judge(check, &received, probe.verify_cluster))
+            }
+            (Checker::Http(check), Client::Http2(client)) => {
+                let received = client.send(&head, body, kept(check)).await?;
+                Some(judge(check, &received, probe.verify_cluster))
+            }
+            (Checker::Grpc(_), Client::Http2(client)) => {
+                let mut exchange = client.start(&head, body).await?;
+                grpc::judge(&mut exchange).await.map(plain)
+            }
+            (Checker::Grpc(_) | Checker::Tcp(_), _) => None,
         }
-        Some(received)
+    }
+}
+
+impl Client {
+    /// Itself if it may carry another request, as far as is known.
+    fn if_open(mut self) -> Option<Self> {
+        let open = match &mut self {
+            Self::Http1(client) => client.is_open(),
+            Self::Http2(client) => client.is_open(),
+        };
+        open.then_some(self)
     }
 }
 
@@ -68,38 +111,31 @@ fn kept(check: &HttpCheck) -> usize {
     if check.receive.is_empty() { 0 } else { check.response_buffer_size.unwrap_or(usize::MAX) }
 }
 
+/// Keeps a piece of a body, up to `keep` bytes in all.
+fn keep(kept: &mut Vec<u8>, data: &[u8], keep: usize) {
+    let room = keep.min(LONGEST_BODY).saturating_sub(kept.len());
+    kept.extend_from_slice(&data[..data.len().min(room)]);
+}
+
 fn judge(check: &HttpCheck, received: &Received, verify_cluster: bool) -> Answer {
-    let Received { status, headers, body, .. } = received;
-    let excluded = headers.contains_key("x-envoy-immediate-health-check-fail");
+    let Received { status, headers, body } = received;
+    let value = |name: &'static str| headers.value(&HeaderName::from_lowercase(name.as_bytes().into()));
+    let excluded = value("x-envoy-immediate-health-check-fail").is_some();
+    let answer = |report| Answer { report, verified: false, status: *status };
     if !check.receive.are_in(body) {
-        return plain(Report::Refused { retriable: false, excluded });
+        return answer(Report::Refused { retriable: false, excluded });
     }
     if !check.expected.iter().any(|range| range.contains(*status)) {
         let retriable = check.retriable.iter().any(|range| range.contains(*status));
-        return plain(Report::Refused { retriable, excluded });
+        return answer(Report::Refused { retriable, excluded });
     }
-    let passed = Report::Passed { degraded: headers.contains_key("x-envoy-degraded") };
+    let passed = Report::Passed { degraded: value("x-envoy-degraded").is_some() };
     match &check.service_name {
         Some(expected) if verify_cluster => {
-            let name = headers.get("x-envoy-upstream-healthchecked-cluster").map_or(&b""[..], |name| name.as_bytes());
+            let name = value("x-envoy-upstream-healthchecked-cluster").map_or(&b""[..], |name| name);
             let refused = Report::Refused { retriable: false, excluded: false };
-            Answer { report: if expected.matches(name) { passed } else { refused }, verified: true }
+            Answer { verified: true, ..answer(if expected.matches(name) { passed } else { refused }) }
         }
-        _ => plain(passed),
+        _ => answer(passed),
     }
-}
-
-/// `grpc.health.v1.HealthCheckResponse` has to say `SERVING`, and the call has to end well.
-fn judge_grpc(received: &Received) -> Report {
-    let Received { status, headers, body, trailers, .. } = received;
-    let ended_well = |headers: &HeaderMap| headers.get("grpc-status").is_some_and(|status| status == "0");
-    let is_grpc = headers.get("content-type").is_some_and(|kind| {
-        let kind = kind.as_bytes();
-        kind == b"application/grpc" || kind.starts_with(b"application/grpc+")
-    });
-    let well = *status == 200
-        && is_grpc
-        && trailers.as_ref().is_some_and(ended_well)
-        && request::serving_status(body) == Some(request::SERVING);
-    if well { Report::Passed { degraded: false } } else { Report::Refused { retriable: false, excluded: false } }
 }

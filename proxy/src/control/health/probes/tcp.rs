@@ -5,12 +5,11 @@ use std::io;
 use filters::stream_info::Address;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{Prober, plain};
+use super::{Prober, dial, plain};
 use crate::config::cluster::{Checker, ProxyVersion, TcpCheck};
 use crate::control::clusters::{Answer, Probe};
 use crate::control::health::session::Report;
 use crate::transport::Io;
-use crate::upstream::connect::connect;
 
 /// Asks one host. A connection that is kept is read from all the time: what comes counts, whoever asked.
 #[derive(Default)]
@@ -23,14 +22,13 @@ impl Prober for TcpProber {
     async fn ask(&mut self, probe: &Probe) -> Answer {
         let report = self.check(probe).await.unwrap_or(Report::Unreachable);
         if report == Report::Unreachable {
-            self.give_up();
+            self.close();
         }
         plain(report)
     }
 
-    fn give_up(&mut self) {
-        self.connection = None;
-        self.received.clear();
+    fn give_up(&mut self, _: &Probe) {
+        self.close();
     }
 
     async fn listen(&mut self, probe: &Probe) -> Answer {
@@ -39,21 +37,26 @@ impl Prober for TcpProber {
         }
         let report = self.answer(probe).await.unwrap_or(Report::Unreachable);
         if report == Report::Unreachable {
-            self.give_up();
+            self.close();
         }
         plain(report)
     }
 }
 
 impl TcpProber {
+    fn close(&mut self) {
+        self.connection = None;
+        self.received.clear();
+    }
+
     async fn check(&mut self, probe: &Probe) -> io::Result<Report> {
         let Checker::Tcp(check) = &probe.check.checker else { return Ok(Report::Unreachable) };
         if self.connection.is_none() {
-            self.connection = Some(connect(&probe.config.connection, &probe.address, || {}).await?);
+            self.connection = Some(dial(probe).await?);
         }
         // Without anything to receive the connection is the answer: nothing is sent on it, as in Envoy.
         if check.receive.is_empty() {
-            self.give_up();
+            self.close();
             return Ok(Report::Passed { degraded: false });
         }
         if let Some(connection) = &mut self.connection {
@@ -72,7 +75,7 @@ impl TcpProber {
             if check.receive.are_in(&self.received) {
                 self.received.clear();
                 if !probe.check.reuse_connection {
-                    self.give_up();
+                    self.close();
                 }
                 return Ok(Report::Passed { degraded: false });
             }

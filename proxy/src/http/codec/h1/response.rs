@@ -12,7 +12,7 @@ use super::chars::has_controls;
 use super::fields::{Facts, FieldParser, FieldRules, TransferEncoding};
 use super::request::UnderscoreAction;
 use super::scan::HeadScanner;
-use super::{BodyKind, DecodeError};
+use super::{BodyKind, CHUNKED_LINE, DecodeError};
 
 /// How responses are read: the cluster's `http_protocol_options` and `common_http_protocol_options`.
 #[derive(Clone, Debug)]
@@ -69,6 +69,8 @@ pub struct DecodedResponse {
     pub keep_alive: bool,
     /// Whether the upstream said that it will close the connection (HTTP/1.0 says so by saying nothing).
     pub close_notified: bool,
+    /// Bytes of the lines that say how the body is delimited, where the head no longer has them.
+    pub framing_bytes: u64,
     /// How the upstream spelled header names, if options ask for it.
     pub case: Option<HeaderCase>,
 }
@@ -275,9 +277,19 @@ impl ResponseDecoder {
             body,
             keep_alive: persistent && !matches!(body, BodyKind::UntilClose | BodyKind::Tunnel),
             close_notified,
+            framing_bytes: framing_bytes(&facts, body),
             case,
         })
     }
+}
+
+/// Bytes of lines about the body that were taken out of a head, as [`Headers::line_bytes`] counts.
+fn framing_bytes(facts: &Facts, body: BodyKind) -> u64 {
+    let chunked = facts.transfer_encoding.is_some() && matches!(body, BodyKind::Chunked | BodyKind::Tunnel);
+    let length = facts.content_length.filter(|_| body == BodyKind::Tunnel);
+    let digits = |length: u64| u64::from(length.checked_ilog10().unwrap_or(0)) + 1;
+    let length = length.map_or(0, |length| "content-length:\r\n".len() as u64 + digits(length));
+    length + if chunked { CHUNKED_LINE } else { 0 }
 }
 
 /// What follows the head (RFC 9112 section 6.3), after Envoy's checks on lengths and codings.
@@ -295,7 +307,7 @@ fn response_body(
             return Err(DecodeError::new(502, details::HTTP1_INVALID_TRANSFER_ENCODING));
         }
     };
-    if status < 200 || status == 204 {
+    if status < 200 || status == 204 && expected != Expected::Connect {
         if chunked {
             return Err(DecodeError::new(502, details::HTTP1_TRANSFER_ENCODING_NOT_ALLOWED));
         }

@@ -8,7 +8,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 
 use super::convert::{AuthorityMemory, headers_from_h2, headers_to_h2, request_to_h2, response_from_h2};
-use super::inspect::Role;
+use super::inspect::{LONGEST_AUTHORITY, Role, StandIn};
 use super::{Http2Options, Watch};
 use crate::config::hcm::Underscores;
 use crate::transport::Io;
@@ -54,8 +54,28 @@ impl ClientConnection {
     /// # Errors
     /// When the preface cannot be written.
     pub async fn handshake(io: Io, options: &Http2Options) -> Result<(Self, Driver), h2::Error> {
+        Self::begin(Watch::new(io, Role::Client, options), AuthorityMemory::default(), options).await
+    }
+
+    /// Opens HTTP/2 for requests that all go to one authority, which need not be one by RFC 3986.
+    ///
+    /// # Errors
+    /// When the preface cannot be written, or the authority is too long.
+    pub async fn handshake_to(authority: &Bytes, io: Io, options: &Http2Options) -> Result<(Self, Driver), h2::Error> {
+        if authority.len() > LONGEST_AUTHORITY {
+            return Err(Reason::INTERNAL_ERROR.into());
+        }
+        let (memory, stands_for) = AuthorityMemory::of(authority);
+        let stand_in = stands_for.then(|| StandIn::new(authority.clone()));
+        Self::begin(Watch::with_stand_in(io, Role::Client, options, stand_in), memory, options).await
+    }
+
+    async fn begin(
+        watch: Watch,
+        authority: AuthorityMemory,
+        options: &Http2Options,
+    ) -> Result<(Self, Driver), h2::Error> {
         let protocol = &options.protocol;
-        let watch = Watch::new(io, Role::Client, options);
         let mut builder = h2::client::Builder::new();
         builder
             .initial_window_size(protocol.initial_stream_window_size)
@@ -72,10 +92,7 @@ impl ClientConnection {
         }
         let (send, connection) = builder.handshake(watch.clone()).await?;
         let driver = Driver { connection, watch: watch.clone() };
-        Ok((
-            Self { send, authority: AuthorityMemory::default(), watch, send_buffer: options.send_buffer as u64 },
-            driver,
-        ))
+        Ok((Self { send, authority, watch, send_buffer: options.send_buffer as u64 }, driver))
     }
 
     /// Whether the peer would take another stream now; an error when the connection takes no more.
@@ -254,6 +271,12 @@ impl ClientExchange {
             let _ = self.send.send_data(data, end);
         }
         self.sent |= end;
+    }
+
+    /// Whether all of the body that was handed over has left.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.waiting() == 0
     }
 
     /// Bytes of body that have been handed over and have not left.

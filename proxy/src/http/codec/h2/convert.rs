@@ -117,16 +117,33 @@ pub(super) fn response_from_h2(parts: &http::response::Parts) -> ResponseHead {
 
 /// The authority a connection's last request went to. Most go to the same, and parsing one costs more than a comparison.
 #[derive(Clone, Default)]
-pub(super) struct AuthorityMemory(Option<http::uri::Authority>);
+pub(super) struct AuthorityMemory {
+    last: Option<http::uri::Authority>,
+    /// What the last one is said to be: the authority it stands for.
+    stands_for: Option<Bytes>,
+}
 
 impl AuthorityMemory {
+    /// The memory of a connection whose requests all go to one authority, and whether `h2` is given a stand-in for it:
+    /// one of the same length ([`StandIn`](super::inspect::StandIn)).
+    pub(super) fn of(text: &Bytes) -> (Self, bool) {
+        if http::uri::Authority::try_from(&text[..]).is_ok() {
+            return (Self::default(), false);
+        }
+        let last = http::uri::Authority::try_from("0".repeat(text.len())).ok();
+        (Self { last, stands_for: Some(text.clone()) }, true)
+    }
+
     fn authority(&mut self, text: &Bytes) -> Option<http::uri::Authority> {
-        if let Some(last) = self.0.as_ref().filter(|last| last.as_str().as_bytes() == &text[..]) {
+        if let Some(other) = &self.stands_for {
+            return self.last.clone().filter(|_| other == text);
+        }
+        if let Some(last) = self.last.as_ref().filter(|last| last.as_str().as_bytes() == &text[..]) {
             return Some(last.clone());
         }
         // Copied: remembering a part of a read buffer would keep all of it.
         let parsed = http::uri::Authority::try_from(&text[..]).ok()?;
-        self.0 = Some(parsed.clone());
+        self.last = Some(parsed.clone());
         Some(parsed)
     }
 }

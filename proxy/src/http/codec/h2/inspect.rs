@@ -23,6 +23,7 @@ mod limits;
 mod message;
 mod outbound;
 mod response;
+mod stand_in;
 mod streams;
 
 #[cfg(test)]
@@ -141,6 +142,7 @@ impl Fault {
 }
 
 pub use self::frame::{SHUTDOWN_ANSWER, goaway};
+pub use self::stand_in::{LONGEST_AUTHORITY, StandIn};
 
 /// The observer of one connection.
 pub struct Inspector {

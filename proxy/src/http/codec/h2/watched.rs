@@ -9,11 +9,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Http2Options;
-use super::inspect::{Counts, Fault, Inspector, Refusal, Remarks, Role, SHUTDOWN_ANSWER, goaway};
+use super::inspect::{Counts, Fault, Inspector, Refusal, Remarks, Role, SHUTDOWN_ANSWER, StandIn, goaway};
 use crate::transport::Io;
 
 /// What a connection's codec, task and streams share.
@@ -29,16 +29,23 @@ struct Shared {
     saw_end: Cell<bool>,
     /// Bytes the codec reads first.
     forged: RefCell<Bytes>,
+    /// What is written where the codec has to be given another authority.
+    stand_in: Option<Box<RefCell<StandIn>>>,
 }
 
 impl Watch {
     pub(super) fn new(io: Io, role: Role, options: &Http2Options) -> Self {
+        Self::with_stand_in(io, role, options, None)
+    }
+
+    pub(super) fn with_stand_in(io: Io, role: Role, options: &Http2Options, stand_in: Option<StandIn>) -> Self {
         Self(Rc::new(Shared {
             io: RefCell::new(io),
             inspector: RefCell::new(Inspector::new(role, options)),
             ended_as: Cell::new(None),
             saw_end: Cell::new(false),
             forged: RefCell::default(),
+            stand_in: stand_in.map(|stand_in| Box::new(RefCell::new(stand_in))),
         }))
     }
 
@@ -97,6 +104,12 @@ impl Watch {
     #[must_use]
     pub fn saw_goaway(&self) -> bool {
         self.inspector().saw_goaway()
+    }
+
+    /// Whether the peer said GOAWAY for an error.
+    #[must_use]
+    pub fn left_in_error(&self) -> bool {
+        self.inspector().left_in_error()
     }
 
     /// The codec's graceful end waits for [`Self::finish_shutdown`]: it says its final GOAWAY when a PING of its own is
@@ -229,12 +242,46 @@ impl AsyncRead for Watch {
     }
 }
 
-impl AsyncWrite for Watch {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+impl Watch {
+    /// Takes all of `buf`, and writes what is to be said instead.
+    #[cold]
+    fn write_instead(&self, stand_in: &RefCell<StandIn>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.write_out(stand_in, cx))?;
+        stand_in.borrow_mut().take(buf);
+        // What does not leave now leaves before anything else does.
+        match self.write_out(stand_in, cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(buf.len())),
+        }
+    }
+
+    fn write_out(&self, stand_in: &RefCell<StandIn>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stand_in = stand_in.borrow_mut();
+        let out = stand_in.out();
+        while !out.is_empty() {
+            let written = ready!(self.write_through(cx, out))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            out.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn write_through(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut *self.0.io.borrow_mut()).poll_write(cx, buf));
         let written = written.inspect_err(|_| self.0.saw_end.set(true))?;
         self.0.inspector.borrow_mut().sent(buf.get(..written).unwrap_or_default());
         Poll::Ready(Ok(written))
+    }
+}
+
+impl AsyncWrite for Watch {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &self.0.stand_in {
+            Some(stand_in) => self.write_instead(stand_in, cx, buf),
+            None => self.write_through(cx, buf),
+        }
     }
 
     fn poll_write_vectored(
@@ -242,6 +289,10 @@ impl AsyncWrite for Watch {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(stand_in) = &self.0.stand_in {
+            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+            return self.write_instead(stand_in, cx, first);
+        }
         let written = ready!(Pin::new(&mut *self.0.io.borrow_mut()).poll_write_vectored(cx, bufs));
         let written = written.inspect_err(|_| self.0.saw_end.set(true))?;
         let mut inspector = self.0.inspector.borrow_mut();
@@ -261,8 +312,11 @@ impl AsyncWrite for Watch {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0.stand_in {
+            Some(stand_in) => self.write_out(stand_in, cx),
+            None => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -7,15 +7,15 @@ use std::time::Instant;
 
 use filters::stream_info::{ByteMeter, Timing, UpstreamInfo};
 
+use super::super::converse::give_up;
 use super::super::exchange::{Event, Progress};
 use super::super::expiry::Broken;
-use super::super::upstream::give_up;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::failure::UpstreamFailure;
 use crate::upstream::host::{ActiveRequest, Host};
 use crate::upstream::measure::Measure;
-use crate::upstream::pool::{Lease, PoolProtocol};
+use crate::upstream::pool::Lease;
 use crate::upstream::retry::Wait;
 use crate::worker::timer::Tick;
 
@@ -45,11 +45,7 @@ pub(super) struct Rival {
 }
 
 pub(super) enum Stage {
-    Connecting {
-        lease: Pin<Box<dyn Future<Output = Result<Lease, UpstreamFailure>>>>,
-        since: Instant,
-        protocol: PoolProtocol,
-    },
+    Connecting { lease: Pin<Box<dyn Future<Output = Result<Lease, UpstreamFailure>>>>, since: Instant },
     Talking(Exchange, Progress),
 }
 

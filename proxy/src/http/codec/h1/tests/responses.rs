@@ -163,6 +163,7 @@ fn informational_and_switching() {
         Expected::Connect,
         &[
             (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc", "200 close +tunnel; data abc; End"),
+            (b"HTTP/1.1 204 No Content\r\n\r\nabc", "204 close +tunnel; data abc; End"),
             (b"HTTP/1.1 403 S\r\ncontent-length: 3\r\n\r\nabc", "403 [content-length: 3] +length; data abc; end; idle"),
         ],
     );

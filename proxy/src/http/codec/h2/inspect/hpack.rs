@@ -238,7 +238,7 @@ impl Text<'_> {
 }
 
 /// An integer with an `prefix`-bit prefix (RFC 7541 section 5.1) and the bytes it takes; `None` when it is not all there.
-fn integer(bytes: &[u8], prefix: u32) -> Result<Option<(u32, usize)>, CompressionError> {
+pub(super) fn integer(bytes: &[u8], prefix: u32) -> Result<Option<(u32, usize)>, CompressionError> {
     let Some((first, rest)) = bytes.split_first() else { return Ok(None) };
     let mask = (1_u32 << prefix) - 1;
     let mut value = u32::from(*first) & mask;

@@ -17,6 +17,8 @@ pub(super) struct Responses {
     bodiless: Vec<u32>,
     /// The last stream of the peer's GOAWAY.
     last_served: Option<u32>,
+    /// The peer leaves for an error.
+    left_in_error: bool,
     /// Frames the codec is to read as if the peer had sent them.
     forged: Vec<u8>,
     /// This side opens no more streams.
@@ -70,6 +72,12 @@ impl Inspector {
         self.responses.ended_while_reading
     }
 
+    /// Whether the peer said GOAWAY for an error.
+    #[must_use]
+    pub const fn left_in_error(&self) -> bool {
+        self.responses.left_in_error
+    }
+
     /// The response on a stream may not go on; `from_head` if it may not even begin.
     pub(super) fn spoil(&mut self, stream: u32, from_head: bool, refusal: Refusal) {
         if self.role == Role::Client {
@@ -104,6 +112,7 @@ impl Inspector {
             return Err(Fault::silent());
         }
         self.responses.last_served = Some(last);
+        self.responses.left_in_error |= frame::word(payload.get(4..).unwrap_or_default()) != 0;
         let refused: Vec<u32> = self.streams.above(last).collect();
         for stream in refused {
             self.streams.reset(stream, By::Peer);
