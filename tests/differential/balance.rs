@@ -37,7 +37,7 @@ enum Asks {
 }
 
 /// One endpoint at 127.0.0.`n`.
-fn endpoint(n: usize, more: &str) -> String {
+pub fn endpoint(n: usize, more: &str) -> String {
     format!("{{endpoint: {{address: {{socket_address: {{address: 127.0.0.{n}, port_value: PORT}}}}}}, {more}}}")
 }
 
@@ -55,6 +55,15 @@ fn zone(name: &str, weight: u32, hosts: std::ops::RangeInclusive<usize>) -> Stri
     format!("{{locality: {{zone: {name}}}, {weight} lb_endpoints: [{}]}}", hosts.join(", "))
 }
 
+/// A place with a weight, and endpoints of these stages.
+fn staged(name: &str, weight: u32, hosts: &[(usize, &str)]) -> String {
+    let hosts: Vec<String> = hosts
+        .iter()
+        .map(|(n, stage)| endpoint(*n, &format!("metadata: {{filter_metadata: {{envoy.lb: {{stage: {stage}}}}}}}")))
+        .collect();
+    format!("{{locality: {{zone: {name}}}, load_balancing_weight: {weight}, lb_endpoints: [{}]}}", hosts.join(", "))
+}
+
 /// Endpoints with this `envoy.lb` metadata.
 fn labelled(metadata: &[&str]) -> String {
     let hosts: Vec<String> = (2..)
@@ -65,9 +74,30 @@ fn labelled(metadata: &[&str]) -> String {
 }
 
 fn typed(name: &str, fields: &str) -> String {
+    format!("load_balancing_policy: {{policies: [{}]}}", typed_policy(name, fields))
+}
+
+fn typed_policy(name: &str, fields: &str) -> String {
     format!(
-        r#"load_balancing_policy: {{policies: [{{typed_extension_config: {{name: p, typed_config: {{"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.{name}, {fields}}}}}}}]}}"#
+        r#"{{typed_extension_config: {{name: p, typed_config: {{"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.{name}, {fields}}}}}}}"#
     )
+}
+
+fn override_host(fallback: &str) -> String {
+    let fields = format!("override_host_sources: [{{header: x-to}}], fallback_policy: {{policies: [{fallback}]}}");
+    typed("override_host.v3.OverrideHost", &fields)
+}
+
+const BY_HOSTNAME: &str = "type: STRICT_DNS, dns_refresh_rate: 1000s, common_lb_config: {consistent_hashing_lb_config: {use_hostname_for_hashing: true}}";
+
+/// Endpoints with names, and one without.
+fn named_hosts() -> String {
+    let hosts: Vec<String> = ["hostname: a,", "hostname: b,", "hostname: c.test,", ""]
+        .iter()
+        .zip(2..)
+        .map(|(name, n)| endpoint(n, "").replacen("{endpoint: {", &format!("{{endpoint: {{{name} "), 1))
+        .collect();
+    format!("{{lb_endpoints: [{}]}}", hosts.join(", "))
 }
 
 const BY_HEADER: &str = "hash_policy: [{header: {header_name: x-key}}]";
@@ -127,6 +157,8 @@ fn hashing() -> Vec<Case> {
             "lb_policy: MAGLEV, common_lb_config: {consistent_hashing_lb_config: {hash_balance_factor: 120}}",
             equal(),
         ),
+        keys("ring_hostnames", format!("{BY_HOSTNAME}, lb_policy: RING_HASH"), named_hosts()),
+        keys("maglev_hostnames", format!("{BY_HOSTNAME}, lb_policy: MAGLEV"), named_hosts()),
         Case {
             route: "hash_policy: [{header: {header_name: x-key, regex_rewrite: {pattern: {regex: '[0-4]'}, substitution: z}}}]",
             ..keys("rewritten", "lb_policy: RING_HASH", equal())
@@ -140,6 +172,18 @@ fn hashing() -> Vec<Case> {
             route: "hash_policy: [{header: {header_name: ':path'}}], prefix_rewrite: /other",
             ..keys("path", "lb_policy: MAGLEV", equal())
         },
+        keys("override", override_host(&typed_policy("ring_hash.v3.RingHash", "")), weighted(&[1; 7])),
+        keys(
+            "override_subset",
+            override_host(&typed_policy(
+                "subset.v3.Subset",
+                &format!(
+                    "subset_selectors: [{{keys: [version]}}], fallback_policy: ANY_ENDPOINT, subset_lb_policy: {{policies: [{}]}}",
+                    typed_policy("maglev.v3.Maglev", "table_size: 131")
+                ),
+            )),
+            weighted(&[1; 7]),
+        ),
         Case { route: "hash_policy: [{cookie: {name: k}}]", ..keys("cookie", "lb_policy: RING_HASH", equal()) },
         Case {
             route: "hash_policy: [{connection_properties: {source_ip: true}}]",
@@ -199,6 +243,27 @@ fn subsets() -> Vec<Case> {
             "fallback_policy: DEFAULT_SUBSET, default_subset: {stage: x}, panic_mode_any: true",
             100,
         ),
+        Case {
+            route: "metadata_match: {filter_metadata: {envoy.lb: {stage: prod}}}",
+            ..shares(
+                "subset_scaled",
+                "lb_subset_config: {subset_selectors: [{keys: [stage]}], locality_weight_aware: true, scale_locality_weight: true}, \
+                 common_lb_config: {locality_weighted_lb_config: {}}",
+                [staged("a", 1, &[(2, "prod"), (3, "dev"), (4, "dev")]), staged("b", 2, &[(5, "prod"), (6, "prod")])]
+                    .join(", "),
+                1000,
+            )
+        },
+        Case {
+            route: "metadata_match: {filter_metadata: {envoy.lb: {version: '9', stage: prod}}}",
+            ..shares(
+                "subset_keys",
+                "lb_subset_config: {subset_selectors: [{keys: [stage, version], fallback_policy: KEYS_SUBSET, \
+                 fallback_keys_subset: [stage]}, {keys: [stage]}]}",
+                hosts(),
+                100,
+            )
+        },
         of("subset_list", "list", "list_as_any: true", 40),
         of("subset_no_list", "list", "fallback_policy: ANY_ENDPOINT", 100),
         of("subset_single", "single", "", 40),
@@ -269,6 +334,34 @@ fn turns() -> Vec<Case> {
         shares("panic_of_one", "", [level(0, 2, 1, 4, 0), level(1, 7, 2, 3, 0)].join(", "), 1000),
         shares("total_panic", "", [level(0, 2, 0, 4, 0), level(1, 6, 0, 2, 0)].join(", "), 1000),
         shares(
+            "full_scan",
+            typed("least_request.v3.LeastRequest", "selection_method: FULL_SCAN"),
+            weighted(&[1; 4]),
+            400,
+        ),
+        assigned(
+            "exact_levels",
+            "overprovisioning_factor: 100",
+            &[level(0, 2, 2, 2, 0), level(1, 6, 4, 0, 0)].join(", "),
+            1000,
+        ),
+        assigned(
+            "health_by_weight",
+            "weighted_priority_health: true",
+            &[
+                level(0, 2, 1, 2, 0).replacen("{endpoint", "{load_balancing_weight: 9, endpoint", 1),
+                level(1, 6, 2, 0, 0),
+            ]
+            .join(", "),
+            1000,
+        ),
+        assigned(
+            "dropped",
+            "drop_overloads: [{category: a, drop_percentage: {numerator: 30}}]",
+            &weighted(&[1; 2]),
+            1000,
+        ),
+        shares(
             "no_panic",
             "common_lb_config: {healthy_panic_threshold: {value: 0}}",
             [level(0, 2, 1, 4, 0), level(1, 7, 1, 3, 0)].join(", "),
@@ -283,8 +376,20 @@ fn turns() -> Vec<Case> {
     ]
 }
 
+/// A cluster whose assignment has a `policy`.
+fn assigned(name: &'static str, policy: &str, endpoints: &str, count: usize) -> Case {
+    let assignment =
+        format!("load_assignment: {{cluster_name: {name}, policy: {{{policy}}}, endpoints: [{endpoints}]}}");
+    shares(name, assignment, "", count)
+}
+
 /// A server at every address of this machine that says which one it was reached at.
-fn serve_everywhere() -> u16 {
+pub fn serve_everywhere() -> u16 {
+    serve_everywhere_by(answer)
+}
+
+/// A server at every address of this machine that answers connections so.
+pub fn serve_everywhere_by(answer: fn(&TcpStream) -> std::io::Result<()>) -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     std::thread::spawn(move || {
@@ -310,7 +415,7 @@ fn answer(stream: &TcpStream) -> std::io::Result<()> {
 }
 
 /// Sends requests on one connection, and reads where each went: the body, or the status of a failure.
-fn ask(address: SocketAddr, path: &str, count: usize) -> Vec<String> {
+pub fn ask(address: SocketAddr, path: &str, count: usize, port: u16) -> Vec<String> {
     let stream = TcpStream::connect(address).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_nodelay(true).expect("an option");
@@ -318,7 +423,12 @@ fn ask(address: SocketAddr, path: &str, count: usize) -> Vec<String> {
     let mut hosts = Vec::new();
     for n in 0..count {
         let key = format!("key-{n}");
-        let text = format!("GET {path}/{n}?q={} HTTP/1.1\r\nhost: a\r\nx-key: {key}\r\ncookie: k={key}\r\n\r\n", n % 7);
+        // Most of the hosts that are asked for are there, and most of them the first of two.
+        let asked = format!("127.0.0.{}:{port}, 127.0.0.{}:{port}", n % 11, n % 5);
+        let text = format!(
+            "GET {path}/{n}?q={} HTTP/1.1\r\nhost: a\r\nx-key: {key}\r\ncookie: k={key}\r\nx-to: {asked}\r\n\r\n",
+            n % 7
+        );
         (&stream).write_all(text.as_bytes()).expect("a request sent");
         let (mut status, mut length) = (String::new(), 0);
         loop {
@@ -456,11 +566,11 @@ pub fn run() {
     let cases: Vec<Case> = [hashing(), subsets(), turns(), aggregates()].into_iter().flatten().collect();
     let text = document(&cases, port, "");
     let (envoy, legate) = (Proxy::start(Kind::Envoy, &text), Proxy::start(Kind::under_test(), &text));
-    let mut failures = differences(&cases, &wanted, &envoy, &legate);
+    let mut failures = differences(&cases, &wanted, [&envoy, &legate], port);
     if wanted.is_empty() {
         failures.extend(statistics_differ(&envoy, &legate));
         for listener in ["tcp", "tcp_subset"] {
-            let of = |proxy: &Proxy| ask(proxy.listener(listener), "/", 1);
+            let of = |proxy: &Proxy| ask(proxy.listener(listener), "/", 1, port);
             let (expected, actual) = (of(&envoy), of(&legate));
             if expected != actual {
                 failures.push(format!("{listener}: {actual:?}, not {expected:?}"));
@@ -472,7 +582,7 @@ pub fn run() {
         (zones(), "node: {id: a, cluster: b, locality: {zone: a}}\ncluster_manager: {local_cluster_name: proxies}");
     let text = document(&cases, port, more);
     let (envoy, legate) = (Proxy::start(Kind::Envoy, &text), Proxy::start(Kind::under_test(), &text));
-    failures.extend(differences(&cases, &wanted, &envoy, &legate));
+    failures.extend(differences(&cases, &wanted, [&envoy, &legate], port));
     if wanted.is_empty() {
         failures.extend(statistics_differ(&envoy, &legate));
     }
@@ -480,14 +590,14 @@ pub fn run() {
 }
 
 /// Asks both proxies for every case, and says where their answers differ.
-fn differences(cases: &[Case], wanted: &str, envoy: &Proxy, legate: &Proxy) -> Vec<String> {
+fn differences(cases: &[Case], wanted: &str, [envoy, legate]: [&Proxy; 2], port: u16) -> Vec<String> {
     let mut failures = Vec::new();
     for Case { name, asks, .. } in cases.iter().filter(|case| case.name.contains(wanted)) {
         let count = match asks {
             Asks::Keys => KEYS,
             Asks::Shares(count) => *count,
         };
-        let of = |proxy: &Proxy| ask(proxy.listener("in"), &format!("/{name}"), count);
+        let of = |proxy: &Proxy| ask(proxy.listener("in"), &format!("/{name}"), count, port);
         let (expected, actual) = (of(envoy), of(legate));
         match asks {
             Asks::Keys => {
@@ -557,6 +667,7 @@ fn after_updates(port: u16) -> Vec<String> {
     let clusters = [
         format!("{{name: ring, {discovered}, lb_policy: RING_HASH}}"),
         format!("{{name: maglev, {discovered}, lb_policy: MAGLEV}}"),
+        format!("{{name: closing, {discovered}, common_lb_config: {{close_connections_on_host_set_change: true}}}}"),
         format!(
             "{{name: subset, {discovered}, lb_policy: MAGLEV, lb_subset_config: {{subset_selectors: [{{keys: [version]}}]}}}}"
         ),
@@ -566,7 +677,7 @@ fn after_updates(port: u16) -> Vec<String> {
             if name == "subset" { "metadata_match: {filter_metadata: {envoy.lb: {version: '1'}}}," } else { "" };
         format!("{{match: {{path_separated_prefix: /{name}}}, route: {{cluster: {name}, {metadata} {BY_HEADER}}}}}")
     };
-    let routes = ["ring", "maglev", "subset"].map(route).join(", ");
+    let routes = ["ring", "maglev", "subset", "closing"].map(route).join(", ");
     let hosts = format!(r#"{{name: all, domains: ["*"], routes: [{routes}]}}"#);
     let text = bootstrap(&[http_listener("in", "access_log: []", &hosts, "")], &clusters, "node: {id: a, cluster: b}");
     let proxies = [Proxy::start(Kind::Envoy, &text), Proxy::start(Kind::under_test(), &text)];
@@ -574,21 +685,29 @@ fn after_updates(port: u16) -> Vec<String> {
     for hosts in [&[2, 3, 4, 5, 6][..], &[2, 3, 5, 6], &[6, 2], &[2, 4, 6, 8, 10, 12], &[9, 2, 3]] {
         assign(hosts, &file);
         for proxy in &proxies {
-            for name in ["ring", "maglev", "subset"] {
+            for name in ["ring", "maglev", "subset", "closing"] {
                 proxy.wait_for_stat(&format!("cluster.{name}.membership_total"), |total| total == hosts.len() as i64);
             }
             // Workers learn of it after control has counted it.
             let there: Vec<String> = hosts.iter().map(|n| format!("127.0.0.{n}")).collect();
             eventually("the new hosts to be used", || {
-                let used = ask(proxy.listener("in"), "/maglev", 200);
+                let used = ask(proxy.listener("in"), "/maglev", 200, port);
                 (counts(&used).into_keys().map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
                     == there.iter().cloned().collect())
                 .then_some(())
             });
         }
+        // Every host is used; hosts that stay are connected to anew where the cluster says so.
+        let [expected, actual] = proxies.each_ref().map(|proxy| {
+            ask(proxy.listener("in"), "/closing", 30, port);
+            proxy.stat("cluster.closing.upstream_cx_total")
+        });
+        if expected != actual {
+            failures.push(format!("over {hosts:?}: {actual} connections made, not {expected}"));
+        }
         for name in ["ring", "maglev", "subset"] {
             let [expected, actual] =
-                proxies.each_ref().map(|proxy| ask(proxy.listener("in"), &format!("/{name}"), 300));
+                proxies.each_ref().map(|proxy| ask(proxy.listener("in"), &format!("/{name}"), 300, port));
             let differ = expected.iter().zip(&actual).filter(|(a, b)| a != b).count();
             if differ > 0 {
                 failures.push(format!("{name} over {hosts:?}: {differ} of 300 keys differ"));

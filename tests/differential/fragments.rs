@@ -25,16 +25,20 @@ enum Verdict<'a> {
     Refused(&'a str),
 }
 
-/// Checks every line; answers what is wrong.
-pub fn failures() -> Vec<String> {
+/// Checks every line, and with Envoy that the table says what Envoy does; answers what is wrong.
+pub fn failures(with_envoy: bool) -> Vec<String> {
     let table = fs::read_to_string(workspace().join("tests/configs/fragments.txt")).expect("the table");
     let rows = parse(&table);
     assert!(rows.len() > 500, "the table is not read whole: {} lines", rows.len());
     let directory = tempfile::tempdir().expect("a directory");
     let half = rows.len() / 2;
+    let under_test = Kind::under_test();
+    let proxies: &[Kind] =
+        if with_envoy && under_test != Kind::Envoy { &[under_test, Kind::Envoy] } else { &[under_test] };
     let check = |part: &[Row<'_>], name: &str| {
         let file = directory.path().join(name);
-        part.iter().filter_map(|row| failure(row, &file)).collect::<Vec<_>>()
+        let of = |row| proxies.iter().filter_map(|proxy| failure(*proxy, row, &file)).collect::<Vec<_>>();
+        part.iter().flat_map(of).collect::<Vec<_>>()
     };
     std::thread::scope(|scope| {
         let first = scope.spawn(|| check(&rows[..half], "first.yaml"));
@@ -64,10 +68,10 @@ fn parse(table: &str) -> Vec<Row<'_>> {
     rows
 }
 
-fn failure(row: &Row<'_>, file: &Path) -> Option<String> {
+fn failure(proxy: Kind, row: &Row<'_>, file: &Path) -> Option<String> {
     fs::write(file, document(row.kind, row.fragment)).expect("a file");
-    let run = Kind::under_test().validate(file);
-    let is_legate = Kind::under_test() == Kind::Legate;
+    let run = proxy.validate(file);
+    let is_legate = proxy == Kind::Legate;
     let (code, name) = match row.verdict {
         Verdict::Ok => (0, None),
         Verdict::Bad(name) => (1, Some(name)),
@@ -76,10 +80,11 @@ fn failure(row: &Row<'_>, file: &Path) -> Option<String> {
     };
     let Row { kind, fragment, .. } = row;
     if run.code != Some(code) {
-        return Some(format!("[{kind}] {fragment}: {:?}: {}", run.code, super::validate::short(&run.stderr)));
+        let said = super::validate::short(&run.stderr);
+        return Some(format!("{proxy:?}: [{kind}] {fragment}: {:?}: {said}", run.code));
     }
     let unnamed = name.filter(|name| is_legate && !run.stderr.contains(name))?;
-    Some(format!("[{kind}] {fragment}: does not name {unnamed}: {}", super::validate::short(&run.stderr)))
+    Some(format!("{proxy:?}: [{kind}] {fragment}: does not name {unnamed}: {}", super::validate::short(&run.stderr)))
 }
 
 /// The document in which a fragment of this kind can stand.

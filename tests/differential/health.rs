@@ -8,10 +8,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::report::report;
+use super::report::compare;
 use crate::support::PATIENCE;
 use crate::support::bootstrap::{bootstrap, cluster, http_listener, http2};
 use crate::support::eventually;
+use crate::support::frames::{self, END_HEADERS, END_STREAM};
 use crate::support::h2_upstream::{Behaviour, H2Upstream};
 use crate::support::proxy::{Kind, Proxy};
 use crate::support::upstream::{Act, DeadPort, Script, Upstream};
@@ -25,16 +26,22 @@ struct Case {
     fields: &'static str,
     /// Fields of the endpoint's `health_check_config`.
     endpoint: &'static str,
+    /// Fields of its metadata.
+    metadata: &'static str,
     /// More fields of the cluster.
     cluster: &'static str,
     host: Host,
     /// Waited for: this counter's reaching this value.
     until: (&'static str, i64),
+    /// Then a request is sent, whose answer is compared, and this counter is waited for.
+    then: Option<(&'static str, i64)>,
 }
 
 enum Host {
     /// Follows a script.
     Scripted(Script),
+    /// Follows a script in HTTP/2, of which frames are compared.
+    Frames(Script),
     /// Speaks HTTP/2.
     Http2(Behaviour),
     /// Is not there.
@@ -43,7 +50,9 @@ enum Host {
 
 const HTTP: &str = "http_health_check: {path: /hz}";
 const FAST: &str = "timeout: 100s, interval: 0.03s, no_traffic_interval: 0.03s, unhealthy_threshold: 2, \
-    healthy_threshold: 2";
+    healthy_threshold: 2, always_log_health_check_failures: true, always_log_health_check_success: true";
+/// Of what goes on as before, nothing is logged.
+const TERSE: &str = "always_log_health_check_failures: false, always_log_health_check_success: false";
 
 /// These answers, each on request, by one connection for as long as it lasts; then silence.
 fn answers(list: &[&str]) -> Script {
@@ -78,9 +87,11 @@ fn case(name: &'static str, check: &'static str, list: &[&str]) -> Case {
         check,
         fields: "",
         endpoint: "",
+        metadata: "",
         cluster: "",
         host: Host::Scripted(answers(list)),
         until: ("attempt", attempts),
+        then: None,
     }
 }
 
@@ -91,6 +102,201 @@ fn acts(name: &'static str, check: &'static str, script: Script, until: (&'stati
 fn by_http2(name: &'static str, check: &'static str, behaviour: Behaviour) -> Case {
     let fields = "no_traffic_interval: 100s, no_traffic_healthy_interval: 100s";
     Case { host: Host::Http2(behaviour), until: ("attempt", 1), fields, ..case(name, check, &[]) }
+}
+
+/// What a host says by HTTP/2 on a stream.
+type Words = fn(u32) -> Vec<u8>;
+
+/// These answers to requests that end with a DATA frame, each connection's one after the other; then silence.
+fn calls(connections: &[&[Words]]) -> Script {
+    let follow = |words: &&[Words]| {
+        let mut acts = Vec::new();
+        for (number, stream) in words.iter().zip((1..).step_by(2)) {
+            acts.push(Act::Frame(frames::DATA));
+            let first = if stream == 1 { frames::settings(&[]) } else { Vec::new() };
+            acts.push(Act::Send([first, number(stream)].concat()));
+        }
+        acts.push(Act::Hold);
+        acts
+    };
+    connections.iter().map(follow).collect()
+}
+
+fn grpc(name: &'static str, connections: &[&[Words]]) -> Case {
+    let attempts = i64::try_from(connections.concat().len()).expect("a few") + 1;
+    Case {
+        cluster: "HTTP2",
+        host: Host::Frames(calls(connections)),
+        until: ("attempt", attempts),
+        ..case(name, "grpc_health_check: {}", &[])
+    }
+}
+
+/// Hosts that say in answers to requests how they are. Checks have the first connection, the request the second.
+fn seen_elsewhere() -> Vec<Case> {
+    const LEAVES: &str = "HTTP/1.1 200 OK\r\nx-envoy-immediate-health-check-fail: false\r\ncontent-length: 2\r\n\r\nok";
+    let says = |text: &str| Act::Send(text.as_bytes().to_vec());
+    let ok = || says("HTTP/1.1 200 So\r\ncontent-length: 2\r\n\r\nok");
+    let host = |name, checks: Vec<Act>, answer: &str, then| {
+        let script = vec![checks, vec![Act::Request, says(answer), Act::Hold]];
+        Case { then: Some(then), ..acts(name, HTTP, script, ("attempt", 2)) }
+    };
+    let slow = || Act::Pause(Duration::from_secs(1));
+    vec![
+        host("leaves", vec![Act::Request, ok(), Act::Request, Act::Hold], LEAVES, ("failure", 1)),
+        host(
+            "leaves_and_returns",
+            vec![Act::Request, ok(), Act::Request, slow(), ok(), Act::Request, ok(), Act::Request, Act::Hold],
+            LEAVES,
+            ("attempt", 4),
+        ),
+        host(
+            "leaves_and_half_returns",
+            vec![Act::Request, ok(), Act::Request, slow(), ok(), Act::Request, Act::Hold],
+            LEAVES,
+            ("attempt", 3),
+        ),
+        host(
+            "leaves_in_error",
+            vec![Act::Request, ok(), Act::Request, Act::Hold],
+            "HTTP/1.1 500 No\r\nx-envoy-immediate-health-check-fail: true\r\ncontent-length: 0\r\n\r\n",
+            ("failure", 1),
+        ),
+        host(
+            "stays",
+            vec![Act::Request, ok(), Act::Request, Act::Hold],
+            "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n",
+            ("attempt", 2),
+        ),
+    ]
+}
+
+/// The first check times out, and the next one is the last.
+const TIMES_OUT_ONCE: &str =
+    "timeout: 0.3s, healthy_threshold: 1, no_traffic_interval: 0.03s, no_traffic_healthy_interval: 100s";
+
+const SERVING: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
+
+/// An answer of gRPC: its head, this body, and trailers.
+fn told(stream: u32, body: &[u8], trailers: &[(&str, &str)]) -> Vec<u8> {
+    let end = frames::frame(frames::HEADERS, END_HEADERS | END_STREAM, stream, &frames::fields(trailers));
+    [begun(stream), frames::frame(frames::DATA, 0, stream, body), end].concat()
+}
+
+/// An answer that does not end.
+fn saying(stream: u32, body: &[u8]) -> Vec<u8> {
+    [begun(stream), frames::frame(frames::DATA, 0, stream, body)].concat()
+}
+
+fn begun(stream: u32) -> Vec<u8> {
+    let head = frames::fields(&[(":status", "200"), ("content-type", "application/grpc")]);
+    frames::frame(frames::HEADERS, END_HEADERS, stream, &head)
+}
+
+/// An answer of a head alone.
+fn head_alone(stream: u32, end: u8, fields: &[(&str, &str)]) -> Vec<u8> {
+    frames::frame(frames::HEADERS, END_HEADERS | end, stream, &frames::fields(fields))
+}
+
+fn serving(stream: u32) -> Vec<u8> {
+    told(stream, SERVING, &[("grpc-status", "0")])
+}
+
+fn grpc_timelines() -> Vec<Case> {
+    let well: Words = serving;
+    let not: Words = |s| told(s, &[0, 0, 0, 0, 2, 8, 2], &[("grpc-status", "0")]);
+    let unknown: Words = |s| told(s, &[0, 0, 0, 0, 2, 8, 3], &[("grpc-status", "0")]);
+    let unimplemented: Words = |s| {
+        head_alone(s, END_STREAM, &[(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "12")])
+    };
+    let head_well: Words = |s| {
+        head_alone(s, END_STREAM, &[(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "0")])
+    };
+    let silent: Words = |_| Vec::new();
+    let mut cases = vec![
+        grpc("grpc_serving", &[&[well, well]]),
+        grpc("grpc_not_serving", &[&[well, not]]),
+        grpc("grpc_not_serving_first", &[&[not, well]]),
+        grpc("grpc_recovers", &[&[well, not, well, well]]),
+        grpc("grpc_recovers_interrupted", &[&[well, not, well, unknown, well]]),
+        grpc("grpc_unimplemented", &[&[well, unimplemented, well]]),
+        grpc("grpc_status_alone", &[&[well, head_well, well]]),
+        grpc("grpc_garbage", &[&[well, |s| saying(s, &[0, 0, 0, 0, 1, 8]), well]]),
+        grpc("grpc_flags", &[&[well, |s| saying(s, &[2, 0, 0, 0, 2, 8, 1]), well]]),
+        grpc("grpc_compressed", &[&[well, |s| saying(s, &[1, 0, 0, 0, 2, 8, 1]), well]]),
+        grpc("grpc_twice", &[&[well, |s| saying(s, &[SERVING, SERVING].concat()), well]]),
+        grpc("grpc_nothing", &[&[well, |s| told(s, &[0; 5], &[("grpc-status", "0")])]]),
+        grpc("grpc_empty_around", &[&[|s| told(s, &[&[0; 5], SERVING].concat(), &[("grpc-status", "0")])]]),
+        grpc("grpc_cut", &[&[well, |s| told(s, &SERVING[..6], &[("grpc-status", "0")])]]),
+        grpc("grpc_status_bad", &[&[well, |s| told(s, SERVING, &[("grpc-status", "14")]), well]]),
+        grpc("grpc_status_odd", &[&[well, |s| told(s, SERVING, &[("grpc-status", " 0 ")]), well]]),
+        grpc("grpc_status_none", &[&[well, |s| told(s, SERVING, &[("x", "y")]), well]]),
+        grpc(
+            "grpc_no_trailers",
+            &[&[well, |s| [begun(s), frames::frame(frames::DATA, END_STREAM, s, SERVING)].concat(), well]],
+        ),
+        grpc(
+            "grpc_other_type",
+            &[&[well, |s| head_alone(s, 0, &[(":status", "200"), ("content-type", "application/grpcx")]), well]],
+        ),
+        grpc(
+            "grpc_proto_type",
+            &[&[|s| {
+                let head = head_alone(s, 0, &[(":status", "200"), ("content-type", "application/grpc+proto")]);
+                [head, frames::frame(frames::DATA, 0, s, SERVING), head_alone(s, END_STREAM, &[("grpc-status", "0")])]
+                    .concat()
+            }]],
+        ),
+        grpc("grpc_503", &[&[well, |s| head_alone(s, 0, &[(":status", "503")]), well]]),
+        grpc("grpc_503_alone", &[&[well, |s| head_alone(s, END_STREAM, &[(":status", "503"), ("grpc-status", "0")])]]),
+        grpc("grpc_reset", &[&[well, |s| frames::reset(s, 8), well]]),
+        grpc("grpc_reset_midway", &[&[well, |s| [begun(s), frames::reset(s, 0)].concat(), |s| frames::reset(s, 7)]]),
+        grpc("grpc_goaway", &[&[well, |s| [frames::goaway(s, 0), serving(s)].concat()], &[well]]),
+        grpc("grpc_goaway_idle", &[&[well, |s| [serving(s), frames::goaway(s, 0)].concat()], &[well]]),
+        grpc("grpc_goaway_error", &[&[well, |s| frames::goaway(s, 2)], &[well]]),
+        grpc("grpc_goaway_unserved", &[&[well, |s| frames::goaway(s - 2, 0)], &[well]]),
+        with("reuse_connection: false", grpc("grpc_no_reuse", &[&[well], &[well], &[silent]])),
+    ];
+    let ends = calls(&[&[well, silent], &[well]]);
+    let closing = ends.into_iter().enumerate().map(|(n, mut acts)| {
+        if n == 0 {
+            acts.pop();
+            acts.push(Act::Close);
+        }
+        acts
+    });
+    cases.push(Case { host: Host::Frames(closing.collect()), ..grpc("grpc_closes", &[&[well, silent], &[well]]) });
+    cases.push(with(TIMES_OUT_ONCE, Case { until: ("success", 1), ..grpc("grpc_times_out", &[&[silent, well]]) }));
+    cases.push(Case {
+        check: "grpc_health_check: {service_name: a.B, authority: 'outbound|80||x/y:1'}",
+        ..grpc("grpc_odd_authority", &[&[well, well, well]])
+    });
+    cases.push(Case {
+        check: "grpc_health_check: {service_name: a.B, authority: auth.example, initial_metadata: [{header: {key: X-A, value: b}}, {header: {key: user-agent, value: me}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}, {header: {key: x-h, value: '%PROTOCOL%'}}]}",
+        ..by_http2("grpc_metadata", "", Behaviour::Grpc(0))
+    });
+    for case in &mut cases {
+        if case.cluster.is_empty() {
+            case.cluster = "HTTP2";
+        }
+    }
+    // HTTP checks by HTTP/2: requests without a body end with their head.
+    const H2: &str = "http_health_check: {path: /hz, codec_client_type: HTTP2, method: POST, send: {text: '6869'}}";
+    let http = |name, connections: &[&[Words]]| Case { cluster: "", check: H2, ..grpc(name, connections) };
+    let ok: Words = |s| head_alone(s, END_STREAM, &[(":status", "200")]);
+    cases.push(http("h2_twice", &[&[ok, ok]]));
+    cases.push(http("h2_reset", &[&[ok, |s| frames::reset(s, 8), ok]]));
+    cases.push(http(
+        "h2_goaway",
+        &[&[ok, |s| [frames::goaway(s, 0), head_alone(s, END_STREAM, &[(":status", "200")])].concat()], &[ok]],
+    ));
+    cases.push(http("h2_goaway_error", &[&[ok, |s| frames::goaway(s, 2)], &[ok]]));
+    cases.push(with(TIMES_OUT_ONCE, Case { until: ("success", 1), ..http("h2_times_out", &[&[silent], &[ok]]) }));
+    cases.push(Case {
+        check: "http_health_check: {path: /hz, host: 'outbound|80||x/y:1', codec_client_type: HTTP2, method: POST, send: {text: '6869'}}",
+        ..http("h2_odd_host", &[&[ok, ok]])
+    });
+    cases
 }
 
 fn with(fields: &'static str, case: Case) -> Case {
@@ -105,12 +311,28 @@ fn cases() -> Vec<Case> {
     };
     let send = |text: &str| Act::Send(text.as_bytes().to_vec());
     const ONCE: &str = "no_traffic_interval: 100s, no_traffic_healthy_interval: 100s";
-    vec![
+    let mut cases = vec![
         case("healthy", HTTP, &["200", "200"]),
+        with(
+            "initial_jitter: 0.02s, interval_jitter: 0.02s, interval_jitter_percent: 50",
+            case("jittered", HTTP, &["200", "503", "503"]),
+        ),
         case("refuses", HTTP, &["200", "503"]),
         case("refuses_first", HTTP, &["503", "200"]),
         case("recovers", HTTP, &["503", "200", "200"]),
         case("recovers_interrupted", HTTP, &["503", "200", "503", "200"]),
+        with(TERSE, case("terse", HTTP, &["200", "503", "503", "200", "200", "200"])),
+        with(TERSE, case("terse_failing", HTTP, &["503", "503", "", "200", "200"])),
+        with(TERSE, case("terse_closing", HTTP, &["200", "", "200", "", "", "200"])),
+        with(
+            TERSE,
+            case(
+                "terse_degraded",
+                HTTP,
+                &["HTTP/1.1 200 OK\r\nx-envoy-degraded: 1\r\ncontent-length: 0\r\n\r\n", "200"],
+            ),
+        ),
+        Case { metadata: "filter_metadata: {other: {a: [1, 1.5, {b: c}]}}", ..case("metadata", HTTP, &["200", "503"]) },
         case("closes_once", HTTP, &["200", ""]),
         case("closes_twice", HTTP, &["200", "", ""]),
         case("closes_twice_interrupted", HTTP, &["200", "", "200", ""]),
@@ -340,32 +562,17 @@ fn cases() -> Vec<Case> {
         grpc("grpc_refuses", Behaviour::TrailersOnly(14)),
         grpc("grpc_not_grpc", Behaviour::Ok),
         grpc("grpc_empty", Behaviour::Grpc(0)),
-    ]
+    ];
+    cases.extend(grpc_timelines());
+    cases.extend(seen_elsewhere());
+    cases
 }
 
 /// Compares all cases.
 pub fn run() {
-    if !Kind::require_envoy("health") {
-        return;
-    }
     let only = std::env::var("CASES").unwrap_or_default();
     let cases: Vec<Case> = cases().into_iter().filter(|case| case.name.contains(&only)).collect();
-    let (expected, actual) = std::thread::scope(|scope| {
-        let expected = scope.spawn(|| observe(Kind::Envoy, &cases));
-        let actual = observe(Kind::under_test(), &cases);
-        (expected.join().expect("the thread of Envoy"), actual)
-    });
-    let mut failures = Vec::new();
-    for (name, expected) in &expected {
-        let actual = actual.get(name).map_or("", String::as_str);
-        if std::env::var_os("SHOW").is_some() {
-            let _ = writeln!(std::io::stderr(), "== {name}\n{expected}");
-        }
-        if expected != actual {
-            failures.push(format!("{name}\n  Envoy:\n{expected}\n  Legate:\n{actual}"));
-        }
-    }
-    report(&format!("{} of {} health checks differ", failures.len(), cases.len()), &failures);
+    compare("health", |kind| observe(kind, &cases));
 }
 
 /// What is seen of each case through a proxy.
@@ -378,6 +585,10 @@ fn observe(kind: Kind, cases: &[Case]) -> BTreeMap<&'static str, String> {
             Host::Scripted(script) => {
                 let up = Upstream::start(script.clone());
                 (up.port(), Running::Scripted(up))
+            }
+            Host::Frames(script) => {
+                let up = Upstream::start(script.clone());
+                (up.port(), Running::Frames(up))
             }
             Host::Http2(behaviour) => {
                 let up = H2Upstream::start(behaviour.clone());
@@ -393,19 +604,27 @@ fn observe(kind: Kind, cases: &[Case]) -> BTreeMap<&'static str, String> {
     let table = format!(r#"{{name: all, domains: ["*"], routes: [{table}]}}"#);
     let proxy = Proxy::start(kind, &bootstrap(&[http_listener("in", "", &table, "")], &clusters, ""));
     let mut seen = BTreeMap::new();
-    // What never comes shows in what is compared.
-    let deadline = Instant::now() + Duration::from_secs(5);
-    let due = |case: &Case| {
-        let (counter, value) = case.until;
-        proxy.stat(&format!("cluster.{}.health_check.{counter}", case.name)) < value
+    let counted = |case: &Case, (counter, value): (&str, i64)| {
+        proxy.stat(&format!("cluster.{}.health_check.{counter}", case.name)) >= value
     };
-    while Instant::now() < deadline && cases.iter().any(due) {
-        std::thread::sleep(Duration::from_millis(20));
+    let mut answers = BTreeMap::new();
+    for case in cases.iter().filter(|case| case.then.is_some()) {
+        patiently(|| counted(case, case.until));
+        answers.insert(case.name, answer(&proxy, case.name));
     }
+    patiently(|| cases.iter().all(|case| counted(case, case.then.unwrap_or(case.until))));
     // What follows from the last answer, too.
     std::thread::sleep(Duration::from_millis(150));
     for (case, (port, host)) in cases.iter().zip(&hosts) {
-        let mut text = host.record().replace(&port.to_string(), "PORT");
+        let mut text = answers.remove(case.name).map_or_else(String::new, |text| format!("    {text:?}\n"));
+        text += &host.record().replace(&port.to_string(), "PORT");
+        for line in events(&proxy, case.name) {
+            let _ = writeln!(
+                text,
+                "    {}",
+                line.replace(&port.to_string(), "PORT").replace(&dead.port().to_string(), "DEAD")
+            );
+        }
         for (name, value) in proxy.stats(&format!(r"^cluster\.{}\.(health_check|membership)", case.name)) {
             let _ = writeln!(text, "    {name}: {value}");
         }
@@ -425,8 +644,33 @@ fn observe(kind: Kind, cases: &[Case]) -> BTreeMap<&'static str, String> {
 
 enum Running {
     Scripted(Upstream),
+    Frames(Upstream),
     Http2(H2Upstream),
     Dead,
+}
+
+/// `outbound|80||x/y:1` in HPACK's string code (RFC 7541 appendix B).
+const ODD: &[u8] = b"\x3d\xa9\x8c\xf6\xd5\x27\xfc\x78\x1f\xf3\xfe\x79\x63\xd5\xc0\xff";
+
+/// The frames of a connection that checks are made of. Of heads it counts which stream they open, and whether the odd
+/// authority is said there: how the rest is coded is each side's own affair.
+fn frames_of(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for frame in frames::received(bytes) {
+        let says = |odd: &[u8]| frame.payload.windows(odd.len()).any(|piece| piece == odd);
+        let _ = match frame.kind {
+            frames::HEADERS => {
+                let odd = if says(ODD) || says(b"outbound|80||x/y:1") { " outbound|80||x/y:1" } else { "" };
+                write!(text, " HEADERS {}{odd};", frame.stream)
+            }
+            frames::DATA | frames::RST_STREAM => {
+                write!(text, " {} {} {:?};", frame.kind, frame.stream, frame.payload)
+            }
+            frames::GOAWAY => write!(text, " GOAWAY {:?};", frame.payload),
+            _ => Ok(()),
+        };
+    }
+    text
 }
 
 impl Running {
@@ -436,7 +680,15 @@ impl Running {
         match self {
             Self::Scripted(up) => {
                 for received in up.received() {
-                    let _ = writeln!(text, "    {:?}", String::from_utf8_lossy(&received));
+                    let received = String::from_utf8_lossy(&received);
+                    let same = |line: &&str| !line.starts_with("x-request-id:");
+                    let received: String = received.split_inclusive('\n').filter(same).collect();
+                    let _ = writeln!(text, "    {received:?}");
+                }
+            }
+            Self::Frames(up) => {
+                for received in up.received() {
+                    let _ = writeln!(text, "   {}", frames_of(&received));
                 }
             }
             Self::Http2(up) => {
@@ -452,7 +704,7 @@ impl Running {
 
 /// The cluster of a case: fields of its own win over the usual ones.
 fn cluster_of(case: &Case, port: u16) -> String {
-    let Case { name, check, fields, endpoint, cluster: more, .. } = case;
+    let Case { name, check, fields, endpoint, metadata, cluster: more, .. } = case;
     let own = |field: &&str| {
         let key = field.trim().split(':').next().unwrap_or_default();
         !fields.split(", ").any(|other| other.trim().starts_with(&format!("{key}:")))
@@ -461,25 +713,61 @@ fn cluster_of(case: &Case, port: u16) -> String {
     let fields = if fields.is_empty() { String::new() } else { format!("{fields}, ") };
     let more = if *more == "HTTP2" { http2() } else { (*more).to_owned() };
     let address = format!("address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}");
-    let endpoint = format!("{{endpoint: {{{address}, health_check_config: {{{endpoint}}}}}}}");
+    let metadata = if metadata.is_empty() { String::new() } else { format!("metadata: {{{metadata}}}, ") };
+    let endpoint = format!("{{{metadata}endpoint: {{{address}, health_check_config: {{{endpoint}}}}}}}");
+    // One of the two ways to name a file.
+    let log = format!("${{DIR}}/{name}.events");
+    let log = if name.len() % 2 == 0 {
+        format!(r#"event_log_path: "{log}""#)
+    } else {
+        format!(
+            r#"event_logger: [{{name: file, typed_config: {{"@type": type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink, event_log_path: "{log}"}}}}]"#
+        )
+    };
     let assignment = format!("load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{endpoint}]}}]}}");
     cluster(
         name,
         &[],
         &format!(
-            "{assignment}, health_checks: [{{{}, {fields}{check}}}], common_lb_config: {{healthy_panic_threshold: \
+            "{assignment}, health_checks: [{{{}, {log}, {fields}{check}}}], common_lb_config: {{healthy_panic_threshold: \
              {{value: 0}}}}, {more}",
             usual.join(", ")
         ),
     )
 }
 
+/// What was logged about a cluster's hosts, without the times.
+fn events(proxy: &Proxy, name: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(proxy.directory().join(format!("{name}.events"))).unwrap_or_default();
+    let untimed = |line: &str| match line.split_once(r#""timestamp":""#) {
+        Some((before, after)) => {
+            format!(r#"{before}"timestamp":"<time>"{}"#, after.split_once('"').map_or("", |(_, rest)| rest))
+        }
+        None => line.to_owned(),
+    };
+    text.lines().map(untimed).collect()
+}
+
+/// Waits, but not for ever: what never comes shows in what is compared.
+fn patiently(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !done() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// The status line of a request by the route of a case.
 fn status(proxy: &Proxy, name: &str) -> String {
+    answer(proxy, name).lines().next().unwrap_or_default().to_owned()
+}
+
+/// The answer to a request by the route of a case, without what differs from one to the next.
+fn answer(proxy: &Proxy, name: &str) -> String {
     let mut stream = TcpStream::connect(proxy.listener("in")).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     write!(stream, "GET /{name} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").expect("a request");
     let mut text = String::new();
     eventually("an answer", || stream.read_to_string(&mut text).ok());
-    text.lines().next().unwrap_or_default().to_owned()
+    let same = |line: &&str| !line.starts_with("date:") && !line.starts_with("x-envoy-upstream-service-time:");
+    text.lines().filter(same).collect::<Vec<_>>().join("\n")
 }

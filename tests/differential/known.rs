@@ -117,6 +117,11 @@ pub const KNOWN: &[Known] = &[
         reason: "a 101 response nobody asked for",
     },
     Known {
+        cases: &["tunnels/switched"],
+        aspects: &[Aspect::Log, Aspect::Stats],
+        reason: "a 101 response nobody asked for",
+    },
+    Known {
         cases: &[
             "formats/text h2",
             "formats/text to_h2",
@@ -173,14 +178,54 @@ pub const KNOWN: &[Known] = &[
         reason: "the scheme of a request whose redirect was found and then not followed",
     },
     Known {
-        cases: &["retries/h2 503", "retries/from h2"],
+        cases: &["retries/h2 503", "retries/from h2", "ext_authz/an_HTTP_error"],
         aspects: &[Aspect::Stats],
         reason: "a stream whose response was not wanted, but has come whole",
+    },
+    Known {
+        cases: &["ext_authz/a_bad_name", "ext_authz/a_bad_value"],
+        aspects: &[Aspect::Upstream, Aspect::Log, Aspect::Stats],
+        reason: "a request header that ext_authz was told to set and that cannot be sent",
+    },
+    Known {
+        cases: &["ext_authz/a_bad_name_of_the_response", "ext_authz/a_bad_value_of_the_response"],
+        aspects: &[Aspect::Client],
+        reason: "a response header that ext_authz was told to set and that cannot be sent",
     },
     Known {
         cases: &["listeners/small_buffer"],
         aspects: &[Aspect::Stats],
         reason: "a response that comes faster than the connection's buffer limit allows",
+    },
+    Known {
+        cases: &["jwt/parameter decoded", "jwt/parameter decoded space"],
+        aspects: &[Aspect::Upstream, Aspect::Log],
+        reason: "parameters that stand beside a token which is taken out of the query",
+    },
+    Known {
+        cases: &["jwt/claim newline", "jwt/claim return", "jwt/claim nul", "jwt/claim control", "jwt/claim delete"],
+        aspects: &[Aspect::Upstream, Aspect::Log, Aspect::Stats],
+        reason: "a claim whose text cannot stand in a header",
+    },
+    Known {
+        cases: &["jwt/path"],
+        aspects: &[Aspect::Client, Aspect::Upstream, Aspect::Log, Aspect::Stats],
+        reason: "a token in a request's host or path",
+    },
+    Known {
+        cases: &["jwt/host"],
+        aspects: &[Aspect::Upstream, Aspect::Log],
+        reason: "a token in a request's host or path",
+    },
+    Known {
+        cases: &[
+            "jwt/tried again",
+            "jwt/tried again, no number",
+            "jwt/tried again, own conditions",
+            "jwt/tried too often",
+        ],
+        aspects: &[Aspect::Upstream],
+        reason: "the second try of a request of the proxy's own that has no body",
     },
 ];
 

@@ -6,8 +6,9 @@
 //! `docs/compatibility.md`; a row that no longer differs fails too.
 //!
 //! Envoy comes from `.ci/install-peers`, or from the variable `ENVOY`. `LEGATE_UNDER_TEST=envoy` puts Envoy on both
-//! sides, which must show no difference: that checks the harness. `CASES=text` runs only the cases whose names contain it; `ASPECTS=client,upstream,log,stats` compares
-//! only some of what was seen; `SHOW=1` prints what Envoy did; `ATTEMPTS=1` believes the first difference, for a quick look.
+//! sides, which must show no difference: that checks the harness. `CASES=text` runs only the cases whose names contain it;
+//! `ASPECTS=client,upstream,log,stats` compares only some of what was seen; `SHOW=1` prints what Envoy did; `ATTEMPTS=1`
+//! believes the first difference, for a quick look; `LOT=7` draws other cases in [`areas::generated`].
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on says so and ends")]
 #![allow(unreachable_pub, reason = "what the two test binaries share is public in neither")]
@@ -18,16 +19,25 @@ mod support;
 
 mod areas;
 mod balance;
+mod callers;
+mod dns;
+mod failing;
+mod fates;
 mod fragments;
 mod health;
+mod health_failed;
 mod known;
 mod manifest;
 mod measured;
 mod names;
 mod observe;
+mod over_time;
 mod pages;
 mod report;
 mod run;
+mod server_names;
+mod tls;
+mod tls_upstream;
 mod validate;
 
 /// One test per area, so that they run side by side and fail one by one.
@@ -48,7 +58,7 @@ macro_rules! areas {
 }
 
 areas! {
-    matchers, http1_requests, http1_exchanges, manager, addresses, headers, routing, timeouts, retries, mirrors, redirects, replies, formats, upgrades, upstreams, http2, h2_upstreams, h2_clients, log_filters, clusters, pools, outliers, listeners, tcp, runtime_keys, scopes, http_filters,
+    matchers, http1_requests, http1_exchanges, manager, addresses, headers, routing, timeouts, retries, generated, mirrors, redirects, replies, formats, upgrades, upstreams, http2, h2_upstreams, h2_clients, log_filters, clusters, pools, outliers, overrides, listeners, tcp, tunnels, proxied, runtime_keys, scopes, http_filters, health_filter, ext_authz, jwt, rbac_http,
 }
 
 #[test]
@@ -72,8 +82,78 @@ fn verdicts_on_configurations() {
 }
 
 #[test]
+fn health_failed() {
+    health_failed::run();
+}
+
+#[test]
 fn health() {
     health::run();
+}
+
+#[test]
+fn fates_of_hosts() {
+    fates::run();
+}
+
+#[test]
+fn ejection_times() {
+    fates::ejection_times();
+}
+
+#[test]
+fn warming_at_start() {
+    fates::warming_at_start();
+}
+
+#[test]
+fn original_destinations() {
+    fates::original_destinations();
+}
+
+#[test]
+fn tls_downstream() {
+    tls::run();
+}
+
+#[test]
+fn tls_resumption() {
+    tls::resumption();
+}
+
+#[test]
+fn tls_upstream() {
+    tls_upstream::run();
+}
+
+#[test]
+fn tls_server_names() {
+    server_names::run();
+}
+
+#[test]
+fn tls_callers() {
+    callers::run();
+}
+
+#[test]
+fn tls_strange_bytes() {
+    tls::hostile();
+}
+
+#[test]
+fn jwt_keys_ahead() {
+    areas::jwt::keys_ahead();
+}
+
+#[test]
+fn slow_start() {
+    over_time::slow_start();
+}
+
+#[test]
+fn merged_updates() {
+    over_time::merged_updates();
 }
 
 #[test]

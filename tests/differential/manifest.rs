@@ -10,8 +10,8 @@ use crate::support::upstream::{self, Act, Script};
 pub struct Area {
     /// Its name, the first part of its cases' names.
     pub name: &'static str,
-    /// Listeners by name, as flow-style YAML. `${UP}`, `${UP2}`, `${H2}` and `${DEAD}` stand for the ports of the scripted
-    /// upstreams, the HTTP/2 upstream and a port where nobody listens.
+    /// Listeners by name, as flow-style YAML. `${UP}`, `${UP2}`, `${H2}`, `${DEAD}` and `${FULL}` stand for the ports of the
+    /// scripted upstreams, the HTTP/2 upstream, a port where nobody listens and one that never answers.
     pub listeners: Vec<(&'static str, String)>,
     /// Clusters, the same way.
     pub clusters: Vec<String>,

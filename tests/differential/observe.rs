@@ -13,7 +13,7 @@ use crate::support::bootstrap::bootstrap;
 use crate::support::client::{Client, End};
 use crate::support::h2_upstream::{Behaviour, H2Upstream};
 use crate::support::proxy::{Kind, Proxy};
-use crate::support::upstream::{self, DeadPort, Upstream};
+use crate::support::upstream::{self, DeadPort, FullPort, Upstream};
 use crate::support::{frames, h2_client, message};
 
 /// What was seen of a case.
@@ -41,6 +41,7 @@ pub struct Side {
     up2: Upstream,
     h2: H2Upstream,
     _dead: DeadPort,
+    _full: FullPort,
     stats: BTreeMap<String, i64>,
     lines: BTreeMap<&'static str, usize>,
 }
@@ -49,12 +50,13 @@ impl Side {
     /// Starts a proxy for an area. Listeners that it refuses are left out, so that the other cases still run.
     pub fn start(kind: Kind, area: &Area) -> Result<Self, String> {
         let (up, up2) = (Upstream::start(upstream::ok()), Upstream::start(upstream::ok()));
-        let (h2, dead) = (H2Upstream::start(Behaviour::Ok), DeadPort::new());
+        let (h2, dead, full) = (H2Upstream::start(Behaviour::Ok), DeadPort::new(), FullPort::new());
         let filled = |text: &str| {
             text.replace("${UP}", &up.port().to_string())
                 .replace("${UP2}", &up2.port().to_string())
                 .replace("${H2}", &h2.port().to_string())
                 .replace("${DEAD}", &dead.port().to_string())
+                .replace("${FULL}", &full.port().to_string())
         };
         let clusters: Vec<String> = area.clusters.iter().map(|cluster| filled(cluster)).collect();
         let with = |listeners: &[(&'static str, String)]| {
@@ -74,7 +76,7 @@ impl Side {
             if accepted.is_empty() { Err(whole) } else { Proxy::try_start(kind, &with(&accepted), &[]) }
         })?;
         let stats = counted(&proxy);
-        Ok(Self { proxy, refused, up, up2, h2, _dead: dead, stats, lines: BTreeMap::new() })
+        Ok(Self { proxy, refused, up, up2, h2, _dead: dead, _full: full, stats, lines: BTreeMap::new() })
     }
 
     /// Runs a case. `settle` is how long an answered connection is watched for what may still come.
@@ -319,7 +321,11 @@ fn normalise(text: &str) -> String {
             rule(r#"("t [^"]+":)\d+"#, "${1}n"),
             rule(r"(PROXY TCP4 \S+ \S+) \d+ \d+", "${1} <port> <port>"),
             rule(r"(?s)(QUIT\n.{4}\x7f..\x01\x7f..\x01).{4}", "${1}<ports>"),
+            // What is left of 15 s, 9 s, 200 ms and 90 ms when a try begins.
             rule(r"(?i)(x-envoy-expected-rq-timeout-ms: )14[5-9]\d\d", "${1}15000"),
+            rule(r"(?i)(x-envoy-expected-rq-timeout-ms: )8[5-9]\d\d", "${1}9000"),
+            rule(r"(?i)(x-envoy-expected-rq-timeout-ms: )1[6-9]\d\b", "${1}200"),
+            rule(r"(?i)(x-envoy-expected-rq-timeout-ms: )[78]\d\b", "${1}90"),
         ]
     });
     let mut text = text.to_owned();

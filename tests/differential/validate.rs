@@ -36,7 +36,7 @@ pub fn run() {
             }
         }
     }
-    failures.extend(super::fragments::failures());
+    failures.extend(super::fragments::failures(with_envoy));
     super::report::report(&format!("{} verdicts differ", failures.len()), &failures);
 }
 

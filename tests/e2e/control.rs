@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 use xds_client::proto::{Format, LoadOptions, load};
 use xds_client::server::{ControlPlane, Received};
-use xds_client::{CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, Resource};
+use xds_client::{CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, Resource, SECRET};
 
 use crate::support::bootstrap::{ADMIN, cluster, http2, unlogged};
 use crate::support::eventually;
@@ -90,6 +90,11 @@ static_resources:
     /// Replaces the routes.
     pub fn routes(&self, routes: &[String]) {
         self.plane.set(ROUTE, resources(ROUTE, routes));
+    }
+
+    /// Replaces the secrets.
+    pub fn secrets(&self, secrets: &[String]) {
+        self.plane.set(SECRET, resources(SECRET, secrets));
     }
 
     /// Replaces the layers of the runtime.

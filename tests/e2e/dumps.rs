@@ -25,7 +25,12 @@ fn endpoints_are_shown_as_they_are_now() {
     let control = Control::start();
     control.clusters(&[eds_cluster("found", "")]);
     let host = |ip: &str, more: &str| {
-        format!("{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: 1}}}}}}{more}}}")
+        let check = match ip {
+            "10.0.0.2" => ", health_check_config: {hostname: checks.example, port_value: 2}",
+            "::1" => ", health_check_config: {disable_active_health_check: true, port_value: 1}",
+            _ => "",
+        };
+        format!("{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: 1}}}}{check}}}{more}}}")
     };
     control.endpoints(&[format!(
         "{{cluster_name: found, policy: {{overprovisioning_factor: 120, drop_overloads: [{{category: c, drop_percentage: {{numerator: 5}}}}]}}, endpoints: [\
@@ -43,6 +48,8 @@ fn endpoints_are_shown_as_they_are_now() {
     assert_eq!(of_bootstrap[0]["policy"], json!({"overprovisioning_factor": 140}));
     let endpoint =
         |ip: &str| json!({"address": {"socket_address": {"address": ip, "port_value": 1}}, "health_check_config": {}});
+    let mut checked = endpoint("10.0.0.2");
+    checked["health_check_config"] = json!({"port_value": 2, "hostname": "checks.example"});
     let expected = json!([{
         "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": "found",
@@ -54,7 +61,7 @@ fn endpoints_are_shown_as_they_are_now() {
                 {"endpoint": endpoint("::1"), "health_status": "HEALTHY", "load_balancing_weight": 1,
                  "metadata": {"filter_metadata": {"envoy.lb": {"stage": "one"}}}}]},
             {"locality": {"region": "z"}, "priority": 1, "load_balancing_weight": 2, "lb_endpoints": [
-                {"endpoint": endpoint("10.0.0.2"), "health_status": "UNHEALTHY", "load_balancing_weight": 1}]},
+                {"endpoint": checked, "health_status": "UNHEALTHY", "load_balancing_weight": 1}]},
         ],
         "policy": {
             "overprovisioning_factor": 120,

@@ -25,7 +25,7 @@ use crate::support::{PATIENCE, eventually};
 const RDS: &str = "access_log: [], rds: {route_config_name: main, config_source: {ads: {}, resource_api_version: V3}}";
 const MIB: u64 = 1 << 20;
 /// What a run may leave behind, however long it is: caches fill and the allocator keeps some.
-const MEMORY_LEFT: u64 = 12 * MIB;
+pub const MEMORY_LEFT: u64 = 12 * MIB;
 
 #[test]
 fn soak() {
@@ -92,14 +92,18 @@ const GAUGES: [&str; 6] = [
 
 /// What a process holds.
 #[derive(Debug)]
-struct Level {
-    descriptors: usize,
-    threads: usize,
-    memory: u64,
+pub struct Level {
+    /// Open file descriptors.
+    pub descriptors: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Resident memory in bytes.
+    pub memory: u64,
 }
 
 impl Level {
-    fn of(proxy: &Proxy) -> Self {
+    /// What it holds now.
+    pub fn of(proxy: &Proxy) -> Self {
         let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", proxy.pid())).map_or(0, Iterator::count);
         Self { descriptors: count("fd"), threads: count("task"), memory: proxy.resident() }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Method, Request, Uri};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::PATIENCE;
 use super::message::latin1;
@@ -101,6 +102,14 @@ impl H2Reply {
 pub async fn connect(address: SocketAddr) -> Result<SendRequest<Bytes>, String> {
     let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let _ = stream.set_nodelay(true);
+    over(stream).await
+}
+
+/// A connection on a stream that is there; its task runs on the current runtime.
+pub async fn over<S>(stream: S) -> Result<SendRequest<Bytes>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (sender, connection) = h2::client::handshake(stream).await.map_err(|error| error.to_string())?;
     tokio::spawn(async move { drop(connection.await) });
     Ok(sender)

@@ -9,6 +9,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, Request, Response};
 use tokio::task::JoinHandle;
 
+use super::authz;
 use super::message::latin1;
 
 /// What to do with each request.
@@ -20,10 +21,18 @@ pub enum Behaviour {
     Echo,
     /// A gRPC reply: a head, the body's frames, and a status in trailers.
     Grpc(u8),
+    /// A gRPC reply that carries this message.
+    Message(Vec<u8>),
+    /// A head with these fields and a body, to requests whose fields come in no order.
+    Verdict(u16, Vec<(&'static str, &'static str)>, &'static str),
     /// A gRPC reply of a head alone.
     TrailersOnly(u8),
     /// A head with these fields and a body.
     Reply(u16, Vec<(&'static str, &'static str)>, &'static str),
+    /// The same, without waiting for the request's body.
+    AtOnce(u16, Vec<(&'static str, &'static str)>, &'static str),
+    /// 200, the first of the request's body as it comes, and trailers.
+    Parting,
     /// RST_STREAM before a head.
     Reset(Reason),
     /// A head and one frame, then RST_STREAM.
@@ -127,9 +136,12 @@ async fn serve(
 ) {
     let (head, mut body) = request.into_parts();
     let mut text = format!("{} {}\n", head.method, head.uri);
-    for (name, value) in &head.headers {
-        text.push_str(&format!("{name}: {}\n", latin1(value.as_bytes())));
+    let mut fields: Vec<String> =
+        head.headers.iter().map(|(name, value)| format!("{name}: {}\n", latin1(value.as_bytes()))).collect();
+    if matches!(behaviour, Behaviour::Verdict(..)) {
+        fields.sort();
     }
+    text.push_str(&fields.concat());
     let index = {
         let mut state = lock(&state);
         state.requests.push(text);
@@ -183,6 +195,21 @@ async fn answer(
                 None => stream.send_data(Bytes::new(), true),
             };
         }
+        Behaviour::AtOnce(status, fields, text) => {
+            let mut stream = respond.send_response(head(*status, fields), text.is_empty())?;
+            if !text.is_empty() {
+                stream.send_data(Bytes::from_static(text.as_bytes()), true)?;
+            }
+        }
+        Behaviour::Parting => {
+            let mut stream = respond.send_response(head(200, &[("x-a", "b")]), false)?;
+            if let Some(data) = body.data().await {
+                stream.send_data(data?, false)?;
+            }
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-parting", http::HeaderValue::from_static("words"));
+            stream.send_trailers(trailers)?;
+        }
         _ => {}
     }
     let mut received = Vec::new();
@@ -191,11 +218,15 @@ async fn answer(
         let _ = body.flow_control().release_capacity(data.len());
         received.extend_from_slice(&data);
     }
-    record(format!("\n{}", latin1(&received)));
+    match authz::question(&received) {
+        Some(question) => record(format!("\n{question}")),
+        None => record(format!("\n{}", latin1(&received))),
+    }
     if let Some(trailers) = body.trailers().await? {
         record(format!("\n<trailers> {trailers:?}"));
     }
     match behaviour {
+        Behaviour::AtOnce(..) | Behaviour::Parting => {}
         Behaviour::Grpc(status) => {
             let mut stream = respond.send_response(head(200, &[("content-type", "application/grpc")]), false)?;
             stream.send_data(Bytes::from(received), false)?;
@@ -206,7 +237,13 @@ async fn answer(
             response.headers_mut().extend(grpc_status(*status));
             respond.send_response(response, true)?;
         }
-        Behaviour::Reply(status, fields, text) => {
+        Behaviour::Message(message) => {
+            let mut stream = respond.send_response(head(200, &[("content-type", "application/grpc")]), false)?;
+            let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+            stream.send_data(Bytes::from([&[0], &length[..], message].concat()), false)?;
+            stream.send_trailers(grpc_status(0))?;
+        }
+        Behaviour::Reply(status, fields, text) | Behaviour::Verdict(status, fields, text) => {
             let mut stream = respond.send_response(head(*status, fields), text.is_empty())?;
             if !text.is_empty() {
                 stream.send_data(Bytes::from_static(text.as_bytes()), true)?;

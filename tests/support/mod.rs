@@ -4,13 +4,17 @@
 //! Everything here blocks its thread and gives up after a deadline, so a test that fails says where it stood instead of
 //! hanging. Nothing waits for a fixed time where a condition can be awaited.
 
+pub mod authz;
 pub mod bootstrap;
 pub mod client;
 pub mod frames;
 pub mod h2_client;
 pub mod h2_upstream;
 pub mod message;
+pub mod pki;
 pub mod proxy;
+pub mod tls_client;
+pub mod tls_upstream;
 pub mod upstream;
 
 use std::time::{Duration, Instant};

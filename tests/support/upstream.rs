@@ -315,3 +315,31 @@ impl DeadPort {
         address.expect("an address").port()
     }
 }
+
+/// A port that never answers: somebody listens, but takes no connection off the queue, and the queue is full.
+pub struct FullPort {
+    port: DeadPort,
+    _waiting: Vec<socket2::Socket>,
+}
+
+impl FullPort {
+    /// Takes a port.
+    pub fn new() -> Self {
+        let port = DeadPort::new();
+        port.socket.listen(0).expect("a listening socket");
+        let address: SocketAddr = ([127, 0, 0, 1], port.port()).into();
+        let waiting = (0..4).map(|_| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+            socket.set_nonblocking(true).expect("a socket");
+            // It is queued, or under way for ever.
+            let _ = socket.connect(&address.into());
+            socket
+        });
+        Self { _waiting: waiting.collect(), port }
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port.port()
+    }
+}

@@ -47,6 +47,24 @@ const FILTERS: &[(&str, &str)] = &[
         "metadata_filter: {matcher: {filter: a, path: [{key: b}], value: {bool_match: true}}, match_if_key_not_found: false}",
     ),
     (
+        "metadata_result",
+        "metadata_filter: {matcher: {filter: envoy.filters.http.rbac, path: [{key: shadow_engine_result}], value: {string_match: {exact: allowed}}}}",
+    ),
+    (
+        "metadata_result_not",
+        "metadata_filter: {matcher: {filter: envoy.filters.http.rbac, path: [{key: shadow_engine_result}], value: {string_match: {exact: allowed}}, invert: true}, match_if_key_not_found: false}",
+    ),
+    (
+        "metadata_policy",
+        "metadata_filter: {matcher: {filter: envoy.filters.http.rbac, path: [{key: shadow_effective_policy_id}], value: {present_match: true}, invert: true}, match_if_key_not_found: false}",
+    ),
+    (
+        "metadata_no_policy",
+        "metadata_filter: {matcher: {filter: envoy.filters.http.rbac, path: [{key: shadow_effective_policy_id}], value: {present_match: false}}, match_if_key_not_found: false}",
+    ),
+    ("metadata_any", "metadata_filter: {}"),
+    ("metadata_never", "metadata_filter: {match_if_key_not_found: false}"),
+    (
         "and",
         "and_filter: {filters: [{status_code_filter: {comparison: {op: GE, value: {default_value: 500, runtime_key: none}}}}, {response_flag_filter: {flags: [UF]}}]}",
     ),
@@ -56,17 +74,22 @@ const FILTERS: &[(&str, &str)] = &[
     ),
 ];
 
+const WITH_METADATA: &str = r#"http_filters: [
+    {name: rbac, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, shadow_rules: {policies: {asked: {
+        permissions: [{header: {name: x-log, present_match: true}}], principals: [{any: true}]}}}}},
+    {name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}], "#;
+
 /// The area.
 pub fn area() -> Area {
     let filtered = |name: &str, filter: &str| {
         access_log(name).replacen("{name: file,", &format!("{{name: file, filter: {{{filter}}},"), 1)
     };
     let listener = |(name, filter): &(&'static str, &str)| {
-        // Also one that writes a line when a request begins.
-        let options = if name.starts_with("types") {
-            "access_log_options: {flush_access_log_on_new_request: true}, "
-        } else {
-            ""
+        // Also one that writes a line when a request begins, and a filter that leaves something in the metadata.
+        let options = match name.split('_').next() {
+            Some("types") => "access_log_options: {flush_access_log_on_new_request: true}, ",
+            Some("metadata") => WITH_METADATA,
+            _ => "",
         };
         routed(name, &format!("{options}access_log: [{}]", filtered(name, filter)), ROUTES)
     };

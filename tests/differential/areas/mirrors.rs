@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{clusters, routed};
+use super::{clusters, routed, upstream};
 use crate::manifest::{Area, Case, Step, case, get, h2, steps};
-use crate::support::bootstrap::http_listener;
+use crate::support::bootstrap::{http_listener, protocol};
 use crate::support::h2_client::H2Request;
 use crate::support::upstream::Act;
 
@@ -32,6 +32,28 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("hurried", "{cluster: up2}", "timeout: 3s, retry_policy: {retry_on: 5xx, per_try_timeout: 1s}"),
     ("endless", "{cluster: up2}", "timeout: 0s"),
     ("inherited", "", ""),
+    ("upgrade", "{cluster: up2}", "upgrade_configs: [{upgrade_type: websocket}]"),
+];
+
+/// Clusters with policies of their own: name, port, the policies, more HTTP options. Requests whose path begins with the name go
+/// there; the route mirrors to a port where nobody listens, which shows if it does.
+const MIRRORING: &[(&str, &str, &str, &str)] = &[
+    ("own", "${UP}", "{cluster: up2}", ""),
+    ("own_twice", "${UP}", "{cluster: up2}, {cluster: up2, host_rewrite_literal: other}", ""),
+    (
+        "own_changed",
+        "${UP}",
+        "{cluster: up2, disable_shadow_host_suffix_append: true, request_headers_mutations: \
+         [{append: {header: {key: x-m, value: \"v%REQ(:path)%\"}}}, {remove: x-gone}]}",
+        "",
+    ),
+    ("own_never", "${UP}", "{cluster: up2, runtime_fraction: {default_value: {numerator: 0}}}", ""),
+    ("own_named", "${UP}", "{cluster_header: x-mirror}", ""),
+    ("own_nobody", "${UP}", "{cluster: nobody_knows}", ""),
+    ("own_retried", "${UP}", "{cluster: up2}", "retry_policy: {retry_on: 5xx},"),
+    ("own_onward", "${UP}", "{cluster: link}", ""),
+    ("link", "${DEAD}", "{cluster: up2}", ""),
+    ("own_failing", "${UP}", "{cluster: stubborn}", ""),
 ];
 
 /// The area.
@@ -44,6 +66,11 @@ pub fn area() -> Area {
             let more = if more.is_empty() { String::new() } else { format!(", {more}") };
             format!(r#"{{name: {name}, match: {{prefix: "/{name}"}}, route: {{cluster: up{more}{policies}}}}}"#)
         })
+        .chain(MIRRORING.iter().map(|(name, ..)| {
+            format!(
+                r#"{{match: {{path_separated_prefix: "/{name}"}}, route: {{cluster: {name}, request_mirror_policies: [{{cluster: dead}}]}}}}"#
+            )
+        }))
         .collect();
     let host = |more: &str| format!(r#"{{name: all, domains: ["*"], {more} routes: [{}]}}"#, routes.join(", "));
     let table = "route_config: {request_mirror_policies: [{cluster: up2}], virtual_hosts: [{name: all, domains: [\"*\"], \
@@ -59,11 +86,22 @@ pub fn area() -> Area {
         routed("xff", "use_remote_address: true", &host("")),
     ];
     let more = "layered_runtime: {layers: [{name: s, static_layer: {mirror.off: 0}}]}";
-    Area { name: "mirrors", listeners, clusters: clusters(), more, cases: cases() }
+    let own = MIRRORING.iter().map(|(name, port, policies, options)| {
+        let options = format!(
+            "request_mirror_policies: [{policies}], {options} explicit_http_config: {{http_protocol_options: {{}}}}"
+        );
+        upstream(name, port, &protocol(&options))
+    });
+    let stubborn =
+        protocol("retry_policy: {retry_on: connect-failure}, explicit_http_config: {http_protocol_options: {}}");
+    let clusters = clusters().into_iter().chain(own).chain([upstream("stubborn", "${DEAD}", &stubborn)]).collect();
+    Area { name: "mirrors", listeners, clusters, more, cases: cases() }
 }
 
 fn cases() -> Vec<Case> {
     let row = "2.6 request_mirror_policies";
+    let of_cluster = "3.1 HttpProtocolOptions.request_mirror_policies";
+    let own = |name, path: &str, lines: &[&str]| get(name, of_cluster, "plain", path, lines).status(200);
     let plain = |name, path: &str, lines: &[&str]| get(name, row, "plain", path, lines).status(200);
     let send = |text: &str| Act::Send(text.as_bytes().to_vec());
     let post = "POST /once HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nhello";
@@ -118,6 +156,24 @@ fn cases() -> Vec<Case> {
                 Step::Reset,
             ],
         ),
+        case(
+            "upgrade",
+            row,
+            "plain",
+            "GET /upgrade HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        ),
+        own("own", "/own", &[]),
+        own("own twice", "/own_twice", &[]),
+        own("own changed", "/own_changed", &["x-gone: 1", "x-m: 0"]),
+        own("own never", "/own_never", &[]),
+        own("own named", "/own_named", &["x-mirror: up2"]),
+        own("own not named", "/own_named", &[]),
+        own("own to nobody", "/own_nobody", &[]),
+        own("own retried", "/own_retried", &[])
+            .upstream(vec![vec![Act::Request, send(failed)], vec![Act::Request, send(ok)]]),
+        own("own onward", "/own_onward", &[]),
+        own("own failing", "/own_failing", &[]),
+        case("own body", of_cluster, "plain", "POST /own HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nhello"),
         h2("from h2", row, "plain", vec![H2Request::post("http://test/once", "hello")]),
         h2("from h2 to h2", row, "plain", vec![H2Request::post("http://test/h2", "hello")]),
     ]

@@ -2,21 +2,28 @@
 
 pub mod addresses;
 pub mod clusters;
+pub mod ext_authz;
 pub mod formats;
+pub mod generated;
 pub mod h2_clients;
 pub mod h2_upstreams;
 pub mod headers;
+pub mod health_filter;
 pub mod http1_exchanges;
 pub mod http1_requests;
 pub mod http2;
 pub mod http_filters;
+pub mod jwt;
 pub mod listeners;
 pub mod log_filters;
 pub mod manager;
 pub mod matchers;
 pub mod mirrors;
 pub mod outliers;
+pub mod overrides;
 pub mod pools;
+pub mod proxied;
+pub mod rbac_http;
 pub mod redirects;
 pub mod replies;
 pub mod retries;
@@ -25,6 +32,7 @@ pub mod runtime_keys;
 pub mod scopes;
 pub mod tcp;
 pub mod timeouts;
+pub mod tunnels;
 pub mod upgrades;
 pub mod upstreams;
 
@@ -60,6 +68,15 @@ fn clusters() -> Vec<String> {
 /// A cluster whose port is filled in later.
 fn upstream(name: &str, port: &str, more: &str) -> String {
     cluster(name, &[0], more).replace("port_value: 0", &format!("port_value: {port}"))
+}
+
+/// A cluster of one host that has two addresses, told apart by their ports.
+fn with_two_addresses(name: &str, first: &str, other: &str) -> String {
+    let at = |port: &str| format!("{{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}");
+    let others = format!("additional_addresses: [{{address: {}}}]", at(other));
+    let endpoint = format!("{{endpoint: {{address: {}, {others}}}}}", at(first));
+    let assignment = format!("{{cluster_name: {name}, endpoints: [{{lb_endpoints: [{endpoint}]}}]}}");
+    format!("{{name: {name}, connect_timeout: 2s, load_assignment: {assignment}}}")
 }
 
 /// A GET by the listener `usual` to an upstream that answers with these bytes.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{routes, upstream};
 use crate::manifest::{Area, Case, Step, request, steps};
+use crate::support::bootstrap::protocol;
 use crate::support::upstream::{Act, Script};
 
 /// A cluster and what happens to it.
@@ -21,6 +22,8 @@ struct Timeline {
     lines: &'static [&'static str],
     /// The port of the host.
     port: &'static str,
+    /// `HttpProtocolOptions.outlier_detection.error_matcher`; empty for none.
+    errors: &'static str,
     /// After so many requests a while passes.
     pause: Option<(usize, u64)>,
 }
@@ -33,6 +36,7 @@ const USUAL: Timeline = Timeline {
     headers: "",
     lines: &[],
     port: "${UP}",
+    errors: "",
     pause: None,
 };
 
@@ -157,6 +161,103 @@ const TIMELINES: &[Timeline] = &[
         ..USUAL
     },
     Timeline {
+        name: "matched",
+        row: "3.7 error_matcher",
+        detection: "consecutive_5xx: 2, max_ejection_percent: 100",
+        errors: STATUS_404,
+        answers: &[404, 404, 200],
+        ..USUAL
+    },
+    Timeline {
+        name: "not_matched",
+        row: "3.7 error_matcher",
+        detection: "consecutive_5xx: 2, max_ejection_percent: 100",
+        errors: STATUS_404,
+        answers: &[500, 503, 500, 200],
+        ..USUAL
+    },
+    Timeline {
+        name: "matched_no_gateway",
+        row: "3.7 error_matcher",
+        detection: "consecutive_5xx: 9, consecutive_gateway_failure: 2, enforcing_consecutive_gateway_failure: 100, max_ejection_percent: 100",
+        errors: "any_match: true",
+        answers: &[404, 404, 502, 503, 200],
+        ..USUAL
+    },
+    Timeline {
+        name: "matched_header",
+        row: "3.7 error_matcher",
+        detection: "consecutive_5xx: 2, max_ejection_percent: 100",
+        errors: "or_match: {rules: [{http_response_headers_match: {headers: [{name: x-bad}]}}, {not_match: {any_match: true}}]}",
+        answers: &[200, 200, 200],
+        headers: "x-bad: 1\r\n",
+        ..USUAL
+    },
+    Timeline {
+        name: "matched_request",
+        row: "3.7 error_matcher",
+        detection: "consecutive_5xx: 2, max_ejection_percent: 100",
+        errors: "not_match: {http_request_headers_match: {headers: [{name: x-good}]}}",
+        answers: &[200, 200, 200],
+        lines: &["x-good: 1"],
+        ..USUAL
+    },
+    Timeline {
+        name: "matched_trailers",
+        row: "3.7 error_matcher",
+        detection: "consecutive_5xx: 2, max_ejection_percent: 100",
+        errors: "http_response_trailers_match: {headers: [{name: x-bad}]}",
+        answers: &[500, 500, 200],
+        headers: "x-bad: 1\r\n",
+        ..USUAL
+    },
+    Timeline {
+        name: "matched_grpc",
+        row: "3.7 error_matcher",
+        detection: "consecutive_5xx: 2, max_ejection_percent: 100",
+        errors: STATUS_404,
+        answers: &[200, 200, 200],
+        headers: "content-type: application/grpc\r\ngrpc-status: 14\r\n",
+        lines: &["content-type: application/grpc"],
+        ..USUAL
+    },
+    Timeline {
+        name: "matched_grpc_status",
+        row: "3.7 error_matcher",
+        detection: "consecutive_5xx: 2, max_ejection_percent: 100",
+        errors: "http_response_headers_match: {headers: [{name: grpc-status, string_match: {exact: '5'}}]}",
+        answers: &[200, 200, 200],
+        headers: "content-type: application/grpc\r\ngrpc-status: 5\r\n",
+        lines: &["content-type: application/grpc"],
+        ..USUAL
+    },
+    Timeline {
+        name: "matched_closed",
+        row: "3.7 error_matcher",
+        detection: "consecutive_5xx: 2, max_ejection_percent: 100",
+        errors: STATUS_404,
+        answers: &[0, 0, 200],
+        ..USUAL
+    },
+    Timeline {
+        name: "matched_refused",
+        row: "3.7 error_matcher",
+        detection: "consecutive_5xx: 2, max_ejection_percent: 100",
+        errors: STATUS_404,
+        answers: &[200, 200, 200],
+        port: "${DEAD}",
+        ..USUAL
+    },
+    Timeline {
+        name: "matched_degraded",
+        row: "3.7 error_matcher",
+        detection: "consecutive_5xx: 2, max_ejection_percent: 100, detect_degraded_hosts: true",
+        errors: "http_response_headers_match: {headers: [{name: x-envoy-degraded}]}",
+        answers: &[200, 200, 200],
+        headers: "x-envoy-degraded: true\r\n",
+        ..USUAL
+    },
+    Timeline {
         name: "back",
         row: "3.7 base_ejection_time",
         detection: "consecutive_5xx: 1, max_ejection_percent: 100, interval: 0.1s, base_ejection_time: 0.1s",
@@ -166,6 +267,8 @@ const TIMELINES: &[Timeline] = &[
     },
 ];
 
+const STATUS_404: &str = "http_response_headers_match: {headers: [{name: ':status', string_match: {exact: '404'}}]}";
+
 /// The area.
 pub fn area() -> Area {
     let route = |timeline: &Timeline| {
@@ -174,9 +277,17 @@ pub fn area() -> Area {
     };
     let list: Vec<String> = TIMELINES.iter().map(route).collect();
     let cluster = |timeline: &Timeline| {
-        let Timeline { name, detection, port, .. } = timeline;
-        let more =
-            format!("outlier_detection: {{{detection}}}, common_lb_config: {{healthy_panic_threshold: {{value: 0}}}}");
+        let Timeline { name, detection, port, errors, .. } = timeline;
+        let options = if errors.is_empty() {
+            String::new()
+        } else {
+            protocol(&format!(
+                "outlier_detection: {{error_matcher: {{{errors}}}}}, explicit_http_config: {{http_protocol_options: {{}}}}"
+            ))
+        };
+        let more = format!(
+            "outlier_detection: {{{detection}}}, common_lb_config: {{healthy_panic_threshold: {{value: 0}}}}, {options}"
+        );
         upstream(name, port, &more)
     };
     Area {

@@ -12,6 +12,16 @@ use crate::support::frames::{
 };
 use crate::support::upstream::{Act, Script};
 
+fn http2(common: &str, options: &str) -> String {
+    protocol(&format!(
+        "common_http_protocol_options: {{{common}}}, explicit_http_config: {{http2_protocol_options: {{{options}}}}}"
+    ))
+}
+
+fn limits(limits: &str) -> String {
+    format!("circuit_breakers: {{thresholds: [{{{limits}}}]}}")
+}
+
 /// Clusters by name, which is the first segment of the paths that lead there, and their fields.
 fn clusters_and_fields() -> Vec<(&'static str, String)> {
     let http1 = |common: &str| {
@@ -19,12 +29,6 @@ fn clusters_and_fields() -> Vec<(&'static str, String)> {
             "common_http_protocol_options: {{{common}}}, explicit_http_config: {{http_protocol_options: {{}}}}"
         ))
     };
-    let http2 = |common: &str, options: &str| {
-        protocol(&format!(
-            "common_http_protocol_options: {{{common}}}, explicit_http_config: {{http2_protocol_options: {{{options}}}}}"
-        ))
-    };
-    let limits = |limits: &str| format!("circuit_breakers: {{thresholds: [{{{limits}}}]}}");
     let per_host = |limits: &str| format!("circuit_breakers: {{per_host_thresholds: [{limits}]}}");
     vec![
         ("h1", String::new()),
@@ -94,9 +98,25 @@ pub fn area() -> Area {
         clusters.push(upstream(name, "${UP}", &fields));
         table.push(format!(r#"{{match: {{path_separated_prefix: "/{name}"}}, route: {{cluster: {name}}}}}"#));
     }
-    clusters.push(upstream("dead", "${DEAD}", ""));
-    table.push(r#"{match: {prefix: "/dead"}, route: {cluster: dead}}"#.to_owned());
-    let cases = [http1(), http2(), going_away(), breakers(), ahead(), races(), others()].concat();
+    let connect = |more: &str| format!("connect_timeout: 0.15s{more}");
+    for (name, port, fields) in [
+        ("dead", "${DEAD}", String::new()),
+        ("dead_one", "${DEAD}", limits("max_connections: 1")),
+        ("dead_h2", "${DEAD}", http2("", "max_concurrent_streams: 2")),
+        ("full", "${FULL}", connect("")),
+        ("full_one", "${FULL}", connect(", ") + &limits("max_connections: 1")),
+        ("full_two_pending", "${FULL}", connect(", ") + &limits("max_connections: 1, max_pending_requests: 2")),
+        ("full_ahead", "${FULL}", connect(", preconnect_policy: {per_upstream_preconnect_ratio: 2.0}")),
+        ("full_h2", "${FULL}", connect(", ") + &http2("", "max_concurrent_streams: 2")),
+    ] {
+        clusters.push(upstream(name, port, &fields));
+        table.push(format!(r#"{{match: {{path_separated_prefix: "/{name}"}}, route: {{cluster: {name}}}}}"#));
+        let retry = "retry_policy: {retry_on: connect-failure, num_retries: 1, retry_back_off: {base_interval: 0.001s, max_interval: 0.002s}}";
+        table.push(format!(
+            r#"{{match: {{path_separated_prefix: "/again/{name}"}}, route: {{cluster: {name}, {retry}}}}}"#
+        ));
+    }
+    let cases = [by_http1(), by_http2(), unreachable(), going_away(), breakers(), ahead(), races(), others()].concat();
     Area { name: "pools", listeners: vec![routes("in", &table.join(", "))], clusters, more: "", cases }
 }
 
@@ -187,7 +207,7 @@ fn then(name: &'static str, row: &'static str, first: &[&str], between: u64, lat
     crowd(name, row, "in", list).upstream(script)
 }
 
-fn http1() -> Vec<Case> {
+fn by_http1() -> Vec<Case> {
     let row = "3.9 HTTP/1 pools";
     vec![
         concurrent("h1_three_at_once", row, &["/h1/1", "/h1/2", "/h1/3"], vec![slowly(60)]),
@@ -242,7 +262,7 @@ fn http1() -> Vec<Case> {
     ]
 }
 
-fn http2() -> Vec<Case> {
+fn by_http2() -> Vec<Case> {
     let row = "3.9 HTTP/2 pools of several connections";
     vec![
         concurrent("h2_three_at_once", row, &["/h2/1", "/h2/2", "/h2/3"], vec![after(3, 20, &[])]),
@@ -404,6 +424,55 @@ fn http2() -> Vec<Case> {
             vec![Act::Frame(HEADERS), Act::Send(settings(&[])), Act::Frame(HEADERS), Act::Send(ok(3)), Act::Hold],
             one_by_one(1, &[]),
         ]),
+    ]
+}
+
+/// A connect that fails, and who fails with it.
+fn unreachable() -> Vec<Case> {
+    let row = "3.9 a failed connect";
+    let at_once = |name: &'static str, cluster: &str| {
+        let paths = ["1", "2", "3"].map(|number| format!("/{cluster}/{number}"));
+        concurrent(name, row, &paths.each_ref().map(String::as_str), vec![slowly(0)])
+    };
+    // The first connect gives up while the second is under way; a third request comes after that.
+    let one_by_one = |name: &'static str, cluster: &str| {
+        let path = format!("/{cluster}");
+        let list = vec![hello(&[&path]), pause(90), more(3, &[&path]), pause(85), more(5, &[&path]), Step::Streams(3)];
+        crowd(name, row, "in", list).upstream(vec![slowly(0)])
+    };
+    let given_up = |name: &'static str, cluster: &str| {
+        let paths = ["1", "2"].map(|number| format!("/{cluster}/{number}"));
+        let list = vec![
+            hello(&paths.each_ref().map(String::as_str)),
+            pause(50),
+            Step::Send(reset(1, 8)),
+            pause(20),
+            more(5, &[&paths[0]]),
+            Step::Streams(2),
+        ];
+        crowd(name, row, "in", list).upstream(vec![slowly(0)])
+    };
+    vec![
+        at_once("refused_one_connection", "dead_one"),
+        at_once("refused_again", "again/dead"),
+        at_once("refused_one_connection_again", "again/dead_one"),
+        at_once("h2_refused_all", "dead_h2"),
+        at_once("h2_refused_again", "again/dead_h2"),
+        at_once("silent_all", "full"),
+        at_once("silent_again", "again/full"),
+        at_once("silent_one_connection", "full_one"),
+        at_once("silent_one_connection_again", "again/full_one"),
+        at_once("silent_two_pending", "full_two_pending"),
+        at_once("silent_ahead", "full_ahead"),
+        at_once("h2_silent", "full_h2"),
+        at_once("h2_silent_again", "again/full_h2"),
+        one_by_one("silent_one_by_one", "full"),
+        one_by_one("silent_one_connection_one_by_one", "full_one"),
+        one_by_one("silent_ahead_one_by_one", "full_ahead"),
+        one_by_one("h2_silent_one_by_one", "full_h2"),
+        given_up("silent_given_up", "full"),
+        given_up("silent_one_connection_given_up", "full_one"),
+        given_up("h2_silent_given_up", "full_h2"),
     ]
 }
 
@@ -580,6 +649,9 @@ fn ahead() -> Vec<Case> {
         one("ahead_three", "/h1_ahead_three"),
         one("ahead_one_and_a_half", "/h1_ahead_some"),
         one("ahead_limited", "/h1_ahead_limited"),
+        in_turn("predicted_in_turn", "h1_predicted"),
+        in_turn("predicted_three_in_turn", "h1_predicted_three"),
+        in_turn("both_ahead_in_turn", "h1_both_ahead"),
         one("predicted", "/h1_predicted"),
         one("predicted_three", "/h1_predicted_three"),
         one("both_ahead", "/h1_both_ahead"),

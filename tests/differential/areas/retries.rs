@@ -44,9 +44,12 @@ const POLICIES: &[(&str, &str, &str)] = &[
     ("try_reset", "retry_on: reset, per_try_timeout: 0.06s", "cluster: up"),
     ("try_connect", "retry_on: connect-failure, per_try_timeout: 0.06s", "cluster: up"),
     ("quiet", "retry_on: reset, per_try_idle_timeout: 0.06s", "cluster: up"),
+    ("late_idle", "retry_on: reset, per_try_timeout: 0.05s, per_try_idle_timeout: 0.1s", "cluster: up, timeout: 0.3s"),
     ("short", "retry_on: 5xx, num_retries: 9", "cluster: up, timeout: 0.12s"),
     ("slow_back", "retry_on: 5xx, retry_back_off: {base_interval: 60s}", "cluster: up, timeout: 0.1s"),
     ("aged", "retry_on: 5xx", "cluster: aged"),
+    ("idle_out", "retry_on: 5xx", "cluster: up, idle_timeout: 0.1s"),
+    ("lives_short", "retry_on: 5xx", "cluster: up, max_stream_duration: {max_stream_duration: 0.1s}"),
     (
         "asked",
         "retry_on: retriable-status-codes, retriable_status_codes: [429], rate_limited_retry_back_off: {reset_headers: [{name: retry-after}, {name: x-reset, format: UNIX_TIMESTAMP}], max_interval: 1s}",
@@ -54,6 +57,7 @@ const POLICIES: &[(&str, &str, &str)] = &[
     ),
     ("no_retries", "retry_on: 5xx", "cluster: no_retries"),
     ("budget", "retry_on: 5xx", "cluster: budget"),
+    ("recent", "retry_on: 5xx", "cluster: recent"),
     ("overflow", "retry_on: 5xx", "cluster: overflow"),
     (
         "predicates",
@@ -169,6 +173,11 @@ pub fn area() -> Area {
             "budget",
             "${UP}",
             "circuit_breakers: {thresholds: [{retry_budget: {budget_percent: {value: 0}, min_retry_concurrency: 1}}]}",
+        ),
+        upstream(
+            "recent",
+            "${UP}",
+            "circuit_breakers: {thresholds: [{retry_budget: {budget_percent: {value: 50}, min_retry_concurrency: 0, budget_interval: 3600s}}]}",
         ),
         upstream("overflow", "${UP}", "circuit_breakers: {thresholds: [{max_requests: 0}]}"),
         upstream("by_cluster", "${UP}", &protocol(&format!("retry_policy: {{retry_on: 5xx, num_retries: 2}}, {h1}"))),
@@ -379,6 +388,7 @@ fn timeouts() -> Vec<Case> {
         plain("try quiet", "2.7 per_try_idle_timeout", "/quiet", vec![silent(), ok()]).status(200),
         plain("try quiet for ever", "2.7 per_try_idle_timeout", "/quiet", vec![silent()]).status(504),
         plain("try quiet after head", "2.7 per_try_idle_timeout", "/quiet", vec![begun(), ok()]),
+        plain("try quiet after head and its limit", "2.7 per_try_idle_timeout", "/late_idle", vec![begun(), ok()]),
         plain("global while trying", "2.7 global + per-try", "/short", vec![silent()]).status(504),
         plain("global while waiting", "2.7 global + per-try", "/slow_back", answers(&[status(503)])).status(504),
         plain("aged", "2.10 upstream max stream duration", "/aged", vec![silent(), ok()]).status(200),
@@ -412,6 +422,23 @@ fn limits() -> Vec<Case> {
         on("none allowed", "2.8 num_retries", "/never", 1).status(503),
         on("breaker", "3.6 max_retries", "/no_retries", 1).status(503),
         on("budget", "3.6 retry_budget", "/budget", 1).status(200),
+        // The first request is half a retry, the second makes it a whole one.
+        steps(
+            "budget of an interval",
+            "3.6 retry_budget",
+            "plain",
+            vec![
+                Step::Send(request("GET", "/recent", &[])),
+                Step::Responses(1),
+                Step::Send(request("GET", "/recent", &[])),
+                Step::Responses(2),
+            ],
+        )
+        .upstream(vec![
+            vec![Act::Request, Act::Send(status(503).into()), Act::Request, Act::Send(status(503).into())],
+            vec![Act::Request, Act::Send(OK.into())],
+        ])
+        .status(200),
         on("overflow is not retried", "2.8 overflow", "/overflow", 0).status(503),
         asked("asked in seconds", "retry-after: 1").status(200),
         asked("asked too much", "retry-after: 7").status(200),
@@ -494,6 +521,12 @@ fn headers() -> Vec<Case> {
             .upstream(answers(&[status(503)]))
             .status(503),
         get("counted to failure", "2.3 x-envoy-attempt-count", "trusted", "/dead_connect", &[]).status(503),
+        get("not counted when idle", "2.3 x-envoy-attempt-count", "trusted", "/idle_out", &[])
+            .upstream(vec![vec![Act::Request, Act::Hold]])
+            .status(504),
+        get("not counted when it takes too long", "2.3 x-envoy-attempt-count", "trusted", "/lives_short", &[])
+            .upstream(vec![vec![Act::Request, Act::Hold]])
+            .status(504),
     ]);
     cases
 }
@@ -528,6 +561,14 @@ fn bodies() -> Vec<Case> {
         case("body", "2.8 body buffered", "plain", post("/five", "hello")).upstream(again()).status(200),
         case("body not retried", "2.8 body buffered", "plain", post("/five", "hello")).status(200),
         case("body chunked", "2.8 body buffered", "plain", chunked).upstream(again()).status(200),
+        case(
+            "body chunked and empty",
+            "2.8 body buffered",
+            "plain",
+            "POST /five HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        )
+        .upstream(again())
+        .status(200),
         case("body with trailers", "2.8 body buffered", "plain", trailers).upstream(again()).status(200),
         case("body long", "2.8 body buffered", "plain", post("/five", &"x".repeat(200_000)))
             .upstream(again())
@@ -636,6 +677,8 @@ fn hedged() -> Vec<Case> {
             .status(200),
         on("hedged: quiet", "/hedged_quiet", vec![silent(), ok()]).status(200),
         on("hedged: for ever", "/hedged_short", vec![silent()]).status(504),
+        on("hedged: second fails, first for ever", "/hedged_short", vec![silent(), vec![Act::Request, say(&failed)]])
+            .status(504),
         on("hedged: not retried", "/hedged_never", vec![silent()]).status(504),
         on("hedged: no more retries", "/hedged_full", vec![late(OK)]).status(200),
         on("hedged: fast", "/hedged", vec![ok()]).status(200),

@@ -1,5 +1,7 @@
 //! Reference 2.6: which route is taken and what it does.
 
+mod templates;
+
 use super::{clusters, routed, routes};
 use crate::manifest::{Area, Case, case, get, request};
 
@@ -46,6 +48,9 @@ pub fn area() -> Area {
         {name: direct, match: {prefix: "/direct"}, direct_response: {status: 418, body: {inline_string: "tea"}}},
         {name: direct_empty, match: {prefix: "/nothing"}, direct_response: {status: 204}},
         {name: direct_type, match: {prefix: "/html"}, direct_response: {status: 200, body: {inline_string: "<p>"}}, response_headers_to_add: [{header: {key: content-type, value: text/html}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}]},
+        {name: f_text, match: {prefix: "/f/text"}, direct_response: {status: 200, body: {inline_string: "in"}, body_format: {text_format_source: {inline_string: "<%LOCAL_REPLY_BODY%> %REQ(:path)% %RESPONSE_CODE% %REQ(nope)%"}}}},
+        {name: f_json, match: {prefix: "/f/json"}, direct_response: {status: 503, body: {inline_string: "in"}, body_format: {json_format: {body: "%LOCAL_REPLY_BODY%", agent: "%REQ(x-a)%"}}}},
+        {name: f_type, match: {prefix: "/f/type"}, direct_response: {status: 201, body_format: {text_format_source: {inline_string: "<p>%REQ(x-a)%</p>"}, content_type: "text/html; charset=x", omit_empty_values: true}}},
         {name: r_path, match: {prefix: "/r/path"}, redirect: {path_redirect: "/new"}},
         {name: r_query, match: {prefix: "/r/query"}, redirect: {path_redirect: "/new?own=1"}},
         {name: r_strip, match: {prefix: "/r/strip"}, redirect: {path_redirect: "/new", strip_query: true}},
@@ -109,12 +114,13 @@ pub fn area() -> Area {
         ),
         routed("parameters", &format!("route_config: {{name: r, {parameters}}}"), ""),
         routed("empty", "route_config: {name: r}", ""),
+        templates::listener(),
     ];
     let mut clusters = clusters();
     let named = r#"load_assignment: {cluster_name: named, endpoints: [{lb_endpoints: [{endpoint: {hostname: endpoint.test, address: {socket_address: {address: 127.0.0.1, port_value: ${UP}}}}}]}]}"#;
     clusters.push(format!("{{name: named, {named}}}"));
     clusters.push("{name: empty, type: STATIC, load_assignment: {cluster_name: empty}}".to_owned());
-    let cases = [match_cases(), host_cases(), action_cases(), answer_cases()].concat();
+    let cases = [match_cases(), host_cases(), action_cases(), answer_cases(), templates::cases()].concat();
     Area { name: "routing", listeners, clusters, more: "", cases }
 }
 
@@ -301,6 +307,15 @@ fn action_cases() -> Vec<Case> {
             "POST /direct HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
         )
         .status(418),
+        get("direct text", "2.6 direct_response", "actions", "/f/text?q", &[]).status(200),
+        get("direct json", "2.6 direct_response", "actions", "/f/json", &["x-a: \"b\""]).status(503),
+        get("direct type", "2.6 direct_response", "actions", "/f/type", &["x-a: b"]).status(201),
+        get("direct type without value", "2.6 direct_response", "actions", "/f/type", &[]).status(201),
+        get("direct json to grpc", "2.6 direct_response", "actions", "/f/json", &["content-type: application/grpc"])
+            .status(200),
+        case("direct text head", "2.10 HEAD", "actions", request("HEAD", "/f/text", &[]))
+            .methods(&["HEAD"])
+            .status(200),
         case("direct head", "2.10 HEAD", "actions", request("HEAD", "/direct", &[])).methods(&["HEAD"]).status(418),
         case(
             "redirect post",

@@ -43,10 +43,57 @@ pub fn area() -> Area {
         let path = format!("/{name}");
         cases.push(get(name, "3.4 upstream.healthy_panic_threshold", "in", &path, &[]).status(status));
     }
+    let failing = "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n";
+    for (name, fields) in breakers() {
+        clusters.push(upstream(name, "${UP}", fields));
+        table.push(name);
+        let path = format!("/{name}");
+        cases.push(get(name, "3.6 circuit_breakers.<cluster>.<priority>", "in", &path, &[]));
+        let again = Box::leak(format!("{name} failing").into_boxed_str());
+        let headers = ["x-envoy-retry-on: 5xx", "x-envoy-max-retries: 2"];
+        cases.push(get(again, "3.6 circuit_breakers.<cluster>.<priority>", "in", &path, &headers).reply(failing));
+    }
     let table: Vec<String> = table
         .iter()
         .map(|name| format!(r#"{{match: {{path_separated_prefix: "/{name}"}}, route: {{cluster: {name}}}}}"#))
         .collect();
-    let more = "layered_runtime: {layers: [{name: s, static_layer: {upstream.healthy_panic_threshold: 0}}]}";
+    let more = "layered_runtime: {layers: [{name: s, static_layer: {upstream.healthy_panic_threshold: 0, circuit_breakers: {\
+        no_requests: {default: {max_requests: 0}}, no_pending: {default: {max_pending_requests: 0}}, \
+        no_connections: {default: {max_connections: 0}}, no_retries: {default: {max_retries: 0}}, \
+        no_requests_high: {high: {max_requests: 0}}, many_requests: {default: {max_requests: 99999999999}}, \
+        some_requests: {default: {max_requests: 7}}, no_number: {default: {max_requests: none}}, \
+        no_whole_number: {default: {max_requests: 0.5}}, negative: {default: {max_requests: -1}}, \
+        no_pools: {default: {max_connection_pools: 0}}, no_budget: {default: {retry_budget: {budget_percent: 0, min_retry_concurrency: 0}}}, \
+        only_percent: {default: {retry_budget: {budget_percent: 100}}}, only_least: {default: {retry_budget: {min_retry_concurrency: 0}}}, \
+        text_percent: {default: {retry_budget: {budget_percent: none}}}, own_budget: {default: {retry_budget: {min_retry_concurrency: 0, budget_percent: 0}}}, \
+        budget_beside: {default: {max_retries: 0}}}}}]}";
     Area { name: "runtime_keys", listeners: vec![routes("in", &table.join(", "))], clusters, more, cases }
+}
+
+/// Clusters whose limits the runtime changes, and what they say themselves.
+fn breakers() -> Vec<(&'static str, &'static str)> {
+    let none = "circuit_breakers: {thresholds: [{max_requests: 0}]}";
+    let tracked = "circuit_breakers: {thresholds: [{max_requests: 3, track_remaining: true}]}";
+    let unlimited = "circuit_breakers: {thresholds: [{max_requests: 4294967295, max_pending_requests: 4294967295, max_retries: 4294967295}]}";
+    let budget =
+        "circuit_breakers: {thresholds: [{retry_budget: {budget_percent: {value: 100}, min_retry_concurrency: 5}}]}";
+    vec![
+        ("no_requests", ""),
+        ("no_requests_high", none),
+        ("no_pending", unlimited),
+        ("no_connections", tracked),
+        ("no_retries", unlimited),
+        ("many_requests", none),
+        ("some_requests", tracked),
+        ("no_number", none),
+        ("no_whole_number", none),
+        ("negative", none),
+        ("no_pools", ""),
+        ("no_budget", ""),
+        ("only_percent", "circuit_breakers: {thresholds: [{max_retries: 0}]}"),
+        ("only_least", ""),
+        ("text_percent", "circuit_breakers: {thresholds: [{max_retries: 0}]}"),
+        ("own_budget", budget),
+        ("budget_beside", budget),
+    ]
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{clusters, upstream};
+use super::{clusters, upstream, with_two_addresses};
 use crate::manifest::{Area, Case, Step, request, steps};
 use crate::support::bootstrap::{access_log, address, listener_of, tcp_filter};
 use crate::support::upstream::Act;
@@ -27,10 +27,21 @@ pub fn area() -> Area {
         tcp("empty", "cluster: empty", ""),
         tcp("full", "cluster: full", ""),
         tcp("no_pending", "cluster: no_pending", ""),
+        tcp("no_requests", "cluster: no_requests", ""),
         tcp("silent", "cluster: up, idle_timeout: 0.06s", ""),
         tcp("short", "cluster: up, max_downstream_connection_duration: 0.06s", ""),
         tcp("on_connected", &more("flush_access_log_on_connected: true"), ""),
         tcp("on_start", &more("flush_access_log_on_start: true"), ""),
+        tcp("waits", &waits("cluster: up"), ""),
+        tcp("waits_briefly", &waits("cluster: up, idle_timeout: 0.06s"), ""),
+        tcp("waits_dead", &waits("cluster: dead, max_connect_attempts: 2"), ""),
+        tcp("early", "cluster: unanswered, max_early_data_bytes: 5", ""),
+        tcp("early_none", "cluster: unanswered, max_early_data_bytes: 0", ""),
+        tcp(
+            "handshake",
+            "cluster: up, upstream_connect_mode: ON_DOWNSTREAM_TLS_HANDSHAKE, max_early_data_bytes: 0",
+            "",
+        ),
         tcp("logged", "cluster: up", &format!("access_log: [{}]", access_log("logged_listener"))),
         tcp("buffered", "cluster: up", "per_connection_buffer_limit_bytes: 1024"),
         tcp("inspected", "cluster: up", &inspected("10s")),
@@ -50,15 +61,9 @@ pub fn area() -> Area {
     let listeners = listeners.into_iter().chain(filtered()).collect();
     let mut clusters = clusters();
     clusters.push("{name: empty, load_assignment: {cluster_name: empty}}".to_owned());
-    let addresses = |name: &str, first: &str, other: &str| {
-        let at = |port: &str| format!("{{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}");
-        let others = format!("additional_addresses: [{{address: {}}}]", at(other));
-        let endpoint = format!("{{endpoint: {{address: {}, {others}}}}}", at(first));
-        let assignment = format!("{{cluster_name: {name}, endpoints: [{{lb_endpoints: [{endpoint}]}}]}}");
-        format!("{{name: {name}, connect_timeout: 2s, load_assignment: {assignment}}}")
-    };
-    clusters.push(addresses("happy", "${DEAD}", "${UP}"));
-    clusters.push(addresses("unhappy", "${DEAD}", "${DEAD}"));
+    clusters.push(upstream("unanswered", "${FULL}", "connect_timeout: 0.3s"));
+    clusters.push(with_two_addresses("happy", "${DEAD}", "${UP}"));
+    clusters.push(with_two_addresses("unhappy", "${DEAD}", "${DEAD}"));
     clusters.extend([
         keyed("ring_one", "RING_HASH", ["a", "b"]),
         keyed("ring_two", "RING_HASH", ["left", "right"]),
@@ -69,7 +74,13 @@ pub fn area() -> Area {
     ]);
     clusters.push(upstream("full", "${UP}", "circuit_breakers: {thresholds: [{max_connections: 0}]}"));
     clusters.push(upstream("no_pending", "${UP}", "circuit_breakers: {thresholds: [{max_pending_requests: 0}]}"));
+    clusters.push(upstream("no_requests", "${UP}", "circuit_breakers: {thresholds: [{max_requests: 0}]}"));
     Area { name: "tcp", listeners, clusters, more: "", cases: cases() }
+}
+
+/// A proxy that connects when the client speaks.
+fn waits(fields: &str) -> String {
+    format!("{fields}, upstream_connect_mode: ON_DOWNSTREAM_DATA, max_early_data_bytes: 1024")
 }
 
 /// What makes a listener wait for the first words of TLS, so long.
@@ -128,6 +139,7 @@ fn filtered() -> Vec<(&'static str, String)> {
         before("sni", "sni_cluster.v3.SniCluster", ""),
         before("limited", "connection_limit.v3.ConnectionLimit", "stat_prefix: limited, max_connections: 1"),
         before("rate", "local_ratelimit.v3.LocalRateLimit", &rate(1, "")),
+        before("rate_none", "local_ratelimit.v3.LocalRateLimit", &rate(0, "")),
         before("rate_off", "local_ratelimit.v3.LocalRateLimit", &rate(1, off)),
         rbac("rbac_none", ""),
         rbac("rbac_allow", &format!("rules: {}", rules("ALLOW", any, local))),
@@ -135,6 +147,8 @@ fn filtered() -> Vec<(&'static str, String)> {
         rbac("rbac_deny", &format!("rules: {}", rules("DENY", any, local))),
         rbac("rbac_deny_port", &format!("rules: {}", rules("DENY", "{destination_port: 1}", any))),
         rbac("rbac_name", &format!("rules: {}", rules("ALLOW", any, "{authenticated: {}}"))),
+        rbac("rbac_always", &format!("enforcement_type: CONTINUOUS, rules: {}", rules("ALLOW", any, local))),
+        rbac("rbac_late", &format!("delay_deny: 0.3s, rules: {}", rules("DENY", any, local))),
         rbac("rbac_log", &format!("rules: {}", rules("LOG", any, local))),
         rbac(
             "rbac_shadow",
@@ -162,6 +176,16 @@ fn cases() -> Vec<Case> {
         case("buffered", "buffered", pong()).acts(talk(Act::Hold)),
         case("two_addresses", "two_addresses", pong()).acts(talk(Act::Hold)),
         case("logged", "logged", pong()).acts(talk(Act::Hold)),
+        case("waits_for_words", "waits", pong()).acts(talk(Act::Hold)),
+        case("waits_for_bulk", "waits", vec![Step::Send(bulk("ping")), Step::Until("pong")]).acts(talk(Act::Hold)),
+        case("waits_in_vain", "waits_briefly", vec![Step::End]),
+        case("waits_for_an_end", "waits_briefly", vec![Step::HalfClose, Step::End]),
+        case("waits_and_is_reset", "waits", vec![Step::Pause(Duration::from_millis(20)), Step::Reset]),
+        case("words_to_the_dead", "waits_dead", vec![ping(), Step::End]),
+        // Nobody can say when a connect is done that is going to be; these never are.
+        case("early_words", "early", vec![ping(), Step::End]),
+        case("early_words_without_room", "early_none", vec![ping(), Step::End]),
+        case("no_handshake_to_wait_for", "handshake", pong()).acts(talk(Act::Hold)),
         case("upstream_closes", "plain", [pong(), vec![Step::End]].concat()).acts(talk(Act::Close)),
         case("server_speaks_first", "plain", vec![Step::Until("hello")])
             .acts(vec![Act::Send(b"hello".to_vec()), Act::Hold]),
@@ -202,6 +226,7 @@ fn cases() -> Vec<Case> {
         case("no_host", "empty", vec![Step::End]),
         case("overflow", "full", vec![Step::End]),
         case("pending_overflow", "no_pending", vec![Step::End]),
+        case("requests_not_limited", "no_requests", vec![Step::End]),
         case("idle", "silent", vec![Step::End]).acts(vec![Act::Hold]),
         case("max_duration", "short", vec![Step::End]).acts(vec![Act::Hold]),
         case("max_duration_in_use", "short", [pong(), vec![Step::End]].concat()).acts(talk(Act::Hold)),
@@ -232,6 +257,7 @@ fn cases() -> Vec<Case> {
         case("no_server_name", "sni", pong()).acts(talk(Act::Hold)),
         case("within_the_limit", "limited", pong()).acts(talk(Act::Hold)),
         case("rate_limited", "rate", [pong(), vec![Step::Reconnect, Step::End]].concat()).acts(talk(Act::Hold)),
+        case("rate_of_none", "rate_none", vec![Step::End]),
         case("rate_not_limited", "rate_off", pong()).acts(talk(Act::Hold)),
         case("rbac_without_rules", "rbac_none", pong()).acts(talk(Act::Hold)),
         case("rbac_allows", "rbac_allow", pong()).acts(talk(Act::Hold)),
@@ -243,6 +269,21 @@ fn cases() -> Vec<Case> {
             .acts(vec![Act::Send(b"hello".to_vec()), Act::Hold]),
         case("rbac_denies_another_port", "rbac_deny_port", pong()).acts(talk(Act::Hold)),
         case("rbac_knows_no_name", "rbac_name", vec![ping(), Step::End]).acts(vec![Act::Hold]),
+        case(
+            "rbac_allows_every_word",
+            "rbac_always",
+            vec![ping(), Step::Until("pong"), Step::Send(b"again".to_vec()), Step::Until("heard"), Step::End],
+        )
+        .acts([talk(Act::Until(b"again")), vec![Act::Send(b"heard".to_vec()), Act::Close]].concat()),
+        case("rbac_denies_late", "rbac_late", vec![ping(), Step::End]).acts(vec![Act::Hold]),
+        case(
+            "rbac_denies_a_talker_late",
+            "rbac_late",
+            vec![ping(), Step::Pause(Duration::from_millis(50)), ping(), Step::End],
+        )
+        .acts(vec![Act::Hold]),
+        case("rbac_denies_late_one_that_ends", "rbac_late", vec![ping(), Step::HalfClose, Step::End])
+            .acts(vec![Act::Hold]),
         case("rbac_logs", "rbac_log", pong()).acts(talk(Act::Hold)),
         case("rbac_shadow", "rbac_shadow", pong()).acts(talk(Act::Hold)),
     ]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{acted, answered, clusters, plain, send, twice, upstream};
+use super::{acted, answered, clusters, plain, routes, send, twice, upstream, with_two_addresses};
 use crate::manifest::{Area, Case, Step, case, get, request, steps};
 use crate::support::upstream::Act;
 
@@ -12,9 +12,13 @@ pub fn area() -> Area {
         plain("usual", ""),
         plain("continue", "proxy_100_continue: true"),
         plain("upgrade", "upgrade_configs: [{upgrade_type: websocket}]"),
+        routes("happy", "{match: {prefix: /}, route: {cluster: happy}}"),
+        routes("unhappy", "{match: {prefix: /}, route: {cluster: unhappy}}"),
     ];
     let mut clusters = clusters();
     clusters.push(upstream("unused", "${UP}", ""));
+    clusters.push(with_two_addresses("happy", "${DEAD}", "${UP}"));
+    clusters.push(with_two_addresses("unhappy", "${DEAD}", "${DEAD}"));
     Area { name: "upstreams", listeners, clusters, more: "", cases: cases() }
 }
 
@@ -23,6 +27,8 @@ fn cases() -> Vec<Case> {
     let again = |name, row, script| twice(name, row, None, script);
     let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     vec![
+        get("first_address_refuses", "3.9 happy eyeballs", "happy", "/", &[]).status(200),
+        get("all_addresses_refuse", "3.9 happy eyeballs", "unhappy", "/", &[]).status(503),
         acted("close_at_once", "2.10 upstream closed before headers", vec![Act::Close]).status(503),
         acted("close_after_request", "2.10 upstream closed before headers", vec![Act::Request, Act::Close]).status(503),
         acted("reset_after_request", "2.10 upstream RST before headers", vec![Act::Request, Act::Reset]).status(503),
