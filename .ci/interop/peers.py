@@ -39,13 +39,13 @@ def free_port():
 class Proxy:
     """A Legate or an Envoy on a bootstrap. It ends with the `with` block."""
 
-    def __init__(self, binary, bootstrap):
+    def __init__(self, binary, bootstrap, *options):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="legate-interop-"))
         (self.directory / "bootstrap.yaml").write_text(bootstrap)
         self.log = self.directory / "log"
         self.address = self.directory / "admin"
         command = [binary, "-c", self.directory / "bootstrap.yaml", "--admin-address-path", self.address]
-        command += ["--concurrency", "2", "--disable-hot-restart", "-l", "warning"]
+        command += ["--concurrency", "2", "--disable-hot-restart", "-l", "warning", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.log.open("wb"))
 
     def __enter__(self):
@@ -55,7 +55,7 @@ class Proxy:
         self.process.kill()
         self.process.wait()
         if kind is not None:
-            print("the proxy's log ends with:\n" + "\n".join(self.log.read_text().splitlines()[-10:]), file=sys.stderr)
+            print("the proxy's log ends with:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-10:]), file=sys.stderr)
         shutil.rmtree(self.directory)
 
     async def admin(self, path):

@@ -51,7 +51,7 @@ async def run(binary, variant, scenario, options, patience):
         give_up = time.monotonic() + CONNECTS_WITHIN
         while not subject.plane.opened:
             if proxy.process.poll() is not None or time.monotonic() > give_up:
-                return [f"{BROKEN} it did not connect: {proxy.log.read_text()[-300:]}"]
+                return [f"{BROKEN} it did not connect: {proxy.log.read_text(errors='replace')[-300:]}"]
             await asyncio.sleep(0.05)
         try:
             await scenario(subject)
@@ -67,7 +67,7 @@ async def run(binary, variant, scenario, options, patience):
 def ended(subject, proxy):
     """Notes that the proxy is not there any more."""
     if proxy.process.poll() is not None:
-        subject.steps.append(f"{BROKEN} the proxy ended with {proxy.process.returncode}: {proxy.log.read_text()[-300:]}")
+        subject.steps.append(f"{BROKEN} the proxy ended with {proxy.process.returncode}: {proxy.log.read_text(errors='replace')[-300:]}")
 
 
 def agree(envoy, ours):

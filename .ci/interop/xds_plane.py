@@ -9,6 +9,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2, duration_pb2, json_format
 
@@ -19,6 +20,7 @@ KINDS = {
     "EDS": endpoint_pb2.ClusterLoadAssignment,
     "LDS": listener_pb2.Listener,
     "RDS": route_pb2.RouteConfiguration,
+    "SDS": secret_pb2.Secret,
 }
 URLS = {short: f"type.googleapis.com/{kind.DESCRIPTOR.full_name}" for short, kind in KINDS.items()}
 SHORT = {url: short for short, url in URLS.items()}
@@ -36,9 +38,10 @@ class Stream:
 
 
 class ControlPlane(grpc.GenericRpcHandler):
-    """Serves every discovery method and notes what is asked."""
+    """Serves every discovery method, at a port and perhaps at a Unix-domain socket, and notes what is asked."""
 
-    def __init__(self):
+    def __init__(self, pipe=None, texts=False):
+        self.pipe, self.texts = pipe, texts
         self.notes, self.streams, self.opened, self.heard = [], [], 0, time.monotonic()
         self.port, self.server, self.nonces, self.errors, self.nodes = free_port(), None, 0, [], set()
 
@@ -46,6 +49,8 @@ class ControlPlane(grpc.GenericRpcHandler):
         self.server = grpc.aio.server()
         self.server.add_generic_rpc_handlers([self])
         self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        if self.pipe:
+            self.server.add_insecure_port(f"unix:{self.pipe}")
         await self.server.start()
 
     async def stop(self):
@@ -102,20 +107,25 @@ class ControlPlane(grpc.GenericRpcHandler):
             words.append(f"{sorted(message.resource_names)} version={message.version_info!r}")
         words.append(f"nonce={message.response_nonce!r}")
         if message.HasField("error_detail"):
-            # Texts are each proxy's own.
-            words.append(f"error {message.error_detail.code}")
+            # Most texts are each proxy's own.
+            text = f": {message.error_detail.message.strip()}" if self.texts else ""
+            words.append(f"error {message.error_detail.code}{text}")
             self.errors.append(message.error_detail.message)
         self.notes.append((stream.method, " ".join(words)))
 
-    def send(self, short, *resources, version="1", removed=(), ttl=None, named=False, url=None):
-        """A response of a type, on the streams that ask for it: where each subscription has its own, each gets its part."""
+    def send(self, short, *resources, version="1", removed=(), ttl=None, named=False, url=None, to=None):
+        """A response of a type, on the streams that ask for it: where each subscription has its own, each gets its part, or
+        the one that asks for `to` all of it."""
         self.nonces += 1
         serving = [stream for stream in self.streams if self.serves(stream.method, short)]
         if not serving:
             raise Broken(f"there is no stream for {short}")
         for stream in serving:
             part, gone = resources, removed
-            if "Aggregated" not in stream.method and stream.wanted - {"*"}:
+            if to and "Aggregated" not in stream.method:
+                if to not in stream.wanted:
+                    continue
+            elif "Aggregated" not in stream.method and stream.wanted - {"*"}:
                 part = [resource for resource in resources if name_of(resource) in stream.wanted]
                 gone = [name for name in removed if name in stream.wanted]
                 if (resources or removed) and not part and not gone:
@@ -134,7 +144,7 @@ class ControlPlane(grpc.GenericRpcHandler):
 
     @staticmethod
     def serves(method, short):
-        own = {"CDS": "Clusters", "EDS": "Endpoints", "LDS": "Listeners", "RDS": "Routes"}[short]
+        own = {"CDS": "Clusters", "EDS": "Endpoints", "LDS": "Listeners", "RDS": "Routes", "SDS": "Secrets"}[short]
         return "Aggregated" in method or own in method
 
     def reset(self, status=grpc.StatusCode.UNAVAILABLE):
