@@ -18,6 +18,8 @@ import tempfile
 import threading
 import time
 
+from machine import cpu_of, free_port
+
 TOTAL = int(os.environ.get("GIB", "1")) << 30
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 CHUNK = os.urandom(1 << 20)
@@ -68,16 +70,6 @@ def serve(listener):
                 pass
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
-def cpu(pid):
-    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def transfer(port):
     """The digest of what comes, and the seconds it took."""
     digest, begun = hashlib.sha256(), time.monotonic()
@@ -124,11 +116,11 @@ def main():
             costs = {name: [] for name in kinds}
             for _ in range(ROUNDS):
                 for name, process, port in running:
-                    before = cpu(process.pid)
+                    before = cpu_of(process.pid)
                     digest, seconds = transfer(port)
                     if digest != expected.hexdigest():
                         sys.exit(f"{name}: the bytes are not those that were sent")
-                    costs[name].append(((cpu(process.pid) - before) * (1 << 30) / TOTAL, seconds))
+                    costs[name].append(((cpu_of(process.pid) - before) * (1 << 30) / TOTAL, seconds))
             print("CPU s/GiB            best  median   worst   fastest transfer, s   ratio: median, range")
             own = [cost for cost, _ in costs["legate"]]
             for name, rounds in costs.items():
