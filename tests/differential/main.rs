@@ -37,6 +37,7 @@ mod report;
 mod run;
 mod server_names;
 mod tls;
+mod tls_tcp;
 mod tls_upstream;
 mod validate;
 
@@ -61,102 +62,38 @@ areas! {
     matchers, http1_requests, http1_exchanges, manager, addresses, headers, routing, timeouts, retries, generated, mirrors, redirects, replies, formats, upgrades, upstreams, http2, h2_upstreams, h2_clients, log_filters, clusters, pools, outliers, overrides, listeners, tcp, tunnels, proxied, runtime_keys, scopes, http_filters, health_filter, ext_authz, jwt, rbac_http,
 }
 
-#[test]
-fn admin_pages() {
-    pages::run();
+/// What does not fit into areas.
+macro_rules! comparisons {
+    ($($name:ident: $run:path),* $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                report::patiently($run);
+            }
+        )*
+    };
 }
 
-#[test]
-fn measured_requests() {
-    measured::run();
-}
-
-#[test]
-fn names_of_statistics() {
-    names::run();
-}
-
-#[test]
-fn verdicts_on_configurations() {
-    validate::run();
-}
-
-#[test]
-fn health_failed() {
-    health_failed::run();
-}
-
-#[test]
-fn health() {
-    health::run();
-}
-
-#[test]
-fn fates_of_hosts() {
-    fates::run();
-}
-
-#[test]
-fn ejection_times() {
-    fates::ejection_times();
-}
-
-#[test]
-fn warming_at_start() {
-    fates::warming_at_start();
-}
-
-#[test]
-fn original_destinations() {
-    fates::original_destinations();
-}
-
-#[test]
-fn tls_downstream() {
-    tls::run();
-}
-
-#[test]
-fn tls_resumption() {
-    tls::resumption();
-}
-
-#[test]
-fn tls_upstream() {
-    tls_upstream::run();
-}
-
-#[test]
-fn tls_server_names() {
-    server_names::run();
-}
-
-#[test]
-fn tls_callers() {
-    callers::run();
-}
-
-#[test]
-fn tls_strange_bytes() {
-    tls::hostile();
-}
-
-#[test]
-fn jwt_keys_ahead() {
-    areas::jwt::keys_ahead();
-}
-
-#[test]
-fn slow_start() {
-    over_time::slow_start();
-}
-
-#[test]
-fn merged_updates() {
-    over_time::merged_updates();
-}
-
-#[test]
-fn load_balancing() {
-    balance::run();
+comparisons! {
+    admin_pages: pages::run,
+    measured_requests: measured::run,
+    names_of_statistics: names::run,
+    verdicts_on_configurations: validate::run,
+    health_failed: health_failed::run,
+    health: health::run,
+    fates_of_hosts: fates::run,
+    ejection_times: fates::ejection_times,
+    warming_at_start: fates::warming_at_start,
+    original_destinations: fates::original_destinations,
+    tls_downstream: tls::run,
+    tls_resumption: tls::resumption,
+    tls_upstream: tls_upstream::run,
+    tls_server_names: server_names::run,
+    tls_callers: callers::run,
+    tls_tcp: tls_tcp::run,
+    tls_strange_bytes: tls::hostile,
+    jwt_keys_ahead: areas::jwt::keys_ahead,
+    slow_start: over_time::slow_start,
+    merged_updates: over_time::merged_updates,
+    load_balancing: balance::run,
 }

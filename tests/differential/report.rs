@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::io::Write as _;
 
 use crate::support::proxy::Kind;
 
@@ -32,4 +33,16 @@ pub fn compare<K: Ord + Display + Send>(what: &str, observe: impl Fn(Kind) -> BT
 /// Fails if there is anything to report.
 pub fn report(what: &str, failures: &[String]) {
     assert!(failures.is_empty(), "\n{what}\n\n{}\n", failures.join("\n\n"));
+}
+
+/// Runs a comparison up to three times, until it does not fail: much is a matter of time, and a busy machine is late once in a
+/// while. What differs differs each time.
+pub fn patiently(comparison: fn()) {
+    for _ in 0..2 {
+        if std::panic::catch_unwind(comparison).is_ok() {
+            return;
+        }
+        let _ = writeln!(std::io::stderr(), "that is tried again");
+    }
+    comparison();
 }

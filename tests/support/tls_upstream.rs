@@ -84,7 +84,8 @@ impl TlsUpstream {
 }
 
 impl TlsServer {
-    fn config(&self, pki: &Pki) -> Arc<ServerConfig> {
+    /// Its configuration.
+    pub fn config(&self, pki: &Pki) -> Arc<ServerConfig> {
         let versions: Vec<_> = [&rustls::version::TLS13, &rustls::version::TLS12]
             .into_iter()
             .filter(|it| self.version.is_none_or(|version| version == it.version))

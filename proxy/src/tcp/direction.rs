@@ -123,7 +123,7 @@ impl Direction {
                 }
                 return Poll::Ready(Ok(()));
             }
-            let took = if self.by == By::Splice && from.can_splice() {
+            let took = if self.by == By::Splice && from.can_splice() && to.can_splice() {
                 self.poll_splice(cx, worker, from)?
             } else {
                 self.poll_copy(cx, worker, from)?
