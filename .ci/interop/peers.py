@@ -74,6 +74,12 @@ class Proxy:
         except OSError:
             return 0, ""
 
+    async def statistics(self):
+        """Counters and gauges by name."""
+        _, text = await self.admin("/stats")
+        lines = [line.rsplit(": ", 1) for line in text.splitlines() if ": " in line]
+        return {name: int(value) for name, value in lines if value.isdigit()}
+
     async def ready(self, port, within=15):
         """Waits until the proxy is live and something accepts at `port`."""
         deadline = time.monotonic() + within

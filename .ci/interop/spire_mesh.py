@@ -69,11 +69,6 @@ class Mesh:
                 print(f"   proxy {name} ended with {ended}: {proxy.log.read_text()[-2000:]}")
             proxy.__exit__(None)
 
-    async def statistics(self, name):
-        _, text = await self.proxies[name].admin("/stats")
-        lines = [line.rsplit(": ", 1) for line in text.splitlines()]
-        return {key: int(value) for key, value in lines if value.isdigit()}
-
 
 async def events(mesh, certificates, seconds):
     """What happens in the meantime. When the agent was back."""
@@ -153,7 +148,7 @@ def report_certificates(checks, tally, certificates, seconds, back):
 
 async def report_proxies(checks, mesh, footprints):
     for name in NAMES:
-        stats = await mesh.statistics(name)
+        stats = await mesh.proxies[name].statistics()
         of = lambda *ends: sum(value for key, value in stats.items() if key.endswith(ends))
         updates = {key: value for key, value in stats.items() if key.startswith("sds.")}
         bad = {key: value for key, value in updates.items()

@@ -18,7 +18,7 @@ import threading
 
 import grpc
 
-from grpc_through import BIG, Service
+from grpc_through import BIG, Service, status
 from peers import Checks, Proxy, free_port, free_ports
 from sds_peers import Pki
 from tls_bootstrap import PROTOCOLS, REQUESTS, SEEN, VERSIONS, Leg, behind, between, front
@@ -83,12 +83,6 @@ def converse(port, bodies):
     return answers
 
 
-async def numbers(proxy):
-    _, text = await proxy.admin("/stats")
-    pairs = [line.rsplit(": ", 1) for line in text.splitlines()]
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
-
-
 async def outcome(calling, called, pki, service):
     """What the pair does on each way, told without ports."""
     right, wrong = legs()
@@ -111,7 +105,7 @@ async def outcome(calling, called, pki, service):
         # Some is counted when a connection has ended.
         await asyncio.sleep(0.5)
         for side, proxy in (("cluster.to", first), ("listener.at", second)):
-            found = await numbers(proxy)
+            found = await proxy.statistics()
             for name, leg in every:
                 prefix = f"{side}_{leg.secure}.ssl."
                 # A client of rustls asks for staples, which docs/compatibility.md says.
@@ -177,13 +171,13 @@ async def by_grpcio(checks, legate, pki):
             checks.check(service.callers == {b"u1"}, f"{title}: the server is called by {service.callers}")
             for name in ("c2", "old", None):
                 async with secure_channel(pki, way.plain, name, options) as channel:
-                    code = await status(channel.unary_unary("/t.T/Echo")(b"", timeout=5))
+                    code, _ = await status(channel.unary_unary("/t.T/Echo")(b"", timeout=5))
                     checks.check(code == grpc.StatusCode.UNAVAILABLE, f"{title}: a client that shows {name} gets {code}")
         strange = Leg((free_port(), port), version, "h2", caller="u2")
         with Proxy(legate, between(pki, strange)) as proxy:
             await proxy.ready(strange.plain, 30)
             async with secure_channel(pki, strange.plain, "c1", options) as channel:
-                code = await status(channel.unary_unary("/t.T/Echo")(b"", timeout=5))
+                code, _ = await status(channel.unary_unary("/t.T/Echo")(b"", timeout=5))
                 checks.check(code == grpc.StatusCode.UNAVAILABLE, f"{title}: the server refuses another authority's, {code}")
     await server.stop(None)
 
@@ -192,14 +186,6 @@ def secure_channel(pki, port, name, options):
     mine = [pki.text(f"{name}.{kind}").encode() for kind in ("key", "pem")] if name else []
     credentials = grpc.ssl_channel_credentials(pki.text("ca1.pem").encode(), *mine)
     return grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, [*options, ("grpc.ssl_target_name_override", "s1.test")])
-
-
-async def status(call):
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
 
 
 async def by_openssl(checks, legate, pki):

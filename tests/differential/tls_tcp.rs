@@ -158,14 +158,12 @@ fn conversations() -> Vec<Conversation> {
 
 /// A context of either side: all certificates are of the same authority, and both sides show theirs.
 fn socket(kind: &str, name: &str, more: &str, pki: &Pki) -> String {
-    let directory = pki.directory().display();
-    format!(
-        r#"transport_socket: {{name: tls, typed_config: {{"@type": {TYPE}.transport_sockets.tls.v3.{kind}TlsContext, {more} \
-common_tls_context: {{tls_params: {{tls_maximum_protocol_version: TLSv1_3}}, \
-tls_certificates: [{{certificate_chain: {{filename: {directory}/{name}.pem}}, private_key: {{filename: {directory}/{name}.key}}}}], \
-validation_context: {{trusted_ca: {{filename: {directory}/ca.pem}}}}}}}}}}"#
-    )
-    .replace("\\\n", "")
+    let kind = format!("{TYPE}.transport_sockets.tls.v3.{kind}TlsContext");
+    let common = "tls_params: {tls_maximum_protocol_version: TLSv1_3}, tls_certificates: [{certificate_chain: {filename: \
+                  $/NAME.pem}, private_key: {filename: $/NAME.key}}], validation_context: {trusted_ca: {filename: $/ca.pem}}";
+    let common = common.replace('$', &pki.directory().display().to_string()).replace("NAME", name);
+    let context = format!(r#""@type": {kind}, {more} common_tls_context: {{{common}}}"#);
+    format!("transport_socket: {{name: tls, typed_config: {{{context}}}}}")
 }
 
 /// Listeners by the names of ways; each has a cluster of its own.

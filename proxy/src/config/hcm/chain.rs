@@ -27,7 +27,7 @@ use crate::config::route::retry;
 ledger! {
     /// Filters that are not here.
     pub mod unsupported_http_filters for "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter" {
-        typed_config => Refuse, "of Envoy's HTTP filters only cors, ext_authz, health_check, jwt_authn and the router are here yet";
+        typed_config => Refuse, "of Envoy's HTTP filters only cors, ext_authz, health_check, jwt_authn, rbac and the router are here yet";
         config_discovery => Refuse, "filters from a control plane (ECDS) are not here yet";
     }
 }
